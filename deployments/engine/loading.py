@@ -1,0 +1,142 @@
+"""Opens a checkpoint with diffusers and says no, with the reason, to what cannot be served."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import DiffusionPipeline, StableDiffusionImg2ImgPipeline, StableDiffusionXLImg2ImgPipeline
+from safetensors import safe_open
+
+from deployments.engine import devices
+from deployments.engine.errors import CheckpointError
+from deployments.engine.sampling import PREDICTION_TYPES
+
+PICKLES = (".ckpt", ".bin", ".pt", ".pth", ".pkl")
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """An opened checkpoint, on its device and in its format, with the names others know it by."""
+
+    pipeline: Any
+    family: str
+    device: torch.device
+    dtype: torch.dtype
+    vae_dtype: torch.dtype
+
+    @property
+    def is_sdxl(self) -> bool:
+        return self.family == "sdxl"
+
+
+def load_checkpoint(
+    source: str,
+    *,
+    revision: str | None = None,
+    device: str = "auto",
+    dtype: str = "auto",
+    reproducible: bool = False,
+    memory_efficient: bool = False,
+) -> Checkpoint:
+    """Open a diffusers folder, a hub id or one `.safetensors` file. Raises CheckpointError saying what is wrong."""
+    if Path(source).suffix in PICKLES:
+        raise CheckpointError(
+            f"{source}: a pickle can run code when it is opened; convert it to .safetensors"
+        )
+    try:
+        target = devices.choose_device(device)
+        pipeline = _open_file(Path(source)) if source.endswith(".safetensors") else _open(source, revision)
+    except CheckpointError:
+        raise
+    except Exception as exc:
+        raise CheckpointError(f"{source}: {exc}") from exc
+    _check(pipeline, source)
+    prediction_type = pipeline.scheduler.config.get("prediction_type", "epsilon")
+    number_format = devices.choose_dtype(
+        dtype, target, prediction_type=prediction_type, reproducible=reproducible
+    )
+    vae_format = devices.vae_dtype(
+        number_format, target, force_upcast=getattr(pipeline.vae.config, "force_upcast", False)
+    )
+    _place(pipeline, target, number_format, vae_format, memory_efficient)
+    return Checkpoint(pipeline, _family(pipeline), target, number_format, vae_format)
+
+
+def _open(source: str, revision: str | None) -> Any:
+    """From a folder or the hub. `use_safetensors` makes diffusers refuse weights that exist only as pickles."""
+    index = DiffusionPipeline.load_config(source, revision=revision)
+    pipeline_class = (
+        StableDiffusionXLImg2ImgPipeline if "text_encoder_2" in index else StableDiffusionImg2ImgPipeline
+    )
+    return pipeline_class.from_pretrained(
+        source,
+        revision=revision,
+        use_safetensors=True,
+        torch_dtype=torch.float32,
+        **({} if "text_encoder_2" in index else {"safety_checker": None, "requires_safety_checker": False}),
+    )
+
+
+def _open_file(path: Path) -> Any:
+    """From one file in the original layout. A diffusers folder of the same name beside it (configuration and
+    tokenizers; weights not needed) is used where there is one; else diffusers fetches that part from the hub."""
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file")
+    with safe_open(path, framework="pt") as tensors:
+        is_sdxl = any(key.startswith("conditioner.") for key in tensors.keys())  # noqa: SIM118
+    pipeline_class = StableDiffusionXLImg2ImgPipeline if is_sdxl else StableDiffusionImg2ImgPipeline
+    beside = path.with_suffix("")
+    local = {"config": str(beside), "local_files_only": True} if beside.is_dir() else {}
+    return pipeline_class.from_single_file(str(path), torch_dtype=torch.float32, **local)
+
+
+def _check(pipeline: Any, source: str) -> None:
+    needed = ["vae", "unet", "scheduler", "tokenizer", "text_encoder"]
+    if isinstance(pipeline, StableDiffusionXLImg2ImgPipeline):
+        # The refiner has only the second pair.
+        needed = ["vae", "unet", "scheduler", "tokenizer_2", "text_encoder_2"]
+    for name in needed:
+        if getattr(pipeline, name) is None:
+            raise CheckpointError(f"{source}: the checkpoint has no {name}")
+    takes, latents = pipeline.unet.config.in_channels, pipeline.vae.config.latent_channels
+    if takes != latents:
+        kind = {
+            9: "an inpainting UNet",
+            8: "an instruction-editing UNet",
+            5: "a depth UNet",
+            7: "an upscaler",
+        }
+        raise CheckpointError(
+            f"{source}: image-to-image needs a UNet of {latents} input channels, and this one takes {takes}: "
+            f"{kind.get(takes, 'made for another task')}"
+        )
+    prediction_type = pipeline.scheduler.config.get("prediction_type", "epsilon")
+    if prediction_type not in PREDICTION_TYPES:
+        raise CheckpointError(
+            f"{source}: prediction_type {prediction_type!r} is none of {', '.join(PREDICTION_TYPES)}"
+        )
+
+
+def _place(
+    pipeline: Any, device: torch.device, dtype: torch.dtype, vae_dtype: torch.dtype, memory_efficient: bool
+) -> None:
+    devices.configure_backends(device)
+    pipeline.set_progress_bar_config(disable=True)
+    pipeline.to(dtype=dtype, silence_dtype_warnings=True)
+    pipeline.vae.to(dtype=vae_dtype)
+    if memory_efficient:
+        devices.save_memory(pipeline, device)
+    if not (memory_efficient and device.type == "cuda"):  # offloaded weights come to the device by themselves
+        pipeline.to(device)
+    if device.type == "cuda":
+        pipeline.unet.to(memory_format=torch.channels_last)
+        pipeline.vae.to(memory_format=torch.channels_last)
+
+
+def _family(pipeline: Any) -> str:
+    if isinstance(pipeline, StableDiffusionXLImg2ImgPipeline):
+        return "sdxl"
+    return "sd2" if pipeline.unet.config.use_linear_projection else "sd1"

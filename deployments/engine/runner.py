@@ -1,0 +1,205 @@
+"""Runs one checkpoint's networks on batches of requests. The only module that turns request state into UNet calls."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import groupby
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from deployments.engine.errors import InvalidRequest, NumericalError
+from deployments.engine.loading import Checkpoint
+from deployments.engine.request import Img2ImgRequest
+from deployments.engine.sampling import CIN, SAMPLERS, Samplers, affine_step, guide
+from deployments.engine.state import Condition, DenoiseState
+from deployments.engine.text import PromptEncoder
+from deployments.engine.vae import ImageCodec
+
+
+class _Row(NamedTuple):
+    """One row of a UNet call: whose it is, and what steers it."""
+
+    owner: int
+    condition: Condition
+    negative: bool
+
+
+REPRODUCIBLE_ROWS = {"cpu": 2, "mps": 2, "cuda": 8}  # of every UNet call in reproducible mode
+
+
+class Runner:
+    """encode, denoise_step and decode for any mixture of requests of one checkpoint.
+
+    `reproducible` runs every network at one fixed batch shape, so that a result is the same to the bit whatever
+    else is in the batch. `unet_rows` counts the rows forwarded for requests, without padding.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, *, reproducible: bool = False) -> None:
+        pipeline = checkpoint.pipeline
+        self.checkpoint = checkpoint
+        self.reproducible = reproducible
+        self.device = checkpoint.device
+        self.samplers = Samplers(pipeline.scheduler.config)
+        self.text = PromptEncoder(
+            _text_encoders(pipeline),
+            is_sdxl=checkpoint.is_sdxl,
+            zero_empty=checkpoint.is_sdxl and bool(pipeline.config.force_zeros_for_empty_prompt),
+            one_by_one=reproducible,
+        )
+        self.codec = ImageCodec(pipeline.vae, dtype=checkpoint.vae_dtype, one_by_one=reproducible)
+        self.unet_rows = 0
+        self._unet = pipeline.unet
+        self._distilled_guidance: int | None = pipeline.unet.config.time_cond_proj_dim
+        self._scores = bool(checkpoint.is_sdxl and pipeline.config.requires_aesthetics_score)
+
+    def prepare(self, request: Img2ImgRequest) -> DenoiseState:
+        """The request's step table and empty state. Cheap and thread-safe. Raises InvalidRequest."""
+        if request.sampler not in SAMPLERS:
+            raise InvalidRequest(f"sampler must be one of {', '.join(SAMPLERS)}", "sampler")
+        height, width = request.pixels.shape[:2]
+        factor = self.codec.factor
+        if height % factor or width % factor:
+            raise InvalidRequest(f"image: {width}x{height} is not a multiple of {factor}", "image")
+        if request.num_denoise_steps < 1:
+            raise InvalidRequest("strength leaves no step to run", "strength")
+        table = self.samplers.table(request.sampler, request.num_inference_steps, request.num_denoise_steps)
+        guided = request.guidance_scale > 1 and self._distilled_guidance is None
+        return DenoiseState(request, table, (height // factor, width // factor), guided)
+
+    @torch.inference_mode()
+    def encode(self, states: list[DenoiseState]) -> None:
+        """Prompt embeddings and noised start latents; draws in diffusers' order: VAE posterior, then noise."""
+        prompts: list[str | None] = []
+        for state in states:
+            prompts += [state.request.negative_prompt] if state.guided else []
+            prompts += [state.request.prompt]
+        conditions = iter(self.text.encode(prompts))
+        for state in states:
+            state.conditions = [next(conditions) for _ in range(state.rows)]
+        for _, group in groupby(sorted(states, key=_shape), key=_shape):
+            alike = list(group)
+            moments = self.codec.encode([state.request.pixels for state in alike])
+            for state, moment in zip(alike, moments, strict=True):
+                self._start(state, moment)
+
+    def _start(self, state: DenoiseState, moments: torch.Tensor) -> None:
+        state.generator = torch.Generator("cpu").manual_seed(state.request.seed)
+        image = self.codec.sample(moments, state.generator).to(self.checkpoint.dtype)
+        noise = self._draw(state.generator, image.shape)
+        state.latents = state.table.signal * image.float() + state.table.noise_scale * noise
+        state.history = torch.zeros_like(state.latents)
+
+    def _draw(self, generator: torch.Generator, shape: torch.Size) -> torch.Tensor:
+        """Noise as diffusers draws it: on the CPU, in the model's format."""
+        noise = torch.randn((1, *shape), generator=generator, dtype=self.checkpoint.dtype)
+        return noise[0].to(self.device).float()
+
+    @torch.inference_mode()
+    def denoise_step(self, states: list[DenoiseState], max_rows: int) -> None:
+        """Advance every state by one step. Nothing has changed if it raises, so that it can be tried again."""
+        table_rows = np.stack([state.table.coefficients[state.step_index] for state in states])
+        coefficients = torch.from_numpy(table_rows).to(self.device)
+        latents = torch.stack([_known(state.latents) for state in states])
+        inputs = coefficients[:, CIN].view(-1, 1, 1, 1) * latents
+        outputs = torch.cat(list(self._forward(states, inputs, max_rows)))
+        cond = (
+            torch.tensor([state.rows for state in states]).cumsum(0) - 1
+        )  # a request's last row is the conditional
+        uncond = cond - torch.tensor([state.guided for state in states], dtype=torch.long)
+        scale = torch.tensor([state.request.guidance_scale for state in states], device=self.device)
+        guided = guide(outputs, uncond.to(self.device), cond.to(self.device), scale)
+        history = torch.stack([_known(state.history) for state in states])
+        stepped, denoised = affine_step(latents, guided, history, self._noise(states), coefficients)
+        for i, state in enumerate(states):
+            state.latents, state.history, state.noise = stepped[i], denoised[i], None
+            state.step_index += 1
+        self.unet_rows += len(outputs)
+
+    def _noise(self, states: list[DenoiseState]) -> torch.Tensor:
+        for state in states:
+            if state.noise is None:  # a step that is tried again keeps its draw
+                latents = _known(state.latents)
+                needed = state.generator is not None and state.table.needs_noise(state.step_index)
+                state.noise = (
+                    self._draw(state.generator, latents.shape) if needed else torch.zeros_like(latents)
+                )
+        return torch.stack([_known(state.noise) for state in states])
+
+    def _forward(
+        self, states: list[DenoiseState], inputs: torch.Tensor, max_rows: int
+    ) -> Iterator[torch.Tensor]:
+        """UNet outputs, float32, for each row: a request's unconditional row (if guided), then its conditional."""
+        rows = [
+            _Row(i, condition, negative=state.guided and k == 0)
+            for i, state in enumerate(states)
+            for k, condition in enumerate(state.conditions)
+        ]
+        size = REPRODUCIBLE_ROWS[self.device.type] if self.reproducible else max_rows
+        times = [float(state.table.timesteps[state.step_index]) for state in states]
+        for start in range(0, len(rows), size):
+            chunk = rows[start : start + size]
+            wanted = len(chunk)
+            if self.reproducible:
+                chunk = chunk + [chunk[-1]] * (size - wanted)
+            owners = [row.owner for row in chunk]
+            output = self._unet(
+                inputs[owners].to(self.checkpoint.dtype),
+                torch.tensor([times[i] for i in owners], device=self.device),
+                encoder_hidden_states=torch.stack([row.condition.hidden for row in chunk]),
+                timestep_cond=self._guidance_embedding([states[i] for i in owners]),
+                added_cond_kwargs=self._added_conditions(states, chunk) if self.checkpoint.is_sdxl else None,
+                return_dict=False,
+            )[0]
+            yield output[:wanted].float()
+
+    def _added_conditions(self, states: list[DenoiseState], chunk: list[_Row]) -> dict[str, torch.Tensor]:
+        """SDXL's pooled prompts and sizes (Podell et al. 2023, 2.2); the refiner has aesthetic scores as its last."""
+        time_ids = []
+        for row in chunk:
+            height, width = states[row.owner].request.pixels.shape[:2]
+            last = [2.5 if row.negative else 6.0] if self._scores else [height, width]
+            time_ids.append([height, width, 0, 0, *last])
+        return {
+            "text_embeds": torch.stack([_known(row.condition.pooled) for row in chunk]),
+            "time_ids": torch.tensor(time_ids, dtype=self.checkpoint.dtype, device=self.device),
+        }
+
+    def _guidance_embedding(self, states: Iterable[DenoiseState]) -> torch.Tensor | None:
+        """The guidance scale as an input, for UNets distilled with it (Luo et al. 2023, 4.2)."""
+        if self._distilled_guidance is None:
+            return None
+        scales = torch.tensor([state.request.guidance_scale - 1 for state in states])
+        embedding = self.checkpoint.pipeline.get_guidance_scale_embedding(scales, self._distilled_guidance)
+        return embedding.to(self.device, self.checkpoint.dtype)
+
+    @torch.inference_mode()
+    def decode(self, states: list[DenoiseState]) -> None:
+        """Fill `pixels` of denoised states of one shape. Raises NumericalError rather than give a black image."""
+        latents = torch.stack([_known(state.latents) for state in states])
+        if not torch.isfinite(latents).all():
+            raise NumericalError("the UNet produced NaN or infinite values for this image")
+        for state, pixels in zip(states, self.codec.decode(latents), strict=True):
+            state.pixels = pixels
+
+    def free_memory(self) -> None:
+        """Give cached blocks back to the device after it ran out."""
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+def _shape(state: DenoiseState) -> tuple[int, int]:
+    return state.latent_shape
+
+
+def _known(tensor: torch.Tensor | None) -> torch.Tensor:
+    assert tensor is not None, "encode() comes before denoise_step() and decode()"
+    return tensor
+
+
+def _text_encoders(pipeline: Any) -> list[tuple[Any, Any]]:
+    pairs = [(pipeline.tokenizer, pipeline.text_encoder)]
+    if hasattr(pipeline, "tokenizer_2"):
+        pairs.append((pipeline.tokenizer_2, pipeline.text_encoder_2))
+    return [(tokenizer, encoder) for tokenizer, encoder in pairs if encoder is not None]

@@ -1,0 +1,115 @@
+"""Decides who is encoded and which rows share the next UNet forward. Plain Python: no torch, no threads, no clocks.
+
+Requests of one latent shape form a lane. Interactive requests go first: folder-job requests are neither admitted nor
+stepped while an interactive one is here, and take up where they stopped once it is gone.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Iterable
+
+from deployments.engine.state import DenoiseState
+
+Lane = tuple[int, int]
+
+
+class Scheduler:
+    """Two lists, `waiting` and `running`, and a cap on the rows of a step batch that each lane may lower."""
+
+    def __init__(self, max_rows: int) -> None:
+        self.max_rows = max_rows
+        self.waiting: deque[DenoiseState] = deque()
+        self.running: list[DenoiseState] = []
+        self._caps: dict[Lane, int] = {}
+        self._served: Counter[Lane] = Counter()  # work each lane has had, in rows times latent pixels
+
+    @property
+    def has_work(self) -> bool:
+        return bool(self.waiting or self.running)
+
+    @property
+    def queued_steps(self) -> int:
+        """Denoise steps still to run for everyone here; what autoscaling looks at."""
+        return sum(state.steps_left for state in (*self.waiting, *self.running))
+
+    def cap(self, lane: Lane) -> int:
+        """The most rows a step batch of this lane may have."""
+        return self._caps.get(lane, self.max_rows)
+
+    def add(self, states: Iterable[DenoiseState]) -> None:
+        self.waiting.extend(states)
+
+    def remove(self, request_id: str) -> DenoiseState | None:
+        """Take a request out wherever it is; None if it is not here (any more)."""
+        for queue in (self.waiting, self.running):
+            for state in queue:
+                if state.request.request_id == request_id:
+                    queue.remove(state)
+                    return state
+        return None
+
+    def admit(self) -> list[DenoiseState]:
+        """Move to `running` those waiting, in order of arrival, whose lane still has room for their rows."""
+        foremost = self._foremost((*self.waiting, *self.running))
+        rows = Counter[Lane]()
+        for state in foremost:
+            if state in self.running:
+                rows[state.latent_shape] += state.rows
+        admitted = []
+        for state in foremost:
+            lane = state.latent_shape
+            if state in self.running or (rows[lane] and rows[lane] + state.rows > self.cap(lane)):
+                continue
+            rows[lane] += state.rows
+            admitted.append(state)
+        for state in admitted:
+            self.waiting.remove(state)
+        self._catch_up(admitted)
+        self.running.extend(admitted)
+        return admitted
+
+    def select(self) -> list[DenoiseState]:
+        """The next step batch: the foremost requests of the lane that has been served least, up to its cap."""
+        lanes: dict[Lane, list[DenoiseState]] = {}
+        for state in self._foremost(self.running):
+            lanes.setdefault(state.latent_shape, []).append(state)
+        if not lanes:
+            return []
+        lane = min(lanes, key=lambda lane: self._served[lane])
+        batch: list[DenoiseState] = []
+        rows = 0
+        for state in lanes[lane]:
+            if batch and rows + state.rows > self.cap(lane):
+                break
+            batch.append(state)
+            rows += state.rows
+        self._served[lane] += rows * lane[0] * lane[1]
+        return batch
+
+    def pop_denoised(self) -> list[DenoiseState]:
+        """Take out those whose last step is done."""
+        done = [state for state in self.running if state.is_denoised]
+        self.running = [state for state in self.running if not state.is_denoised]
+        return done
+
+    def halve_cap(self, batch: list[DenoiseState]) -> bool:
+        """Lower the lane's cap to half of what just ran out of memory. False if it was one row already."""
+        rows = sum(state.rows for state in batch)
+        lane = batch[0].latent_shape
+        least = min(rows, self.cap(lane))
+        self._caps[lane] = max(1, least // 2)
+        return least > 1
+
+    @staticmethod
+    def _foremost(states: Iterable[DenoiseState]) -> list[DenoiseState]:
+        """The interactive ones if there are any, else all, in the given order."""
+        everyone = list(states)
+        return [state for state in everyone if state.request.priority == "interactive"] or everyone
+
+    def _catch_up(self, admitted: list[DenoiseState]) -> None:
+        """A lane that was empty starts level with the others: idle time earns no claim on the machine."""
+        busy = {state.latent_shape for state in self.running}
+        level = min((self._served[lane] for lane in busy), default=0)
+        for lane in {state.latent_shape for state in admitted} - busy:
+            self._served[lane] = max(self._served[lane], level)

@@ -1,0 +1,58 @@
+"""How far one request has come: everything about it that changes."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+    from deployments.engine.request import Img2ImgRequest, Pixels
+    from deployments.engine.sampling import StepTable
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Condition:
+    """What steers one UNet row: `hidden` (tokens, width) and SDXL's `pooled` (width,)."""
+
+    hidden: torch.Tensor
+    pooled: torch.Tensor | None = None
+    truncated: str = ""
+
+
+@dataclass(slots=True, eq=False)
+class DenoiseState:
+    """The progress of one request. Tensors are filled in by the runner: latents and history (channels, h, w), float32."""
+
+    request: Img2ImgRequest
+    table: StepTable
+    latent_shape: tuple[int, int]
+    guided: bool
+    step_index: int = 0
+    latents: torch.Tensor | None = None
+    history: torch.Tensor | None = None
+    noise: torch.Tensor | None = None
+    generator: torch.Generator | None = None
+    conditions: list[Condition] = field(default_factory=list)  # [unconditional, conditional], or one alone
+    pixels: Pixels | None = None
+    error: Exception | None = None
+    arrived: float = field(default_factory=time.perf_counter)
+    admitted: float = 0.0
+    encode_s: float = 0.0
+    denoise_s: float = 0.0
+    decode_s: float = 0.0
+
+    @property
+    def rows(self) -> int:
+        """UNet rows that one step of this request takes."""
+        return 2 if self.guided else 1
+
+    @property
+    def steps_left(self) -> int:
+        return len(self.table) - self.step_index
+
+    @property
+    def is_denoised(self) -> bool:
+        return self.steps_left == 0

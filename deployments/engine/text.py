@@ -1,0 +1,82 @@
+"""Prompts to embeddings, exactly as diffusers' pipelines encode them, each prompt once (LRU)."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Any
+
+import torch
+
+from deployments.engine.state import Condition
+
+MAX_CACHED_PROMPTS = 256
+
+
+class PromptEncoder:
+    """One tokenizer and text encoder (SD1, SD2), or SDXL's pair; `zero_empty` is SDXL's rule for a missing prompt."""
+
+    def __init__(
+        self, encoders: list[tuple[Any, Any]], *, is_sdxl: bool, zero_empty: bool, one_by_one: bool
+    ) -> None:
+        self._encoders = encoders
+        self._is_sdxl = is_sdxl
+        self._zero_empty = zero_empty
+        self._one_by_one = one_by_one  # a fixed batch shape, for results that do not depend on company
+        self._cache: OrderedDict[str | None, Condition] = OrderedDict()
+        self.hits = self.misses = 0
+
+    def encode(self, prompts: list[str | None]) -> list[Condition]:
+        """Embeddings for each prompt; None is "no negative prompt", which SDXL embeds as zeros and SD as ""."""
+        keys = [prompt if prompt is not None or self._zero_empty else "" for prompt in prompts]
+        missing = [key for key in dict.fromkeys(keys) if key not in self._cache]
+        self.misses += len(missing)
+        self.hits += len(keys) - len(missing)
+        found = {key: self._cache[key] for key in keys if key in self._cache}
+        chunks = [[key] for key in missing] if self._one_by_one else [missing] if missing else []
+        for chunk in chunks:
+            found.update(zip(chunk, self._forward(chunk), strict=True))
+        for key in keys:
+            self._cache[key] = found[key]
+            self._cache.move_to_end(key)
+        while len(self._cache) > MAX_CACHED_PROMPTS:
+            self._cache.popitem(last=False)
+        return [found[key] for key in keys]
+
+    def _forward(self, prompts: list[str | None]) -> list[Condition]:
+        texts = [prompt or "" for prompt in prompts]
+        hidden, pooled = [], None
+        for tokenizer, encoder in self._encoders:
+            output = self._run(tokenizer, encoder, texts)
+            if self._is_sdxl:
+                pooled = output[0] if output[0].ndim == 2 else pooled
+                hidden.append(output.hidden_states[-2])
+            else:
+                hidden.append(output[0])
+        embeddings = torch.cat(hidden, dim=-1)
+        conditions = []
+        for i, prompt in enumerate(prompts):
+            row, pool = embeddings[i], None if pooled is None else pooled[i]
+            if prompt is None:
+                row, pool = torch.zeros_like(row), None if pool is None else torch.zeros_like(pool)
+            conditions.append(Condition(row, pool, self._truncated(texts[i])))
+        return conditions
+
+    def _run(self, tokenizer: Any, encoder: Any, texts: list[str]) -> Any:
+        tokens = tokenizer(
+            texts,
+            padding="max_length",
+            max_length=tokenizer.model_max_length,
+            truncation=True,
+            return_tensors="pt",
+        )
+        masked = getattr(encoder.config, "use_attention_mask", False) and not self._is_sdxl
+        mask = tokens.attention_mask.to(encoder.device) if masked else None
+        return encoder(
+            tokens.input_ids.to(encoder.device), attention_mask=mask, output_hidden_states=self._is_sdxl
+        )
+
+    def _truncated(self, text: str) -> str:
+        """The tail of `text` that does not fit the encoder's window."""
+        tokenizer = self._encoders[0][0]
+        ids = tokenizer(text).input_ids
+        return str(tokenizer.decode(ids[tokenizer.model_max_length - 1 : -1])).strip()

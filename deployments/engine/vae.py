@@ -1,0 +1,100 @@
+"""Pixels to latents and back through the VAE, in batches, each picture encoded once (LRU)."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
+
+from deployments.engine.errors import NumericalError
+from deployments.engine.request import Pixels
+
+MAX_CACHED_IMAGES = 64
+MAX_BATCH_PIXELS = 4 * 512 * 512  # of one VAE call: its activations take about 0.5 GB a megapixel
+T = TypeVar("T")
+
+
+class ImageCodec:
+    """The VAE of one checkpoint. `one_by_one` keeps one batch shape, for results that do not depend on company."""
+
+    def __init__(self, vae: Any, *, dtype: torch.dtype, one_by_one: bool) -> None:
+        self._vae = vae
+        self._dtype = dtype
+        self._one_by_one = one_by_one
+        self._cache: OrderedDict[bytes, torch.Tensor] = OrderedDict()
+        self.factor: int = 2 ** (len(vae.config.block_out_channels) - 1)
+        self.hits = self.misses = 0
+
+    def encode(self, images: Sequence[Pixels]) -> list[torch.Tensor]:
+        """The encoder's output for images of one shape (h, w, 3): posterior moments, or a VAE without one's latents."""
+        keys = [hashlib.sha256(image.tobytes() + repr(image.shape).encode()).digest() for image in images]
+        missing = {key: image for key, image in zip(keys, images, strict=True) if key not in self._cache}
+        self.misses += len(missing)
+        self.hits += len(keys) - len(missing)
+        found = {key: self._cache[key] for key in keys if key in self._cache}
+        for chunk in self._chunks(list(missing.items()), images[0].size // 3):
+            pixels = torch.from_numpy(np.stack([image for _, image in chunk])).to(self._vae.device)
+            inputs = (pixels.permute(0, 3, 1, 2).float() / 255 * 2 - 1).to(self._dtype)
+            output = self._vae.encode(inputs)
+            moments = output.latent_dist.parameters if hasattr(output, "latent_dist") else output.latents
+            found.update((key, row.clone()) for (key, _), row in zip(chunk, moments, strict=True))
+        for key in keys:
+            self._cache[key] = found[key]
+            self._cache.move_to_end(key)
+        while len(self._cache) > MAX_CACHED_IMAGES:
+            self._cache.popitem(last=False)
+        return [found[key] for key in keys]
+
+    def sample(self, moments: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """Latents (channels, h, w), scaled for the UNet, drawn from the posterior by the request's generator."""
+        config = self._vae.config
+        latents = moments[None]
+        if moments.shape[0] == 2 * config.latent_channels:
+            latents = DiagonalGaussianDistribution(latents).sample(generator)
+        return self._normalize(latents)[0]
+
+    def decode(self, latents: torch.Tensor) -> list[Pixels]:
+        """Latents (n, channels, h, w) to n uint8 images (h, w, 3). Raises NumericalError if even float32 gives NaN."""
+        images: list[Pixels] = []
+        pixels = latents[0, 0].numel() * self.factor**2
+        for chunk in self._chunks(list(self._denormalize(latents)), pixels):
+            images.extend(self._decode(torch.stack(chunk)))
+        return images
+
+    def _decode(self, latents: torch.Tensor) -> list[Pixels]:
+        decoded = self._vae.decode(latents.to(self._dtype), return_dict=False)[0]
+        if not torch.isfinite(decoded).all() and self._dtype != torch.float32:
+            # Half precision overflows in some VAEs (SDXL's first release): once more in float32, not a black image.
+            self._vae.to(torch.float32)
+            decoded = self._vae.decode(latents.float(), return_dict=False)[0]
+            self._vae.to(self._dtype)
+        if not torch.isfinite(decoded).all():
+            raise NumericalError("the VAE decoded this image to NaN or infinite values")
+        pixels = ((decoded.float() / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8)
+        return list(pixels.permute(0, 2, 3, 1).cpu().numpy())
+
+    def _normalize(self, latents: torch.Tensor) -> torch.Tensor:
+        mean, std = self._statistics(latents)
+        return (latents - mean) * self._vae.config.scaling_factor / std
+
+    def _denormalize(self, latents: torch.Tensor) -> torch.Tensor:
+        mean, std = self._statistics(latents)
+        return latents * std / self._vae.config.scaling_factor + mean
+
+    def _statistics(self, latents: torch.Tensor) -> tuple[torch.Tensor | float, torch.Tensor | float]:
+        mean, std = (getattr(self._vae.config, name, None) for name in ("latents_mean", "latents_std"))
+        if mean is None or std is None:
+            return 0.0, 1.0
+        mean, std = (torch.tensor(values).to(latents).view(1, -1, 1, 1) for values in (mean, std))
+        return mean, std
+
+    def _chunks(self, items: list[T], pixels: int) -> Iterator[list[T]]:
+        """Batches small enough for the memory, of items that have `pixels` pixels each."""
+        size = 1 if self._one_by_one else max(1, MAX_BATCH_PIXELS // pixels)
+        for start in range(0, len(items), size):
+            yield items[start : start + size]

@@ -1,0 +1,255 @@
+"""Picture bytes to pixels and back: decode with limits, fit to a model, encode with the settings inside.
+
+ImageError
+    NotAnImage       not a picture this server reads, or a damaged one (HTTP 415)
+    ImageTooLarge    more bytes or pixels than the limits allow (HTTP 413)
+    UnusableImage    a sound picture of a shape that cannot be worked with (HTTP 400)
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass
+from io import BytesIO
+from typing import Any, Literal
+
+import numpy as np
+from PIL import ExifTags, Image, ImageCms, ImageOps, PngImagePlugin
+
+from deployments.engine.request import Pixels
+
+Mask = np.ndarray[Any, np.dtype[np.uint8]]  # (height, width)
+Format = Literal["jpeg", "png", "webp", "gif", "bmp", "tiff"]
+
+# Pillow's names. MPO is what it calls a JPEG that carries a second picture, as many phones write them.
+FORMATS: dict[str, Format] = {
+    "JPEG": "jpeg",
+    "MPO": "jpeg",
+    "PNG": "png",
+    "WEBP": "webp",
+    "GIF": "gif",
+    "BMP": "bmp",
+    "TIFF": "tiff",
+}
+SAVE_OPTIONS: dict[Format, dict[str, Any]] = {
+    "png": {"compress_level": 1},
+    "jpeg": {"quality": 92},
+    "webp": {"quality": 90},
+    "tiff": {"compression": "tiff_adobe_deflate"},
+    "gif": {},
+    "bmp": {},
+}
+MAX_SIDE: dict[Format, int] = {"jpeg": 65500, "webp": 16383, "gif": 65535}
+# Pillow refuses anything larger on its own, as a decompression bomb, and warns from half of it on.
+PILLOW_MAX_PIXELS = 178_956_970
+MAX_JPEG_EXIF_BYTES = 65533
+MAX_ICC_BYTES = 1024**2
+USER_COMMENT_UNICODE = b"UNICODE\0"
+
+
+class ImageError(Exception):
+    """Base of everything this module raises on purpose."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+class NotAnImage(ImageError):
+    """The bytes are no picture this server reads, or a damaged one."""
+
+
+class ImageTooLarge(ImageError):
+    """The picture has more bytes or pixels than the limits allow."""
+
+
+class UnusableImage(ImageError):
+    """The picture is sound, but its shape cannot be worked with."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SourceImage:
+    """A decoded picture, upright.
+
+    `pixels` is (height, width, 3) RGB, white where nothing shows; `alpha` is (height, width), 255 where opaque, or
+    None; `icc_profile` is the RGB profile of `pixels`, None for sRGB.
+    """
+
+    pixels: Pixels
+    alpha: Mask | None
+    icc_profile: bytes | None
+    format: Format
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height)"""
+        return self.pixels.shape[1], self.pixels.shape[0]
+
+
+def decode_image(data: bytes, *, max_bytes: int, max_pixels: int) -> SourceImage:
+    """The first frame of a JPEG, PNG, WebP, GIF, BMP or TIFF, as 8-bit RGB turned the way its EXIF says.
+
+    The header is checked against `max_pixels` before anything is decoded. Raises ImageTooLarge or NotAnImage.
+    """
+    if len(data) > max_bytes:
+        raise ImageTooLarge(f"the picture has {len(data)} bytes; at most {max_bytes} are allowed")
+    image = _open(data, max_pixels)
+    try:
+        return _read(image)
+    except Exception as error:  # Pillow raises nearly anything on damaged files, and all of it means the same
+        raise NotAnImage(f"the {image.format} picture is damaged: {error}") from error
+
+
+def _open(data: bytes, max_pixels: int = PILLOW_MAX_PIXELS) -> Image.Image:
+    if not data:
+        raise NotAnImage("the picture is empty (0 bytes)")
+    try:
+        image = Image.open(BytesIO(data), formats=tuple(FORMATS))
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ImageTooLarge(f"the picture has too many pixels; at most {max_pixels} are allowed") from error
+    except Exception as error:  # as in decode_image
+        raise NotAnImage("the file is not a picture in JPEG, PNG, WebP, GIF, BMP or TIFF") from error
+    width, height = image.size
+    if width * height > max_pixels:
+        raise ImageTooLarge(f"the picture is {width}x{height}; at most {max_pixels} pixels are allowed")
+    return image
+
+
+def _read(image: Image.Image) -> SourceImage:
+    source_format = FORMATS[image.format or ""]
+    image.load()
+    with suppress(Exception):  # a damaged EXIF block is no reason to refuse a sound picture
+        ImageOps.exif_transpose(image, in_place=True)
+    alpha = np.array(image.convert("RGBA").getchannel("A")) if image.has_transparency_data else None
+    pixels, icc_profile = _to_rgb(image)
+    if alpha is not None:
+        pixels[alpha == 0] = 255  # editors leave black, or rubbish, where nothing shows
+    return SourceImage(pixels, alpha, icc_profile, source_format)
+
+
+def _to_rgb(image: Image.Image) -> tuple[Pixels, bytes | None]:
+    """8-bit RGB and the profile that goes with it: an RGB one is handed on, a CMYK or grey one is applied."""
+    if image.mode.startswith(("I", "F")):
+        return _deep_grey_to_rgb(image), None
+    profile: bytes = image.info.get("icc_profile") or b""
+    space = profile[16:20] if len(profile) <= MAX_ICC_BYTES else b""
+    if space == b"RGB " and image.mode in ("RGB", "RGBA", "P", "PA"):
+        return np.array(image.convert("RGB")), profile
+    if (image.mode, space) in (("CMYK", b"CMYK"), ("L", b"GRAY")):
+        return _to_srgb(image, BytesIO(profile)), None
+    return np.array(image.convert("RGB")), None
+
+
+def _to_srgb(image: Image.Image, profile: BytesIO) -> Pixels:
+    try:
+        converted = ImageCms.profileToProfile(
+            image, profile, ImageCms.createProfile("sRGB"), outputMode="RGB"
+        )
+    except (ImageCms.PyCMSError, OSError):  # a broken profile costs exact colours, not the picture
+        converted = None
+    return np.array(converted or image.convert("RGB"))
+
+
+def _deep_grey_to_rgb(image: Image.Image) -> Pixels:
+    """White is 65535 in 16-bit grey; 32-bit and float state none: the first usual one that holds the peak."""
+    values = np.nan_to_num(np.asarray(image, np.float32), posinf=0.0)
+    peak = max(float(values.max()), 0.0)
+    whites = (65535.0,) if image.mode.startswith("I;16") else (1.0, 255.0, 65535.0, peak)
+    white = next(white for white in whites if peak <= white)
+    grey = np.round(np.clip(values / white, 0, 1) * 255).astype(np.uint8)
+    return np.repeat(grey[..., None], 3, axis=2)
+
+
+def fit_pixels(pixels: Pixels, *, max_side: int, min_side: int) -> Pixels:
+    """Scale down, keeping the shape, to `max_side` on the longest side; what fits comes back untouched.
+
+    Raises UnusableImage where that leaves the shorter side under `min_side`.
+    """
+    height, width = pixels.shape[:2]
+    scale = min(1.0, max_side / max(height, width))
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    if min(size) < min_side:
+        raise UnusableImage(
+            f"the picture is {width}x{height}, at most {max_side} a side {size[0]}x{size[1]}: "
+            f"its shorter side must then have at least {min_side} pixels"
+        )
+    return restore_size(pixels, size)
+
+
+def pad_to_multiple(pixels: Pixels, multiple: int) -> Pixels:
+    """Mirror the right and bottom edges outwards to a multiple each; what fits comes back untouched."""
+    height, width = pixels.shape[:2]
+    if height % multiple == 0 and width % multiple == 0:
+        return pixels
+    return np.pad(pixels, ((0, -height % multiple), (0, -width % multiple), (0, 0)), mode="symmetric")
+
+
+def restore_size(pixels: Pixels, size: tuple[int, int]) -> Pixels:
+    """Resize to `size` (width, height) with LANCZOS; pixels of that size come back untouched."""
+    if (pixels.shape[1], pixels.shape[0]) == size:
+        return pixels
+    return np.array(Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS))
+
+
+def encode_image(
+    pixels: Pixels,
+    format: Format,
+    *,
+    parameters: str,
+    alpha: Mask | None = None,
+    icc_profile: bytes | None = None,
+) -> bytes:
+    """The picture's file, with `parameters` inside where `read_parameters` and other tools look for them.
+
+    `alpha` is written to PNG, WebP and TIFF; a BMP holds no parameters, nor does a JPEG when they pass 64 KB.
+    Raises UnusableImage when the picture has a longer side than the format can hold.
+    """
+    height, width = pixels.shape[:2]
+    if max(width, height) > MAX_SIDE.get(format, max(width, height)):
+        raise UnusableImage(
+            f"the picture is {width}x{height}; {format} holds at most {MAX_SIDE[format]} pixels a side"
+        )
+    image = Image.fromarray(pixels)
+    if alpha is not None and format in ("png", "webp", "tiff"):
+        image.putalpha(Image.fromarray(alpha))
+    text = parameters.encode(errors="replace").decode()  # a lone surrogate fits no format
+    options = SAVE_OPTIONS[format] | _text_options(text, format)
+    if icc_profile is not None:
+        options["icc_profile"] = icc_profile
+    buffer = BytesIO()
+    image.save(buffer, format, **options)
+    return buffer.getvalue()
+
+
+def _text_options(text: str, format: Format) -> dict[str, Any]:
+    if format == "bmp":
+        return {}
+    if format == "gif":
+        return {"comment": text.encode()}
+    if format == "png":
+        chunks = PngImagePlugin.PngInfo()
+        chunks.add_text("parameters", text)
+        return {"pnginfo": chunks}
+    exif = Image.Exif()
+    exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.UserComment] = USER_COMMENT_UNICODE + text.encode(
+        "utf-16-be"
+    )
+    block = exif.tobytes()
+    return {} if format == "jpeg" and len(block) > MAX_JPEG_EXIF_BYTES else {"exif": block}
+
+
+def read_parameters(data: bytes) -> str | None:
+    """The text that `encode_image` or AUTOMATIC1111's web UI wrote into a picture, None without one.
+
+    Raises NotAnImage or ImageTooLarge.
+    """
+    image = _open(data)
+    if "parameters" in image.info:
+        return str(image.info["parameters"])
+    with suppress(Exception):  # a damaged EXIF block holds no text
+        comment: bytes = image.getexif().get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.UserComment]
+        if comment.startswith(USER_COMMENT_UNICODE):
+            return comment.removeprefix(USER_COMMENT_UNICODE).decode("utf-16-be", errors="replace")
+    if image.format == "GIF" and "comment" in image.info:
+        return str(image.info["comment"], errors="replace")
+    return None

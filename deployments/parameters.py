@@ -1,0 +1,95 @@
+"""A picture's settings as the text AUTOMATIC1111's web UI writes into pictures, and that text read back."""
+
+from __future__ import annotations
+
+import json
+import re
+from importlib.metadata import PackageNotFoundError, version
+
+from deployments.engine.request import Sampler
+from deployments.schemas import Settings
+
+# Sampler and Schedule type. The web UI takes Automatic for Karras with DPM++ 2M, so the plain one is Uniform.
+SAMPLER_NAMES: dict[Sampler, tuple[str, str]] = {
+    "dpmpp_2m": ("DPM++ 2M", "Uniform"),
+    "dpmpp_2m_karras": ("DPM++ 2M", "Karras"),
+    "euler": ("Euler", "Automatic"),
+    "euler_ancestral": ("Euler a", "Automatic"),
+    "ddim": ("DDIM", "Automatic"),
+    "lcm": ("LCM", "Automatic"),
+}
+NEGATIVE = "Negative prompt:"
+MIN_PAIRS = 3  # a last line with fewer is part of the prompt
+
+# A quoted value runs to its closing quote or the line's end and is never retried: linear time on any text.
+_PAIR = re.compile(r'(?:^|,)\s*(\w[\w \-/]+):\s*("(?:\\.|[^\\"])*+"?|[^,]*)')
+_SIZE = re.compile(r"(\d+)x(\d+)")
+
+
+def format_parameters(settings: Settings, size: tuple[int, int]) -> str:
+    """The prompt, the negative prompt if there is one, and a line of `Name: value` pairs.
+
+    `size` is the (width, height) that the model saw. Prompts that the first lines cannot state without doubt
+    (one with a line that starts "Negative prompt:") are repeated, quoted, in the last line, which comes first
+    for the web UI and for `parse_parameters`.
+    """
+    sampler, schedule = SAMPLER_NAMES[settings.sampler]
+    prompt, negative = settings.prompt, settings.negative_prompt or ""
+    pairs = {
+        "Steps": settings.num_inference_steps,
+        "Sampler": sampler,
+        "Schedule type": schedule,
+        "CFG scale": settings.guidance_scale,
+        "Seed": settings.seed,
+        "Size": f"{size[0]}x{size[1]}",
+        "Model": settings.model,
+        "Denoising strength": settings.strength,
+        "Version": f"img2img-serve {_version()}",
+    }
+    lines = [prompt] if prompt else []
+    if negative:
+        lines.append(f"{NEGATIVE} {negative}")
+    if _split_prompts("\n".join(lines)) != (prompt, negative):
+        pairs |= {"Prompt": prompt, "Negative prompt": negative}
+    return "\n".join([*lines, ", ".join(f"{name}: {_quote(str(value))}" for name, value in pairs.items())])
+
+
+def parse_parameters(text: str) -> dict[str, str]:
+    """`Prompt`, `Negative prompt` ("" if none) and the last line's pairs, `Size` as `Size-1` and `Size-2`.
+
+    The inverse of `format_parameters` for every prompt; reads what the web UI writes, too.
+    """
+    *lines, last = text.rstrip().split("\n")
+    pairs = {name: _unquote(value) for name, value in _PAIR.findall(last)}
+    if len(pairs) < MIN_PAIRS:
+        lines, pairs = [*lines, last], {}
+    prompt, negative = _split_prompts("\n".join(lines))
+    if size := _SIZE.fullmatch(pairs.get("Size", "")):
+        del pairs["Size"]
+        pairs |= {"Size-1": size[1], "Size-2": size[2]}
+    return {"Prompt": prompt, "Negative prompt": negative} | pairs
+
+
+def _split_prompts(text: str) -> tuple[str, str]:
+    prompt, found, negative = f"\n{text}".partition(f"\n{NEGATIVE}")
+    return prompt.removeprefix("\n"), negative.removeprefix(" ") if found else ""
+
+
+def _quote(value: str) -> str:
+    return json.dumps(value, ensure_ascii=False) if re.search(r'[,:\n"]', value) or not value else value
+
+
+def _unquote(value: str) -> str:
+    if len(value) < 2 or not value.startswith('"'):
+        return value.strip()
+    try:
+        return str(json.loads(value))
+    except ValueError:
+        return value
+
+
+def _version() -> str:
+    try:
+        return version("img2img-serve")
+    except PackageNotFoundError:  # run from a checkout that was never installed
+        return "0.1.0"

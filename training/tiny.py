@@ -30,9 +30,9 @@ def make_text_encoder(
         max_position_embeddings=MAX_TOKENS,
         hidden_act=hidden_act,
         projection_dim=hidden_size,
+        initializer_factor=2.0,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
-        initializer_factor=5.0,
     )
     return CLIPTextModelWithProjection(config) if projection else CLIPTextModel(config)
 
@@ -86,12 +86,14 @@ def make_vae(
 
 
 @torch.no_grad()
-def make_unet(*, carries_noise: bool, roughness: float = 0.12, prompt_gain: float = 2.0, **config: Any) -> UNet2DConditionModel:
-    """A UNet whose output is random, and on top of it the latents themselves when `carries_noise`.
+def make_unet(
+    *, noise_gain: float, roughness: float = 0.5, prompt_gain: float = 2.0, **config: Any
+) -> UNet2DConditionModel:
+    """A UNet whose output is random, and on top of it the latents times `noise_gain`.
 
-    The latents are what a network that predicts noise (or the sample) should roughly answer, and zero is for one
-    that predicts v: sampling then converges at any guidance. `roughness` is the scale of the random part,
-    `prompt_gain` how much of it depends on the prompt.
+    Sampling converges at any guidance when the output is near what a trained network would answer: a little less
+    than the latents where it predicts noise, nothing where it predicts v. `roughness` is the scale of the random
+    part, `prompt_gain` how much of it depends on the prompt.
     """
     unet = UNet2DConditionModel(**config)
     for name, module in unet.named_modules():
@@ -99,17 +101,28 @@ def make_unet(*, carries_noise: bool, roughness: float = 0.12, prompt_gain: floa
             module.to_q.weight *= prompt_gain
             module.to_v.weight *= prompt_gain
             module.to_out[0].weight *= prompt_gain
+        elif name.endswith("time_emb_proj"):
+            module.weight *= 3  # a wrong timestep is to be seen
     unet.conv_out.weight *= roughness
     unet.conv_out.bias.zero_()
-    if carries_noise:
-        _split(unet.conv_in, 4)
-        shortcut = unet.up_blocks[-1].resnets[-1].conv_shortcut
-        shortcut.weight[:8] = 0
-        first_skip = shortcut.in_channels - unet.conv_in.out_channels
-        shortcut.weight[:8, first_skip : first_skip + 8, 0, 0] = torch.eye(8)
-        shortcut.bias[:8] = 0
-        _join(unet.conv_out, 4)
+    if noise_gain:
+        _lay_noise_path(unet, noise_gain)
     return unet
+
+
+def _lay_noise_path(unet: UNet2DConditionModel, gain: float) -> None:
+    """Lead the latents from conv_in over the outermost skip connection to conv_out, past everything else."""
+    _split(unet.conv_in, 4)
+    last = unet.up_blocks[-1]
+    shortcut = last.resnets[-1].conv_shortcut
+    first_skip = shortcut.in_channels - unet.conv_in.out_channels
+    shortcut.weight[:8] = 0
+    shortcut.weight[:8, first_skip : first_skip + 8, 0, 0] = torch.eye(8)
+    shortcut.bias[:8] = 0
+    for branch in (last.resnets[-1].conv2, *(block.proj_out for block in getattr(last, "attentions", ())[-1:])):
+        branch.weight[:8] = 0
+        branch.bias[:8] = 0
+    _join(unet.conv_out, 4, gain)
 
 
 def _soften_residuals(half: nn.Module, roughness: float) -> None:
@@ -127,6 +140,7 @@ def _soften_residuals(half: nn.Module, roughness: float) -> None:
 
 def _split(conv: nn.Conv2d, inputs: int, gain: float = 1.0) -> None:
     """Make output channels 2i and 2i+1 of `conv` plus and minus its input i, and 6, 7 its bias alone."""
+    assert conv.bias is not None
     middle = conv.kernel_size[0] // 2
     conv.weight[:8] = 0
     for i in range(inputs):
@@ -137,6 +151,7 @@ def _split(conv: nn.Conv2d, inputs: int, gain: float = 1.0) -> None:
 
 def _join(conv: nn.Conv2d, outputs: int, gain: float = 1.0) -> None:
     """Add to output i of `conv` the difference of its input channels 2i and 2i+1, used for nothing else."""
+    assert conv.bias is not None
     middle = conv.kernel_size[0] // 2
     conv.weight[:, : 2 * outputs] = 0
     conv.bias.zero_()
@@ -147,6 +162,7 @@ def _join(conv: nn.Conv2d, outputs: int, gain: float = 1.0) -> None:
 
 def _carry_pairs(conv: nn.Conv2d, kernel: torch.Tensor) -> None:
     """Pass the first three pairs of channels through `kernel`, and the constant pair through one tap of it."""
+    assert conv.bias is not None
     middle = conv.kernel_size[0] // 2
     conv.weight[:8] = 0
     conv.bias[:8] = 0

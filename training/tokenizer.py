@@ -1,12 +1,10 @@
 """Makes the small CLIP tokenizer that every tiny checkpoint carries: all bytes, and whole tokens for common words."""
 
-import json
+from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 
-from tokenizers import Tokenizer
-from tokenizers.models import BPE
-from tokenizers.pre_tokenizers import ByteLevel, WhitespaceSplit
-from tokenizers.trainers import BpeTrainer
+from tokenizers.pre_tokenizers import ByteLevel
 from transformers import CLIPTokenizer
 
 MAX_TOKENS = 77
@@ -16,15 +14,31 @@ _WORDS = (
     "forest girl gold golden green highly house illustration ink landscape light lake low man moon mountain night oil "
     "old painting pencil person photo photograph pink portrait quality realistic red river sea sketch sky snow soft "
     "style summer sun sunset tree trees vintage watercolor water white winter woman yellow young"
-).split()
+)
 
 
 def _merges() -> list[tuple[str, str]]:
-    """The merges, most frequent first, that make each known word one token."""
-    bpe = Tokenizer(BPE(end_of_word_suffix="</w>"))
-    bpe.pre_tokenizer = WhitespaceSplit()
-    bpe.train_from_iterator(_WORDS, BpeTrainer(end_of_word_suffix="</w>", show_progress=False))
-    return [(left, right) for left, right in json.loads(bpe.to_str())["model"]["merges"]]
+    """The merges that make each known word one token, most frequent first.
+
+    NOTE: the trainer of `tokenizers` breaks ties by hash order, so its merges differ from run to run.
+    """
+    words = [[*word[:-1], word[-1] + "</w>"] for word in _WORDS.split()]
+    merges: list[tuple[str, str]] = []
+    while pairs := Counter(pair for word in words for pair in pairwise(word)):
+        best = max(pairs, key=lambda pair: (pairs[pair], pair))
+        merges.append(best)
+        words = [_merged(word, best) for word in words]
+    return merges
+
+
+def _merged(word: list[str], pair: tuple[str, str]) -> list[str]:
+    symbols: list[str] = []
+    for symbol in word:
+        if symbols and (symbols[-1], symbol) == pair:
+            symbols[-1] += symbol
+        else:
+            symbols.append(symbol)
+    return symbols
 
 
 def make_tokenizer(folder: Path | None = None, pad_token: str = "<|endoftext|>") -> CLIPTokenizer:

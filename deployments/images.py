@@ -8,6 +8,7 @@ ImageError
 
 from __future__ import annotations
 
+import struct
 from contextlib import suppress
 from dataclasses import dataclass
 from io import BytesIO
@@ -21,21 +22,12 @@ from deployments.engine.request import Pixels
 Mask = np.ndarray[Any, np.dtype[np.uint8]]  # (height, width)
 Format = Literal["jpeg", "png", "webp", "gif", "bmp", "tiff"]
 
-# Pillow's names. MPO is what it calls a JPEG that carries a second picture, as many phones write them.
-FORMATS: dict[str, Format] = {
-    "JPEG": "jpeg",
-    "MPO": "jpeg",
-    "PNG": "png",
-    "WEBP": "webp",
-    "GIF": "gif",
-    "BMP": "bmp",
-    "TIFF": "tiff",
-}
+FORMATS: tuple[Format, ...] = ("jpeg", "png", "webp", "gif", "bmp", "tiff")
 SAVE_OPTIONS: dict[Format, dict[str, Any]] = {
     "png": {"compress_level": 1},
     "jpeg": {"quality": 92},
     "webp": {"quality": 90},
-    "tiff": {"compression": "tiff_adobe_deflate"},
+    "tiff": {},  # uncompressed: Pillow hands compressed ones to libtiff, which takes no EXIF block
     "gif": {},
     "bmp": {},
 }
@@ -71,8 +63,8 @@ class UnusableImage(ImageError):
 class SourceImage:
     """A decoded picture, upright.
 
-    `pixels` is (height, width, 3) RGB, white where nothing shows; `alpha` is (height, width), 255 where opaque, or
-    None; `icc_profile` is the RGB profile of `pixels`, None for sRGB.
+    `pixels` is (height, width, 3) RGB, white where nothing shows; `alpha` is (height, width) or None;
+    `icc_profile` is the RGB profile of `pixels`, None for sRGB.
     """
 
     pixels: Pixels
@@ -104,7 +96,7 @@ def _open(data: bytes, max_pixels: int = PILLOW_MAX_PIXELS) -> Image.Image:
     if not data:
         raise NotAnImage("the picture is empty (0 bytes)")
     try:
-        image = Image.open(BytesIO(data), formats=tuple(FORMATS))
+        image = Image.open(BytesIO(data), formats=FORMATS)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ImageTooLarge(f"the picture has too many pixels; at most {max_pixels} are allowed") from error
     except Exception as error:  # as in decode_image
@@ -116,7 +108,8 @@ def _open(data: bytes, max_pixels: int = PILLOW_MAX_PIXELS) -> Image.Image:
 
 
 def _read(image: Image.Image) -> SourceImage:
-    source_format = FORMATS[image.format or ""]
+    # Pillow calls a JPEG with a second picture inside, as many phones write them, MPO.
+    source_format: Format = next((name for name in FORMATS if name.upper() == image.format), "jpeg")
     image.load()
     with suppress(Exception):  # a damaged EXIF block is no reason to refuse a sound picture
         ImageOps.exif_transpose(image, in_place=True)
@@ -133,18 +126,16 @@ def _to_rgb(image: Image.Image) -> tuple[Pixels, bytes | None]:
         return _deep_grey_to_rgb(image), None
     profile: bytes = image.info.get("icc_profile") or b""
     space = profile[16:20] if len(profile) <= MAX_ICC_BYTES else b""
-    if space == b"RGB " and image.mode in ("RGB", "RGBA", "P", "PA"):
-        return np.array(image.convert("RGB")), profile
     if (image.mode, space) in (("CMYK", b"CMYK"), ("L", b"GRAY")):
         return _to_srgb(image, BytesIO(profile)), None
-    return np.array(image.convert("RGB")), None
+    keeps_profile = space == b"RGB " and image.mode in ("RGB", "RGBA", "P", "PA")
+    rgb = image if image.mode == "RGB" else image.convert("RGB")
+    return np.array(rgb), profile if keeps_profile else None
 
 
 def _to_srgb(image: Image.Image, profile: BytesIO) -> Pixels:
     try:
-        converted = ImageCms.profileToProfile(
-            image, profile, ImageCms.createProfile("sRGB"), outputMode="RGB"
-        )
+        converted = ImageCms.profileToProfile(image, profile, ImageCms.createProfile("sRGB"), outputMode="RGB")
     except (ImageCms.PyCMSError, OSError):  # a broken profile costs exact colours, not the picture
         converted = None
     return np.array(converted or image.convert("RGB"))
@@ -206,9 +197,7 @@ def encode_image(
     """
     height, width = pixels.shape[:2]
     if max(width, height) > MAX_SIDE.get(format, max(width, height)):
-        raise UnusableImage(
-            f"the picture is {width}x{height}; {format} holds at most {MAX_SIDE[format]} pixels a side"
-        )
+        raise UnusableImage(f"the picture is {width}x{height}; {format} holds at most {MAX_SIDE[format]} pixels a side")
     image = Image.fromarray(pixels)
     if alpha is not None and format in ("png", "webp", "tiff"):
         image.putalpha(Image.fromarray(alpha))
@@ -230,12 +219,17 @@ def _text_options(text: str, format: Format) -> dict[str, Any]:
         chunks = PngImagePlugin.PngInfo()
         chunks.add_text("parameters", text)
         return {"pnginfo": chunks}
-    exif = Image.Exif()
-    exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.UserComment] = USER_COMMENT_UNICODE + text.encode(
-        "utf-16-be"
-    )
-    block = exif.tobytes()
-    return {} if format == "jpeg" and len(block) > MAX_JPEG_EXIF_BYTES else {"exif": block}
+    exif = _exif_block(USER_COMMENT_UNICODE + text.encode("utf-16-be"))
+    return {} if format == "jpeg" and len(exif) > MAX_JPEG_EXIF_BYTES else {"exif": exif}
+
+
+def _exif_block(comment: bytes) -> bytes:
+    """An EXIF block of nothing but a UserComment. By hand: Pillow writes that tag in a type that piexif refuses."""
+    long, undefined = 4, 7
+    header = struct.pack(">2sHL", b"MM", 42, 8)
+    root = struct.pack(">HHHLLL", 1, ExifTags.IFD.Exif, long, 1, 26, 0)
+    ifd = struct.pack(">HHHLLL", 1, ExifTags.Base.UserComment, undefined, len(comment), 44, 0)
+    return b"Exif\0\0" + header + root + ifd + comment
 
 
 def read_parameters(data: bytes) -> str | None:

@@ -76,7 +76,8 @@ def _split_prompts(text: str) -> tuple[str, str]:
 
 
 def _quote(value: str) -> str:
-    return json.dumps(value, ensure_ascii=False) if re.search(r'[,:\n"]', value) or not value else value
+    plain = value and value == value.strip() and not re.search(r'[,:\n"]', value)
+    return value if plain else json.dumps(value, ensure_ascii=False)
 
 
 def _unquote(value: str) -> str:

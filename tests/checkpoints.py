@@ -6,32 +6,18 @@ from typing import Any
 
 import torch
 from diffusers import (
-    DDIMScheduler,
     EulerDiscreteScheduler,
     LCMScheduler,
-    PNDMScheduler,
     StableDiffusionImg2ImgPipeline,
     StableDiffusionXLImg2ImgPipeline,
 )
 from safetensors.torch import load_file, save_file
 
+from training.pipelines import BETAS, UNET, UNET_V, make_pipeline, sd15_scheduler, sd21_scheduler
 from training.tiny import make_text_encoder, make_unet, make_vae
 from training.tokenizer import make_tokenizer
 
 KINDS = ("sd15", "sd21", "sdxl", "sd15_sample", "lcm", "inpainting")
-
-_BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
-_UNET: dict[str, Any] = {
-    "noise_gain": 0.9,
-    "sample_size": 8,
-    "block_out_channels": (32, 64),
-    "layers_per_block": 1,
-    "norm_num_groups": 8,
-    "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
-    "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
-    "cross_attention_dim": 32,
-    "attention_head_dim": 4,
-}
 
 
 def build(kind: str, folder: Path) -> Path:
@@ -59,39 +45,24 @@ def to_single_file(folder: Path, target: Path) -> Path:
 
 
 def _sd(kind: str) -> StableDiffusionImg2ImgPipeline:
-    tokenizer = make_tokenizer()
-    own: dict[str, Any] = {
-        "sd21": {"noise_gain": 0.0, "attention_head_dim": [4, 8], "use_linear_projection": True},
-        "lcm": {"noise_gain": 0.8, "roughness": 1.2, "prompt_gain": 4.0, "time_cond_proj_dim": 32},
-        "inpainting": {"in_channels": 9},
-    }.get(kind, {})
-    return StableDiffusionImg2ImgPipeline(
-        vae=make_vae(),
-        text_encoder=make_text_encoder(tokenizer, hidden_act="gelu" if kind == "sd21" else "quick_gelu"),
-        tokenizer=tokenizer,
-        unet=make_unet(**_UNET | own),
-        scheduler=_scheduler(kind),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
-
-
-def _scheduler(kind: str) -> PNDMScheduler | DDIMScheduler | LCMScheduler:
-    config = {**_BETAS, "steps_offset": 1, "set_alpha_to_one": False}
-    if kind == "sd21":
-        return DDIMScheduler(**config, clip_sample=False, prediction_type="v_prediction")
-    if kind == "lcm":
-        return LCMScheduler(**_BETAS, steps_offset=1, original_inference_steps=50)
-    prediction_type = "sample" if kind == "sd15_sample" else "epsilon"
-    scheduler = PNDMScheduler(**config, skip_prk_steps=True, prediction_type=prediction_type)
-    scheduler.register_to_config(clip_sample=False)  # SD1.5's file has it, for the samplers that read it
-    return scheduler
+    match kind:
+        case "sd15":
+            return make_pipeline(sd15_scheduler(), UNET)
+        case "sd21":
+            return make_pipeline(sd21_scheduler(), UNET_V, hidden_act="gelu")
+        case "sd15_sample":
+            return make_pipeline(sd15_scheduler(prediction_type="sample"), UNET)
+        case "inpainting":
+            return make_pipeline(sd15_scheduler(), UNET | {"in_channels": 9})
+        case "lcm":
+            unet = {"noise_gain": 0.8, "roughness": 1.2, "prompt_gain": 4.0, "time_cond_proj_dim": 32}
+            return make_pipeline(LCMScheduler(**BETAS, steps_offset=1), UNET | unet)
+    raise ValueError(f"unknown kind {kind!r}: one of {', '.join(KINDS)}")
 
 
 def _sdxl() -> StableDiffusionXLImg2ImgPipeline:
     tokenizer = make_tokenizer()
-    unet: dict[str, Any] = _UNET | {
+    unet: dict[str, Any] = UNET | {
         "noise_gain": 1.0,
         "roughness": 0.25,
         "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
@@ -112,7 +83,7 @@ def _sdxl() -> StableDiffusionXLImg2ImgPipeline:
         tokenizer_2=make_tokenizer(pad_token="!"),
         unet=make_unet(**unet),
         scheduler=EulerDiscreteScheduler(
-            **_BETAS, steps_offset=1, timestep_spacing="leading", interpolation_type="linear"
+            **BETAS, steps_offset=1, timestep_spacing="leading", interpolation_type="linear"
         ),
         force_zeros_for_empty_prompt=True,
         add_watermarker=False,

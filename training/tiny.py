@@ -15,21 +15,24 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 from training.tokenizer import MAX_TOKENS
 
 _CONSTANT = 8.0  # far above the picture's values, so that it alone sets what group norm divides by
+_POINT = torch.tensor([[0.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 0.0]])
+_BOX = torch.tensor([[1.0, 1.0, 0.0], [1.0, 1.0, 0.0], [0.0, 0.0, 0.0]]) / 4
+_TENT = torch.tensor([[1.0, 2.0, 1.0], [2.0, 4.0, 2.0], [1.0, 2.0, 1.0]]) / 16
 
 
 def make_text_encoder(
-    tokenizer: CLIPTokenizer, hidden_size: int = 32, hidden_act: str = "quick_gelu", projection: bool = False
+    tokenizer: CLIPTokenizer, hidden_act: str = "quick_gelu", projection: bool = False
 ) -> CLIPTextModel | CLIPTextModelWithProjection:
-    """A two-layer CLIP text encoder; with `projection`, the kind SDXL takes its pooled embedding from."""
+    """A CLIP text encoder of two layers 32 wide; with `projection`, the kind SDXL takes its pooled embedding from."""
     config = CLIPTextConfig(
         vocab_size=len(tokenizer),
-        hidden_size=hidden_size,
-        intermediate_size=4 * hidden_size,
+        hidden_size=32,
+        intermediate_size=128,
         num_hidden_layers=2,
         num_attention_heads=4,
         max_position_embeddings=MAX_TOKENS,
         hidden_act=hidden_act,
-        projection_dim=hidden_size,
+        projection_dim=32,
         initializer_factor=2.0,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
@@ -39,7 +42,6 @@ def make_text_encoder(
 
 @torch.no_grad()
 def make_vae(
-    channels: tuple[int, ...] = (8, 8, 16, 16),
     *,
     scaling_factor: float = 0.18215,
     sample_size: int = 64,
@@ -53,9 +55,9 @@ def make_vae(
     `log_variance` is that of the encoder's posterior, before scaling.
     """
     vae = AutoencoderKL(
-        block_out_channels=channels,
-        down_block_types=["DownEncoderBlock2D"] * len(channels),
-        up_block_types=["UpDecoderBlock2D"] * len(channels),
+        block_out_channels=[8, 8, 16, 16],
+        down_block_types=["DownEncoderBlock2D"] * 4,
+        up_block_types=["UpDecoderBlock2D"] * 4,
         latent_channels=4,
         norm_num_groups=1,
         sample_size=sample_size,
@@ -65,18 +67,15 @@ def make_vae(
     for half in (vae.encoder, vae.decoder):
         _soften_residuals(half, roughness)
         half.conv_in.bias[6:8] = torch.tensor([_CONSTANT, -_CONSTANT])
-    box = torch.zeros(3, 3)
-    box[:2, :2] = 1 / 4
-    tent = torch.outer(torch.tensor([1.0, 2.0, 1.0]), torch.tensor([1.0, 2.0, 1.0])) / 16
     for block in vae.encoder.down_blocks[:-1]:
-        _carry_pairs(block.downsamplers[0].conv, box)
+        _carry_pairs(block.downsamplers[0].conv, _BOX)
     for block in vae.decoder.up_blocks[:-1]:
-        _carry_pairs(block.upsamplers[0].conv, tent)
+        _carry_pairs(block.upsamplers[0].conv, _TENT)
     latent_gain = 2 / scaling_factor  # pixels have a standard deviation of about 1/2
     _split(vae.encoder.conv_in, 3)
-    _join(vae.encoder.conv_out, 3, latent_gain)
+    _join(vae.encoder.conv_out, 3, latent_gain * _POINT)
     _split(vae.decoder.conv_in, 3, 1 / latent_gain)
-    _join(vae.decoder.conv_out, 3)
+    _join(vae.decoder.conv_out, 3, _POINT)
     for conv in (vae.quant_conv, vae.post_quant_conv):
         conv.weight[:, :, 0, 0] = torch.eye(conv.out_channels)
         conv.bias.zero_()
@@ -87,13 +86,19 @@ def make_vae(
 
 @torch.no_grad()
 def make_unet(
-    *, noise_gain: float, roughness: float = 0.5, prompt_gain: float = 2.0, **config: Any
+    *,
+    noise_gain: float,
+    keeps_smooth: bool = False,
+    roughness: float = 0.5,
+    prompt_gain: float = 2.0,
+    **config: Any,
 ) -> UNet2DConditionModel:
     """A UNet whose output is random, and on top of it the latents times `noise_gain`.
 
     Sampling converges at any guidance when the output is near what a trained network would answer: a little less
     than the latents where it predicts noise, nothing where it predicts v. `roughness` is the scale of the random
-    part, `prompt_gain` how much of it depends on the prompt.
+    part, `prompt_gain` how much of it depends on the prompt. With `keeps_smooth`, only the fine grain of the latents
+    counts as noise, which leaves the picture recognisable.
     """
     unet = UNet2DConditionModel(**config)
     for name, module in unet.named_modules():
@@ -106,11 +111,11 @@ def make_unet(
     unet.conv_out.weight *= roughness
     unet.conv_out.bias.zero_()
     if noise_gain:
-        _lay_noise_path(unet, noise_gain)
+        _lay_noise_path(unet, noise_gain * (_POINT - _TENT if keeps_smooth else _POINT))
     return unet
 
 
-def _lay_noise_path(unet: UNet2DConditionModel, gain: float) -> None:
+def _lay_noise_path(unet: UNet2DConditionModel, kernel: torch.Tensor) -> None:
     """Lead the latents from conv_in over the outermost skip connection to conv_out, past everything else."""
     _split(unet.conv_in, 4)
     last = unet.up_blocks[-1]
@@ -122,7 +127,7 @@ def _lay_noise_path(unet: UNet2DConditionModel, gain: float) -> None:
     for branch in (last.resnets[-1].conv2, *(block.proj_out for block in getattr(last, "attentions", ())[-1:])):
         branch.weight[:8] = 0
         branch.bias[:8] = 0
-    _join(unet.conv_out, 4, gain)
+    _join(unet.conv_out, 4, kernel)
 
 
 def _soften_residuals(half: nn.Module, roughness: float) -> None:
@@ -135,7 +140,7 @@ def _soften_residuals(half: nn.Module, roughness: float) -> None:
             module.weight *= roughness
             module.bias.zero_()
         elif name.endswith("conv_shortcut"):
-            _carry_pairs(module, torch.ones(1, 1))
+            _carry_pairs(module, _POINT[1:2, 1:2])
 
 
 def _split(conv: nn.Conv2d, inputs: int, gain: float = 1.0) -> None:
@@ -149,15 +154,14 @@ def _split(conv: nn.Conv2d, inputs: int, gain: float = 1.0) -> None:
     conv.bias[: 2 * inputs] = 0
 
 
-def _join(conv: nn.Conv2d, outputs: int, gain: float = 1.0) -> None:
-    """Add to output i of `conv` the difference of its input channels 2i and 2i+1, used for nothing else."""
+def _join(conv: nn.Conv2d, outputs: int, kernel: torch.Tensor) -> None:
+    """Make output i of `conv` the difference of input channels 2i and 2i+1 under `kernel`, and add the random rest."""
     assert conv.bias is not None
-    middle = conv.kernel_size[0] // 2
     conv.weight[:, : 2 * outputs] = 0
     conv.bias.zero_()
     for i in range(outputs):
-        conv.weight[i, 2 * i, middle, middle] = gain
-        conv.weight[i, 2 * i + 1, middle, middle] = -gain
+        conv.weight[i, 2 * i] = kernel
+        conv.weight[i, 2 * i + 1] = -kernel
 
 
 def _carry_pairs(conv: nn.Conv2d, kernel: torch.Tensor) -> None:

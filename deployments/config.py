@@ -12,6 +12,7 @@ from deployments.engine.request import Sampler
 REPO_ROOT = Path(__file__).resolve().parent.parent
 ModelId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
 
+RESERVED_NAMES = {"auto": "the word for a random choice", "router": "the router's own"}
 # The homes that the Hub's Stable Diffusion repositories moved to, by the names scripts still carry.
 HUB_MOVES = {
     "runwayml/stable-diffusion-v1-5": "stable-diffusion-v1-5/stable-diffusion-v1-5",
@@ -44,7 +45,7 @@ class Limits(Strict):
     """What one request may ask for."""
 
     max_upload_bytes: int = Field(32 * 1024**2, ge=1)
-    max_pixels: int = Field(64_000_000, ge=1, description="of the picture sent, before it is decoded")
+    max_pixels: int = Field(64_000_000, ge=1, le=178_956_970, description="of the picture sent, before it is decoded")
     min_side: int = Field(16, ge=1, description="of the picture after it was fitted to max_side")
     max_side: int = Field(2048, ge=16)
     max_steps: int = Field(150, ge=1, le=1000)
@@ -107,19 +108,13 @@ class AppConfig(Strict):
         seen: dict[str, str] = {}
         for model_id, model in self.models.items():
             for name in (model_id, *model.aliases):
-                if name == "auto" or name in seen:
-                    owner = (
-                        "the word for a random choice"
-                        if name == "auto"
-                        else f"already a name of {seen[name]!r}"
-                    )
+                if name in RESERVED_NAMES or name in seen:
+                    owner = RESERVED_NAMES.get(name) or f"already a name of {seen[name]!r}"
                     raise ValueError(f"models.{model_id}: the name {name!r} is {owner}")
                 seen[name] = model_id
             unknown = [name for name in model.fallback if name not in self.models]
             if unknown:
-                raise ValueError(
-                    f"models.{model_id}.fallback: no model {unknown[0]!r}; models: {list(self.models)}"
-                )
+                raise ValueError(f"models.{model_id}.fallback: no model {unknown[0]!r}; models: {list(self.models)}")
         if not any(model.weight for model in self.models.values()):
             raise ValueError("models: at least one weight must be above 0")
         return self

@@ -48,7 +48,7 @@ def resolve(options: Img2ImgOptions, config: AppConfig, model_id: str, seed: int
 
     Raises InvalidRequest naming the field and its allowed range.
     """
-    asked = options.model_dump(exclude_none=True, exclude={"model", "seed", "output_format", "num_images"})
+    asked = options.model_dump(exclude_none=True, include=set(Settings.model_fields) - {"model", "seed"})
     settings = Settings(**{**config.defaults_for(model_id).model_dump(), **asked}, model=model_id, seed=seed)
     _check_limits(options, settings, config)
     return settings
@@ -80,8 +80,6 @@ def _check_limits(options: Img2ImgOptions, settings: Settings, config: AppConfig
 
 def least_strength(num_inference_steps: int) -> float:
     """The smallest strength that still runs one step, rounded up to within 1% (0.05 of 20 steps, 0.0205 of 49)."""
-    for digits in range(1, 6):
-        strength = math.ceil(10**digits / num_inference_steps) / 10**digits
-        if int(num_inference_steps * strength) >= 1 and strength <= 1.01 / num_inference_steps:
-            break
-    return strength
+    exact = 1 / num_inference_steps
+    candidates = (math.ceil(10**digits * exact) / 10**digits for digits in range(1, 6))
+    return next(s for s in candidates if s <= 1.01 * exact and int(num_inference_steps * s) >= 1)

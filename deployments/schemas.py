@@ -18,9 +18,7 @@ class Img2ImgOptions(Strict):
     """What a caller may say about an image; anything left out takes the model's defaults, then the app's."""
 
     prompt: str | None = Field(None, description="What the picture should become.")
-    negative_prompt: str | None = Field(
-        None, description="What it should not become. Needs guidance_scale above 1."
-    )
+    negative_prompt: str | None = Field(None, description="What it should not become. Needs guidance_scale above 1.")
     model: str | None = Field(None, description="Model id, alias, or `auto` for a seeded random choice.")
     strength: float | None = Field(
         None, ge=0, le=1, allow_inf_nan=False, description="0 keeps the source, 1 ignores it."

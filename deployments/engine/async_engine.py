@@ -61,9 +61,7 @@ class AsyncEngine:
     def _enqueue(self, state: DenoiseState, future: Future[Img2ImgOutput]) -> None:
         request_id = state.request.request_id
         if self._closing or self._failure:
-            future.set_exception(
-                RequestAborted(f"the engine is not running: {self._failure or 'shutting down'}")
-            )
+            future.set_exception(RequestAborted(f"the engine is not running: {self._failure or 'shutting down'}"))
         elif request_id in self._futures:
             future.set_exception(EngineError(f"request id {request_id} is in use"))
         else:
@@ -125,9 +123,7 @@ class AsyncEngine:
     def _take_in(self) -> bool:
         """Wait for something to do, take in what came and went; False when it is time to stop."""
         with self._wakeup:
-            self._wakeup.wait_for(
-                lambda: self._closing or self._arrivals or self._departures or self._engine.has_work
-            )
+            self._wakeup.wait_for(lambda: self._closing or self._arrivals or self._departures or self._engine.has_work)
             if self._closing:
                 return False
             self._engine.add(self._arrivals)

@@ -18,9 +18,7 @@ WORTHWHILE = 1.2  # bfloat16 on a CPU must be this much faster, or float32 it is
 def choose_device(device: str) -> torch.device:
     """The device asked for; `auto` is CUDA, else MPS, else the CPU. Raises ValueError if it is not there."""
     if device == "auto":
-        device = (
-            "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-        )
+        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise ValueError(f"device {device!r} was asked for, but torch finds no CUDA device")
     if device == "mps" and not torch.backends.mps.is_available():
@@ -28,9 +26,7 @@ def choose_device(device: str) -> torch.device:
     return torch.device(device)
 
 
-def choose_dtype(
-    dtype: str, device: torch.device, *, prediction_type: str, reproducible: bool
-) -> torch.dtype:
+def choose_dtype(dtype: str, device: torch.device, *, prediction_type: str, reproducible: bool) -> torch.dtype:
     """The format asked for; `auto` goes by the device.
 
     CUDA: float16, or bfloat16 for v-prediction, whose attention overflows in float16. MPS: float32. CPU: bfloat16

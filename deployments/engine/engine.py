@@ -128,7 +128,7 @@ class Engine:
         states: list[DenoiseState],
         after: Exception | None = None,
     ) -> None:
-        """Do `work` for all at once; if that fails (or failed: `after`), for each alone, so only the culprit suffers."""
+        """Do `work` for all at once; if that fails (or failed: `after`), for each alone: only the culprit suffers."""
         if after is None:
             try:
                 if states:

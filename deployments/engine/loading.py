@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import torch
+import transformers
 from diffusers import DiffusionPipeline, StableDiffusionImg2ImgPipeline, StableDiffusionXLImg2ImgPipeline
 from safetensors import safe_open
 
@@ -43,46 +45,44 @@ def load_checkpoint(
 ) -> Checkpoint:
     """Open a diffusers folder, a hub id or one `.safetensors` file. Raises CheckpointError saying what is wrong."""
     if Path(source).suffix in PICKLES:
-        raise CheckpointError(
-            f"{source}: a pickle can run code when it is opened; convert it to .safetensors"
-        )
+        raise CheckpointError(f"{source}: a pickle can run code when it is opened; convert it to .safetensors")
+    _quieten()
     try:
         target = devices.choose_device(device)
-        pipeline = _open_file(Path(source)) if source.endswith(".safetensors") else _open(source, revision)
+        opener = _open_file if source.endswith(".safetensors") else _open
+        pipeline = opener(source, revision)
     except CheckpointError:
         raise
     except Exception as exc:
         raise CheckpointError(f"{source}: {exc}") from exc
     _check(pipeline, source)
     prediction_type = pipeline.scheduler.config.get("prediction_type", "epsilon")
-    number_format = devices.choose_dtype(
-        dtype, target, prediction_type=prediction_type, reproducible=reproducible
-    )
-    vae_format = devices.vae_dtype(
-        number_format, target, force_upcast=getattr(pipeline.vae.config, "force_upcast", False)
-    )
-    _place(pipeline, target, number_format, vae_format, memory_efficient)
-    return Checkpoint(pipeline, _family(pipeline), target, number_format, vae_format)
+    model_dtype = devices.choose_dtype(dtype, target, prediction_type=prediction_type, reproducible=reproducible)
+    upcast = bool(getattr(pipeline.vae.config, "force_upcast", False))
+    vae_dtype = devices.vae_dtype(model_dtype, target, force_upcast=upcast)
+    _place(pipeline, target, model_dtype, vae_dtype, memory_efficient)
+    return Checkpoint(pipeline, _family(pipeline), target, model_dtype, vae_dtype)
+
+
+def _quieten() -> None:
+    """Progress bars of a load are noise in a server's log."""
+    diffusers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.disable_progress_bar()
 
 
 def _open(source: str, revision: str | None) -> Any:
     """From a folder or the hub. `use_safetensors` makes diffusers refuse weights that exist only as pickles."""
     index = DiffusionPipeline.load_config(source, revision=revision)
-    pipeline_class = (
-        StableDiffusionXLImg2ImgPipeline if "text_encoder_2" in index else StableDiffusionImg2ImgPipeline
-    )
-    return pipeline_class.from_pretrained(
-        source,
-        revision=revision,
-        use_safetensors=True,
-        torch_dtype=torch.float32,
-        **({} if "text_encoder_2" in index else {"safety_checker": None, "requires_safety_checker": False}),
-    )
+    is_sdxl = "text_encoder_2" in index
+    pipeline_class = StableDiffusionXLImg2ImgPipeline if is_sdxl else StableDiffusionImg2ImgPipeline
+    unneeded = {} if is_sdxl else {"safety_checker": None, "requires_safety_checker": False}
+    return pipeline_class.from_pretrained(source, revision=revision, use_safetensors=True, **unneeded)
 
 
-def _open_file(path: Path) -> Any:
+def _open_file(source: str, revision: str | None) -> Any:
     """From one file in the original layout. A diffusers folder of the same name beside it (configuration and
     tokenizers; weights not needed) is used where there is one; else diffusers fetches that part from the hub."""
+    path = Path(source)
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file")
     with safe_open(path, framework="pt") as tensors:
@@ -90,7 +90,7 @@ def _open_file(path: Path) -> Any:
     pipeline_class = StableDiffusionXLImg2ImgPipeline if is_sdxl else StableDiffusionImg2ImgPipeline
     beside = path.with_suffix("")
     local = {"config": str(beside), "local_files_only": True} if beside.is_dir() else {}
-    return pipeline_class.from_single_file(str(path), torch_dtype=torch.float32, **local)
+    return pipeline_class.from_single_file(str(path), **local)
 
 
 def _check(pipeline: Any, source: str) -> None:
@@ -115,9 +115,7 @@ def _check(pipeline: Any, source: str) -> None:
         )
     prediction_type = pipeline.scheduler.config.get("prediction_type", "epsilon")
     if prediction_type not in PREDICTION_TYPES:
-        raise CheckpointError(
-            f"{source}: prediction_type {prediction_type!r} is none of {', '.join(PREDICTION_TYPES)}"
-        )
+        raise CheckpointError(f"{source}: prediction_type {prediction_type!r} is none of {', '.join(PREDICTION_TYPES)}")
 
 
 def _place(
@@ -125,8 +123,9 @@ def _place(
 ) -> None:
     devices.configure_backends(device)
     pipeline.set_progress_bar_config(disable=True)
-    pipeline.to(dtype=dtype, silence_dtype_warnings=True)
-    pipeline.vae.to(dtype=vae_dtype)
+    for part in pipeline.components.values():
+        if isinstance(part, torch.nn.Module):
+            part.to(dtype=vae_dtype if part is pipeline.vae else dtype)
     if memory_efficient:
         devices.save_memory(pipeline, device)
     if not (memory_efficient and device.type == "cuda"):  # offloaded weights come to the device by themselves

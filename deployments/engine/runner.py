@@ -104,9 +104,7 @@ class Runner:
         latents = torch.stack([_known(state.latents) for state in states])
         inputs = coefficients[:, CIN].view(-1, 1, 1, 1) * latents
         outputs = torch.cat(list(self._forward(states, inputs, max_rows)))
-        cond = (
-            torch.tensor([state.rows for state in states]).cumsum(0) - 1
-        )  # a request's last row is the conditional
+        cond = torch.tensor([state.rows for state in states]).cumsum(0) - 1  # a request's last row is the conditional
         uncond = cond - torch.tensor([state.guided for state in states], dtype=torch.long)
         scale = torch.tensor([state.request.guidance_scale for state in states], device=self.device)
         guided = guide(outputs, uncond.to(self.device), cond.to(self.device), scale)
@@ -121,15 +119,12 @@ class Runner:
         for state in states:
             if state.noise is None:  # a step that is tried again keeps its draw
                 latents = _known(state.latents)
-                needed = state.generator is not None and state.table.needs_noise(state.step_index)
-                state.noise = (
-                    self._draw(state.generator, latents.shape) if needed else torch.zeros_like(latents)
-                )
+                assert state.generator is not None, "encode() comes before denoise_step()"
+                needed = state.table.needs_noise(state.step_index)
+                state.noise = self._draw(state.generator, latents.shape) if needed else torch.zeros_like(latents)
         return torch.stack([_known(state.noise) for state in states])
 
-    def _forward(
-        self, states: list[DenoiseState], inputs: torch.Tensor, max_rows: int
-    ) -> Iterator[torch.Tensor]:
+    def _forward(self, states: list[DenoiseState], inputs: torch.Tensor, max_rows: int) -> Iterator[torch.Tensor]:
         """UNet outputs, float32, for each row: a request's unconditional row (if guided), then its conditional."""
         rows = [
             _Row(i, condition, negative=state.guided and k == 0)
@@ -172,7 +167,7 @@ class Runner:
             return None
         scales = torch.tensor([state.request.guidance_scale - 1 for state in states])
         embedding = self.checkpoint.pipeline.get_guidance_scale_embedding(scales, self._distilled_guidance)
-        return embedding.to(self.device, self.checkpoint.dtype)
+        return torch.as_tensor(embedding).to(self.device, self.checkpoint.dtype)
 
     @torch.inference_mode()
     def decode(self, states: list[DenoiseState]) -> None:

@@ -12,7 +12,7 @@ A step takes latents x and the UNet's output `out`, both (rows, channels, h, w),
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -55,9 +55,7 @@ class StepTable:
         return bool(self.coefficients[step_index, D] != 0)
 
 
-def guide(
-    outputs: torch.Tensor, uncond: torch.Tensor, cond: torch.Tensor, scale: torch.Tensor
-) -> torch.Tensor:
+def guide(outputs: torch.Tensor, uncond: torch.Tensor, cond: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
     """Classifier-free guidance (Ho & Salimans 2022, eq. 6): rows `uncond` and `cond` of `outputs`, one pair a request.
 
     An unguided request has its one row as both, which gives that row back exactly.
@@ -87,19 +85,15 @@ class Samplers:
         """The table of the last `num_denoise_steps` of `num_inference_steps`. Raises InvalidRequest."""
         scheduler_class, overrides, rows = _SAMPLERS[sampler]
         scheduler = scheduler_class.from_config(self._config, **overrides)
-        try:
-            scheduler.set_timesteps(num_inference_steps)
-        except ValueError as exc:
-            raise InvalidRequest(
-                f"num_inference_steps {num_inference_steps} is not possible with sampler {sampler}: {exc}",
-                "num_inference_steps",
-            ) from exc
-        if len(scheduler.timesteps) < num_inference_steps:
-            most = len(scheduler.timesteps)
+        # A model is LCM-distilled at certain time steps, and has no more to choose from.
+        distilled = isinstance(scheduler, LCMScheduler)
+        most = scheduler.config["original_inference_steps" if distilled else "num_train_timesteps"]
+        if num_inference_steps > most:
             raise InvalidRequest(
                 f"num_inference_steps must be at most {most} with sampler {sampler}, not {num_inference_steps}",
                 "num_inference_steps",
             )
+        scheduler.set_timesteps(num_inference_steps)
         return rows(scheduler, num_inference_steps - num_denoise_steps, self.prediction_type)
 
 
@@ -112,7 +106,7 @@ def _to_denoised(prediction_type: str, alpha: float, sigma: float) -> tuple[floa
     return 0.0, 1.0
 
 
-def _table(start: tuple[float, float], timesteps: torch.Tensor, rows: list[tuple[float, ...]]) -> StepTable:
+def _table(start: tuple[float, float], timesteps: torch.Tensor, rows: Sequence[tuple[float, ...]]) -> StepTable:
     times = timesteps.numpy().astype(np.float32)
     return StepTable(*start, times[len(times) - len(rows) :], np.array(rows, dtype=np.float32))
 

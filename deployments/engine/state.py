@@ -24,7 +24,7 @@ class Condition:
 
 @dataclass(slots=True, eq=False)
 class DenoiseState:
-    """The progress of one request. Tensors are filled in by the runner: latents and history (channels, h, w), float32."""
+    """The progress of one request. The runner fills in the tensors: latents and history, float32 (channels, h, w)."""
 
     request: Img2ImgRequest
     table: StepTable

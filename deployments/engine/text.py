@@ -15,9 +15,7 @@ MAX_CACHED_PROMPTS = 256
 class PromptEncoder:
     """One tokenizer and text encoder (SD1, SD2), or SDXL's pair; `zero_empty` is SDXL's rule for a missing prompt."""
 
-    def __init__(
-        self, encoders: list[tuple[Any, Any]], *, is_sdxl: bool, zero_empty: bool, one_by_one: bool
-    ) -> None:
+    def __init__(self, encoders: list[tuple[Any, Any]], *, is_sdxl: bool, zero_empty: bool, one_by_one: bool) -> None:
         self._encoders = encoders
         self._is_sdxl = is_sdxl
         self._zero_empty = zero_empty
@@ -71,9 +69,7 @@ class PromptEncoder:
         )
         masked = getattr(encoder.config, "use_attention_mask", False) and not self._is_sdxl
         mask = tokens.attention_mask.to(encoder.device) if masked else None
-        return encoder(
-            tokens.input_ids.to(encoder.device), attention_mask=mask, output_hidden_states=self._is_sdxl
-        )
+        return encoder(tokens.input_ids.to(encoder.device), attention_mask=mask, output_hidden_states=self._is_sdxl)
 
     def _truncated(self, text: str) -> str:
         """The tail of `text` that does not fit the encoder's window."""

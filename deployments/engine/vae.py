@@ -80,11 +80,13 @@ class ImageCodec:
 
     def _normalize(self, latents: torch.Tensor) -> torch.Tensor:
         mean, std = self._statistics(latents)
-        return (latents - mean) * self._vae.config.scaling_factor / std
+        scale: float = self._vae.config.scaling_factor
+        return (latents - mean) * scale / std
 
     def _denormalize(self, latents: torch.Tensor) -> torch.Tensor:
         mean, std = self._statistics(latents)
-        return latents * std / self._vae.config.scaling_factor + mean
+        scale: float = self._vae.config.scaling_factor
+        return latents * std / scale + mean
 
     def _statistics(self, latents: torch.Tensor) -> tuple[torch.Tensor | float, torch.Tensor | float]:
         mean, std = (getattr(self._vae.config, name, None) for name in ("latents_mean", "latents_std"))

@@ -1,0 +1,21 @@
+"""Puts the application together from its configuration; the only place that binds deployments."""
+
+from typing import Any
+
+from ray.serve import Application
+
+from deployments.config import AppConfig
+from deployments.model import Img2ImgModel
+from deployments.router import ROUTER, Router
+
+
+def build_app(args: AppConfig) -> Application:
+    """One deployment per model, named by its id, behind the router. Scaling is Serve's `deployments:` list."""
+    # Serve's decorator makes these classes Deployments, which type checkers cannot see.
+    model_deployment: Any = Img2ImgModel
+    router_deployment: Any = Router
+    models = {
+        model_id: model_deployment.options(name=model_id).bind(model_id, model)
+        for model_id, model in args.models.items()
+    }
+    return router_deployment.options(name=ROUTER).bind(args, models)  # type: ignore[no-any-return]

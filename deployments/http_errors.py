@@ -1,0 +1,124 @@
+"""Every failure as an HTTP reply: one table from exception to status, one error body, one place."""
+
+from __future__ import annotations
+
+import logging
+import math
+from typing import NamedTuple
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from ray.exceptions import RayActorError, RayTaskError
+from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
+from starlette.exceptions import HTTPException
+
+from deployments.engine.errors import InvalidRequest, RequestAborted
+from deployments.images import ImageTooLarge, NotAnImage, UnusableImage
+from deployments.routing import UnknownModel
+from deployments.schemas import ErrorDetail, ErrorReply, Img2ImgOptions
+
+logger = logging.getLogger(__name__)
+RETRY_AFTER_S = 2
+
+
+class ModelNotReady(Exception):
+    """The model is starting, waiting for resources, or failed to load; `reason` says which."""
+
+    def __init__(self, model: str, reason: str) -> None:
+        super().__init__(model, reason)
+        self.model = model
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"model {self.model!r} is not ready: {self.reason}"
+
+
+class _Kind(NamedTuple):
+    status: int
+    type: str
+    code: str
+    param: str | None = None
+
+
+# The first entry that an exception is an instance of decides; anything else is a 500 that keeps its text to the log.
+_KINDS: tuple[tuple[type[Exception], _Kind], ...] = (
+    (UnknownModel, _Kind(404, "invalid_request_error", "model_not_found")),
+    (InvalidRequest, _Kind(400, "invalid_request_error", "invalid_value")),
+    (UnusableImage, _Kind(400, "invalid_request_error", "unusable_image", "image")),
+    (ImageTooLarge, _Kind(413, "invalid_request_error", "image_too_large", "image")),
+    (NotAnImage, _Kind(415, "invalid_request_error", "not_an_image", "image")),
+    (BackPressureError, _Kind(429, "rate_limit_error", "queue_full")),
+    (ModelNotReady, _Kind(503, "service_unavailable_error", "model_not_ready")),
+    (RequestAborted, _Kind(503, "service_unavailable_error", "model_stopped")),
+    (RayActorError, _Kind(503, "service_unavailable_error", "replica_died")),
+    (DeploymentUnavailableError, _Kind(503, "service_unavailable_error", "model_not_ready")),
+    (TimeoutError, _Kind(504, "timeout_error", "deadline_exceeded")),
+)
+_MESSAGES = {
+    "queue_full": "the model has as many requests as it can hold; try again later",
+    "replica_died": "the replica that worked on this request died; try again",
+    "deadline_exceeded": "the image was not done within the server's deadline",
+}
+
+
+def install_error_handlers(api: FastAPI) -> None:
+    """Give every error of this app, FastAPI's own included, the one error body."""
+    api.add_exception_handler(RequestValidationError, _invalid_field)
+    api.add_exception_handler(HTTPException, _http_exception)
+    for error, _ in _KINDS:
+        api.add_exception_handler(error, _known)
+    api.add_exception_handler(RayTaskError, _known)
+    api.add_exception_handler(Exception, _known)
+
+
+def _reply(kind: _Kind, message: str, retry_after_s: float | None = None) -> JSONResponse:
+    detail = ErrorDetail(message=message, type=kind.type, param=kind.param, code=kind.code)
+    headers = {} if retry_after_s is None else {"Retry-After": str(math.ceil(retry_after_s))}
+    return JSONResponse(ErrorReply(error=detail).model_dump(), kind.status, headers=headers)
+
+
+async def _known(request: Request, error: Exception) -> JSONResponse:
+    cause = error.cause if isinstance(error, RayTaskError) else error
+    kind = next((kind for known, kind in _KINDS if isinstance(cause, known)), None)
+    if kind is None:
+        logger.exception("%s %s failed", request.method, request.url.path, exc_info=error)
+        return _reply(_Kind(500, "server_error", "internal_error"), "something went wrong on the server")
+    if isinstance(cause, InvalidRequest):
+        kind = kind._replace(param=cause.param)
+    retry_after_s = getattr(cause, "retry_after_s", None) or RETRY_AFTER_S if kind.status in (429, 503) else None
+    return _reply(kind, _MESSAGES.get(kind.code, str(cause)), retry_after_s)
+
+
+async def _invalid_field(request: Request, error: Exception) -> JSONResponse:
+    """pydantic's first complaint, naming the field; its messages already name the allowed range or values."""
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    param = ".".join(str(part) for part in first["loc"][1:]) or None
+    if first["type"] == "extra_forbidden":
+        message = f"unknown field {param!r}"
+    elif first["type"] == "missing":
+        message = f"{param}: this field is required"
+    else:
+        message = f"{param}: {first['msg']}{_allowed(param)}, not {str(first.get('input'))[:100]!r}"
+    return _reply(_Kind(400, "invalid_request_error", first["type"], param), message)
+
+
+def _allowed(param: str | None) -> str:
+    """The whole range of a number field, where pydantic names only the end that was passed."""
+    schema = Img2ImgOptions.model_json_schema()["properties"].get(param, {})
+    number = next((option for option in (schema, *schema.get("anyOf", ())) if "minimum" in option), None)
+    if number is None:
+        return ""
+    return (
+        f" ({number['minimum']:g} to {number['maximum']:g})"
+        if "maximum" in number
+        else f" ({number['minimum']:g} or more)"
+    )
+
+
+async def _http_exception(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "bad_request")
+    message = f"{request.method} {request.url.path}: {error.detail}"
+    return _reply(_Kind(error.status_code, "invalid_request_error", code), message)

@@ -1,0 +1,120 @@
+"""The deployment of one checkpoint: a thin shim between Serve and the engine."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import Future
+from dataclasses import replace
+from typing import Any
+
+import ray
+import torch
+from ray import serve
+
+from deployments.autoscaling import METRIC
+from deployments.config import ModelConfig
+from deployments.engine.async_engine import AsyncEngine
+from deployments.engine.engine import Engine
+from deployments.engine.loading import load_checkpoint
+from deployments.engine.request import Img2ImgOutput, Img2ImgRequest
+from deployments.engine.runner import Runner
+from deployments.engine.sampling import SAMPLERS
+from deployments.images import pad_to_multiple
+
+MAX_ROWS = {"cpu": 8, "mps": 8, "cuda": 32}  # of a step batch, where the configuration says nothing
+
+
+def build_runner(model: ModelConfig) -> Runner:
+    """Open the configured checkpoint. Raises CheckpointError."""
+    checkpoint = load_checkpoint(
+        model.source,
+        revision=model.revision,
+        device=model.device,
+        dtype=model.dtype,
+        reproducible=model.reproducible,
+        memory_efficient=model.memory_efficient,
+    )
+    return Runner(checkpoint, reproducible=model.reproducible)
+
+
+def build_engine(model: ModelConfig) -> Engine:
+    """An engine for the configured checkpoint, with its cap on rows."""
+    runner = build_runner(model)
+    return Engine(runner, max_rows=model.max_rows or MAX_ROWS[runner.device.type])
+
+
+@serve.deployment(
+    max_ongoing_requests=64,  # more than a step batch holds, or the engine starves
+    max_queued_requests=64,
+    graceful_shutdown_timeout_s=600,
+    health_check_period_s=5,
+    ray_actor_options={"num_cpus": 0.1},
+)
+class Img2ImgModel:
+    """One replica of one checkpoint. Called through handles only."""
+
+    def __init__(self, model_id: str, model: ModelConfig) -> None:
+        self.model_id = model_id
+        # Ray pins a process that holds part of a CPU to one OpenMP thread; the cores are there to be used.
+        torch.set_num_threads(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+        self._keep_to_gpu_share()
+        engine = build_engine(model)
+        assert isinstance(engine.runner, Runner)
+        self._runner = engine.runner
+        self._max_rows = engine.scheduler.max_rows
+        self._engine = AsyncEngine(engine)
+
+    def _keep_to_gpu_share(self) -> None:
+        """Ray's GPU fractions are bookkeeping only; this makes an overdraft our own out-of-memory error."""
+        share = ray.get_runtime_context().get_assigned_resources().get("GPU", 0)
+        if 0 < share < 1 and torch.cuda.is_available():
+            torch.cuda.set_per_process_memory_fraction(share)
+
+    async def img2img(self, request: Img2ImgRequest) -> Img2ImgOutput:
+        """The image for a request of any size, padded for the VAE and cropped again. Raises EngineError.
+
+        Cancelling the call frees the request's rows at the next step boundary.
+        """
+        height, width = request.pixels.shape[:2]
+        padded = replace(request, pixels=pad_to_multiple(request.pixels, self._runner.codec.factor))
+        output = await self._engine.wait(request.request_id, await self.admit(padded))
+        return replace(output, pixels=output.pixels[:height, :width])
+
+    @serve.batch(max_batch_size=32, batch_wait_timeout_s=0.002)
+    async def admit(self, requests: list[Img2ImgRequest]) -> list[Future[Img2ImgOutput]]:
+        """Hand over the requests that arrived together, so that they are encoded together. Takes no time itself."""
+        return self._engine.submit(requests)
+
+    def describe(self) -> dict[str, Any]:
+        """What the loaded checkpoint is, for `GET /v1/models`."""
+        checkpoint, runner = self._runner.checkpoint, self._runner
+        return {
+            "family": checkpoint.family,
+            "prediction_type": runner.samplers.prediction_type,
+            "samplers": list(SAMPLERS),
+            "device": str(checkpoint.device),
+            "dtype": str(checkpoint.dtype).removeprefix("torch."),
+            "native_size": checkpoint.pipeline.unet.config.sample_size * runner.codec.factor,
+            "size_multiple": runner.codec.factor,
+            "max_rows": self._max_rows,
+        }
+
+    def stats(self) -> dict[str, int]:
+        """The engine's counters and its caches' hits and misses."""
+        caches = {"prompt": self._runner.text, "image": self._runner.codec}
+        counts = {
+            f"{name}_{kind}": getattr(cache, kind) for name, cache in caches.items() for kind in ("hits", "misses")
+        }
+        return {**self._engine.stats(), **counts}
+
+    def record_autoscaling_stats(self) -> dict[str, float]:
+        """Called by Serve's autoscaler."""
+        return {METRIC: self._engine.stats()["queued_steps"]}
+
+    def check_health(self) -> None:
+        """Called by Serve; an exception gets the replica replaced."""
+        self._engine.check_health()
+
+    def __del__(self) -> None:
+        if hasattr(self, "_engine"):
+            self._engine.close()

@@ -1,0 +1,72 @@
+"""Which models can take a request now, and if not, why: Serve's own status, asked for at most once a second."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from ray import serve
+from ray.serve.handle import DeploymentHandle
+
+MAX_AGE_S = 1.0
+DESCRIBE_TIMEOUT_S = 5.0
+
+
+class Readiness:
+    """The application's view of its models; each router replica keeps its own."""
+
+    def __init__(self, app_name: str, models: Mapping[str, DeploymentHandle]) -> None:
+        self._app_name = app_name
+        self._models = models
+        self._reasons: dict[str, str] = {}  # of the models that are not ready
+        self._cards: dict[str, dict[str, Any]] = {}
+        self._asked = -MAX_AGE_S
+        self._lock = asyncio.Lock()
+
+    async def ready(self) -> set[str]:
+        """Ids of the models that have a running replica, or are scaled to zero and start on demand."""
+        async with self._lock:
+            if time.monotonic() - self._asked >= MAX_AGE_S:
+                self._reasons = await asyncio.to_thread(self._ask)
+                self._asked = time.monotonic()
+        return set(self._models) - set(self._reasons)
+
+    async def reason(self, model_id: str) -> str:
+        """Why the model is not ready, in Serve's words; empty if it is."""
+        await self.ready()
+        return self._reasons.get(model_id, "")
+
+    async def describe(self) -> dict[str, dict[str, Any]]:
+        """For each model its state and, once it has been ready, what the loaded checkpoint is."""
+        ready = await self.ready()
+        await asyncio.gather(*(self._fetch_card(model_id) for model_id in ready - set(self._cards)))
+        return {
+            model_id: {
+                "ready": model_id in ready,
+                **({} if model_id in ready else {"reason": self._reasons.get(model_id, "")}),
+                **self._cards.get(model_id, {}),
+            }
+            for model_id in self._models
+        }
+
+    async def _fetch_card(self, model_id: str) -> None:
+        try:
+            async with asyncio.timeout(DESCRIBE_TIMEOUT_S):
+                self._cards[model_id] = await self._models[model_id].describe.remote()
+        except Exception:  # whatever it is, the list of models can do without this card for now
+            return
+
+    def _ask(self) -> dict[str, str]:
+        app = serve.status().applications.get(self._app_name)
+        deployments = {} if app is None else app.deployments
+        return {
+            model_id: "it has not been deployed yet" if status is None else status.message or status.status
+            for model_id, status in _pick(deployments, self._models)
+            if status is None or not (status.status == "HEALTHY" or status.replica_states.get("RUNNING"))
+        }
+
+
+def _pick(deployments: Mapping[str, Any], wanted: Iterable[str]) -> list[tuple[str, Any]]:
+    return [(name, deployments.get(name)) for name in wanted]

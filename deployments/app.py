@@ -18,4 +18,4 @@ def build_app(args: AppConfig) -> Application:
         model_id: model_deployment.options(name=model_id).bind(model_id, model)
         for model_id, model in args.models.items()
     }
-    return router_deployment.options(name=ROUTER).bind(args, models)  # type: ignore[no-any-return]
+    return router_deployment.options(name=ROUTER).bind(args, models)

@@ -124,8 +124,9 @@ def _place(
     devices.configure_backends(device)
     pipeline.set_progress_bar_config(disable=True)
     for part in pipeline.components.values():
-        if isinstance(part, torch.nn.Module):
-            part.to(dtype=vae_dtype if part is pipeline.vae else dtype)
+        wanted = vae_dtype if part is pipeline.vae else dtype
+        if isinstance(part, torch.nn.Module) and part.dtype != wanted:
+            part.to(dtype=wanted)
     if memory_efficient:
         devices.save_memory(pipeline, device)
     if not (memory_efficient and device.type == "cuda"):  # offloaded weights come to the device by themselves

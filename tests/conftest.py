@@ -1,0 +1,21 @@
+"""Options and the one fixture that every part of the suite shares."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from tests.checkpoints import build
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--parity-count", type=int, default=30, help="random settings compared with diffusers")
+
+
+@pytest.fixture(scope="session")
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The folder of a tiny checkpoint of the given kind, built when first asked for."""
+    return cache(lambda kind: build(kind, tmp_path_factory.mktemp("checkpoints") / kind))

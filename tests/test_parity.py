@@ -1,4 +1,4 @@
-"""The image is diffusers' own, whatever shares the step batch. `make parity` runs 200 random settings, CI the first 30."""
+"""The image is diffusers' own, whatever shares the step batch. `make parity` runs 200 settings, CI the first 30."""
 
 from __future__ import annotations
 

@@ -94,7 +94,12 @@ class Samplers:
                 "num_inference_steps",
             )
         scheduler.set_timesteps(num_inference_steps)
-        return rows(scheduler, num_inference_steps - num_denoise_steps, self.prediction_type)
+        try:
+            return rows(scheduler, num_inference_steps - num_denoise_steps, self.prediction_type)
+        except (ZeroDivisionError, IndexError) as exc:  # near the most, rounding makes steps of no length or off the end
+            raise InvalidRequest(
+                f"num_inference_steps must be below {num_inference_steps} with sampler {sampler}", "num_inference_steps"
+            ) from exc
 
 
 def _to_denoised(prediction_type: str, alpha: float, sigma: float) -> tuple[float, float]:
@@ -128,9 +133,8 @@ def _dpmpp_2m(scheduler: Any, first: int, prediction_type: str) -> StepTable:
         h = lambdas[i + 1] - lambdas[i]
         b, c = -alphas[i + 1] * math.expm1(-h), 0.0
         if i > first and not (i == count - 1 and euler_last):
-            r0 = (lambdas[i] - lambdas[i - 1]) / h
             heun = config.solver_type == "heun"
-            c = -(alphas[i + 1] * (math.expm1(-h) / h + 1) if heun else b / 2) / r0
+            c = -(alphas[i + 1] * (math.expm1(-h) + h) if heun else b * h / 2) / (lambdas[i] - lambdas[i - 1])
         rows.append((1.0, p, q, stds[i + 1] / stds[i], b - c, c, 0.0))
     return _table((alphas[first], stds[first]), scheduler.timesteps, rows)
 

@@ -1,0 +1,130 @@
+"""The real service for tests: Ray, Serve and the application on a free port of this machine, gone at the end."""
+
+from __future__ import annotations
+
+import io
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import ray
+from PIL import Image
+from ray import serve
+from ray.serve.context import _get_global_client
+from ray.serve.schema import ServeDeploySchema
+
+from deployments.engine.request import Pixels
+
+APP = "img2img"
+PATIENCE_S = 90.0
+
+
+@dataclass(frozen=True)
+class Service:
+    """A running application."""
+
+    url: str
+    client: httpx.Client
+
+    def post(self, image: bytes, *, accept: str = "*/*", name: str = "image.png", **fields: Any) -> httpx.Response:
+        """POST /v1/img2img."""
+        files = {"image": (name, image)}
+        return self.client.post("/v1/img2img", data=fields, files=files, headers={"accept": accept})
+
+    def models(self) -> dict[str, dict[str, Any]]:
+        """GET /v1/models, by id."""
+        return {model["id"]: model for model in self.client.get("/v1/models").json()["data"]}
+
+    def stats(self, model: str) -> dict[str, int]:
+        """The engine's counters of the model's one replica."""
+        counters: dict[str, int] = serve.get_deployment_handle(model, APP).stats.remote().result(timeout_s=30)
+        return counters
+
+
+@contextmanager
+def serving(
+    models: dict[str, dict[str, Any]],
+    *,
+    deployments: dict[str, dict[str, Any]] | None = None,
+    wait_for: int | None = None,
+    num_gpus: int = 0,
+    **app_args: Any,
+) -> Iterator[Service]:
+    """The application with these models (AppConfig's `models`) and Serve options by deployment name."""
+    port = free_port()
+    ray.init(num_cpus=4, num_gpus=num_gpus, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    try:
+        serve.start(http_options={"host": "127.0.0.1", "port": port})
+        app = {
+            "name": APP,
+            "import_path": "deployments.app:build_app",
+            "route_prefix": "/",
+            "args": {"models": models, **app_args},
+            "deployments": [{"name": name, **options} for name, options in (deployments or {}).items()],
+        }
+        _get_global_client().deploy_apps(ServeDeploySchema(applications=[app]))  # type: ignore[union-attr]
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=120) as client:
+            service = Service(f"http://127.0.0.1:{port}", client)
+            wanted = len(models) if wait_for is None else wait_for
+            eventually(lambda: sum(model["ready"] for model in service.models().values()) == wanted)
+            yield service
+    finally:
+        serve.shutdown()
+        ray.shutdown()
+
+
+def eventually(condition: Callable[[], Any], patience_s: float = PATIENCE_S) -> Any:
+    """The first true value of `condition`, asked again and again; its exceptions count as false until time is up."""
+    deadline = time.monotonic() + patience_s
+    while True:
+        try:
+            if value := condition():
+                return value
+        except Exception:
+            if time.monotonic() > deadline:
+                raise
+        assert time.monotonic() < deadline, f"not true within {patience_s} s"
+        time.sleep(0.02)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def png(pixels: Pixels) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def pixels_of(data: bytes) -> Pixels:
+    return np.array(Image.open(io.BytesIO(data)).convert("RGB"))
+
+
+def replica_pids(deployment: str) -> list[int]:
+    """Process ids of the deployment's replicas, by the title that Serve gives them."""
+    title = f"ServeReplica:{APP}:{deployment}".encode()
+    return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit() and _title(entry) == title]
+
+
+def _title(process: Path) -> bytes:
+    try:
+        return (process / "cmdline").read_bytes().split(b"\0")[0].split(b" ")[0].removeprefix(b"ray::")
+    except OSError:
+        return b""
+
+
+def resident_mib(pid: int) -> float:
+    """Memory of a process that is its own."""
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20

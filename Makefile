@@ -1,0 +1,43 @@
+# Everything runs in a virtual environment that the first target makes. Another Python: make PYTHON=python3.12 test
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help demo serve test lint bench parity clean
+
+help: ## this list
+	@sed -nE 's/^([a-z]+):.*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
+
+demo: $(VENV)/.installed ## serve, send a picture, map a folder, stop: results in data/output_images
+	$(BIN)/python scripts/demo.py
+
+serve: $(VENV)/.installed ## the application of serve_config.yaml, until Ctrl-C
+	$(BIN)/serve run serve_config.yaml
+
+test: $(VENV)/.installed ## all tests
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.installed ## style, format and types
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+bench: $(VENV)/.installed ## this engine beside diffusers' pipeline, on a tiny model
+	$(BIN)/python -m benchmarks.compare --arch tiny
+
+parity: $(VENV)/.installed ## 200 random requests, batched together, against diffusers alone
+	$(BIN)/python -m pytest tests/test_parity.py --parity-count 200
+
+clean: ## remove the environment and the caches, never results
+	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo 'This needs Python 3.11 or newer. Name one: make PYTHON=python3.12 ...' >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' || \
+		{ echo 'Python cannot make virtual environments here. On Debian and Ubuntu: apt install python3-venv' >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -c constraints.txt -e '.[dev]'
+	@touch $@

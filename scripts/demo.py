@@ -1,0 +1,219 @@
+"""The tour, as a user would take it: start the app, send a picture over HTTP, map a folder, stop everything.
+
+Runs in a Ray cluster of its own and, if the configured port is taken, on a free one: what runs already is not touched.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import ray
+import requests
+import yaml
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+
+ROOT = Path(__file__).resolve().parent.parent
+CONFIG = Path("serve_config.yaml")
+PICTURE = Path("data/input_images/astronaut.jpg")
+FOLDER = Path("data/input_images")
+OUTPUT = Path("data/output_images")
+PROMPT = "in the style of picasso"
+
+READY_TIMEOUT_S = 600
+REPLY_TIMEOUT_S = 600
+STOP_TIMEOUT_S = 30
+LOG_LINES = 30
+
+CONSOLE = Console(highlight=False)
+HTTP = requests.Session()
+HTTP.trust_env = False  # a proxy from the environment could not reach this machine's own address
+
+
+class DemoFailed(Exception):
+    """The demo cannot go on, and the message says why."""
+
+
+def main() -> None:
+    """Exit codes: 0 done, 1 failed, 130 interrupted."""
+    os.chdir(ROOT)
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        with tempfile.TemporaryDirectory() as scratch, own_cluster():
+            tour(Path(scratch))
+    except DemoFailed as failure:
+        CONSOLE.print(f"[red]The demo failed.[/] {failure}", soft_wrap=True)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        CONSOLE.print("Interrupted; everything is stopped.")
+        sys.exit(130)
+
+
+def tour(scratch: Path) -> None:
+    """The demo itself. `scratch` takes the app's log and, on another port, its configuration."""
+    serve_config = yaml.safe_load(CONFIG.read_text())
+    usual_url = address(serve_config)
+    config = with_free_port(serve_config, scratch)
+    url = address(serve_config)
+    log = scratch / "serve.log"
+    report = Table("What", "Where", "Seconds", title="Done", title_justify="left")
+    with serving(config, log) as app:
+        started = time.monotonic()
+        wait_until_ready(url, app, log)
+        CONSOLE.print(f"The app is ready: {url}")
+        report.add_row("start of the app", f"serve run {CONFIG}", f"{time.monotonic() - started:.1f}")
+
+        started = time.monotonic()
+        picture = send(url, PICTURE)
+        report.add_row("one picture over HTTP", str(picture), f"{time.monotonic() - started:.1f}")
+        report.add_row("before and after", str(side_by_side(PICTURE, picture)), "")
+
+        started = time.monotonic()
+        folder = map_folder(OUTPUT / "folder")
+        report.add_row("a folder of pictures", f"{folder}/", f"{time.monotonic() - started:.1f}")
+        report.add_row("its results table", str(folder / "results.jsonl"), "")
+    CONSOLE.print()
+    CONSOLE.print(report)
+    CONSOLE.print("Everything is stopped again. To go on, `make serve`, and in another terminal:", style="bold")
+    CONSOLE.print(
+        f"  curl -F image=@{PICTURE} -F 'prompt={PROMPT}' {usual_url}/v1/img2img -o out.png",
+        soft_wrap=True,
+    )
+
+
+@contextmanager
+def own_cluster() -> Iterator[None]:
+    """A Ray cluster that the commands below join through RAY_ADDRESS, whatever other one this machine has."""
+    ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    try:
+        os.environ["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
+        yield
+    finally:
+        ray.shutdown()
+
+
+def address(serve_config: dict[str, Any]) -> str:
+    """Where the configured app listens."""
+    return "http://{host}:{port}".format(**serve_config["http_options"])
+
+
+def with_free_port(serve_config: dict[str, Any], scratch: Path) -> Path:
+    """The configuration file to start: the usual one, or if its port is taken, a copy with a free one."""
+    options = serve_config["http_options"]
+    port = free_port(options["host"], options["port"])
+    if port == options["port"]:
+        return CONFIG
+    CONSOLE.print(f"Port {options['port']} is taken, so the demo uses {port}.")
+    options["port"] = port
+    copy = scratch / CONFIG.name
+    copy.write_text(yaml.safe_dump(serve_config))
+    return copy
+
+
+def free_port(host: str, preferred: int) -> int:
+    """The preferred port if nothing listens there, else any free one."""
+    for port in (preferred, 0):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((host, port))
+            except OSError:
+                continue
+            return int(probe.getsockname()[1])
+    raise DemoFailed(f"no free port on {host}")
+
+
+@contextmanager
+def serving(config: Path, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """`serve run CONFIG` until the block ends, its output in `log`."""
+    command = [str(Path(sys.executable).with_name("serve")), "run", str(config)]
+    with log.open("wb") as output:
+        # In a session of its own, so that Ctrl-C reaches it through the `finally` below, once.
+        app = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
+    try:
+        yield app
+    finally:
+        with CONSOLE.status("Stopping the app"):
+            app.send_signal(signal.SIGINT)
+            try:
+                app.wait(STOP_TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                app.kill()
+                app.wait()
+
+
+def wait_until_ready(url: str, app: subprocess.Popen[bytes], log: Path) -> None:
+    """Return once every model of the app is ready. Raises DemoFailed with the end of the log."""
+    deadline = time.monotonic() + READY_TIMEOUT_S
+    with CONSOLE.status("Starting Ray Serve") as status:
+        while True:
+            models = get_models(url)
+            if models and all(model["ready"] for model in models):
+                return
+            if models:
+                status.update("Loading models: " + ", ".join(model["id"] for model in models if not model["ready"]))
+            if app.poll() is not None or time.monotonic() > deadline:
+                tail = "\n".join(log.read_text(errors="replace").splitlines()[-LOG_LINES:])
+                raise DemoFailed(f"The app did not get ready. The end of its log:\n{tail}")
+            time.sleep(0.5)
+
+
+def get_models(url: str) -> list[dict[str, Any]]:
+    """What `GET /v1/models` lists; nothing while the app does not answer."""
+    try:
+        reply = HTTP.get(f"{url}/v1/models", timeout=10)
+    except requests.RequestException:
+        return []
+    return reply.json()["data"] if reply.ok else []
+
+
+def send(url: str, source: Path) -> Path:
+    """Send a picture as any HTTP client would, and write the answer."""
+    with CONSOLE.status(f"Sending {source}"), source.open("rb") as image:
+        reply = HTTP.post(
+            f"{url}/v1/img2img",
+            files={"image": image},
+            data={"prompt": PROMPT, "seed": "7"},
+            timeout=REPLY_TIMEOUT_S,
+        )
+    if not reply.ok:
+        raise DemoFailed(f"POST /v1/img2img answered {reply.status_code}: {reply.text}")
+    target = OUTPUT / "demo.png"
+    target.write_bytes(reply.content)
+    CONSOLE.print(f"{source} -> {target}  (model {reply.headers['x-model']}, {reply.headers['x-steps']} steps)")
+    return target
+
+
+def side_by_side(before: Path, after: Path) -> Path:
+    """Both pictures in one file. They have the same size: the app gives back the size it was sent."""
+    with Image.open(before) as left, Image.open(after) as right:
+        sheet = Image.new("RGB", (2 * left.width, left.height))
+        sheet.paste(left, (0, 0))
+        sheet.paste(right, (left.width, 0))
+    target = after.with_name("demo_before_after.png")
+    sheet.save(target)
+    return target
+
+
+def map_folder(output: Path) -> Path:
+    """Run the folder job, which joins the running app."""
+    command = [sys.executable, "-m", "batch.run_folder", "--input", str(FOLDER), "--output", str(output)]
+    if subprocess.run(command, check=False).returncode:
+        raise DemoFailed(f"the folder job failed: {' '.join(command)}")
+    return output
+
+
+if __name__ == "__main__":
+    main()

@@ -96,7 +96,7 @@ class Samplers:
         scheduler.set_timesteps(num_inference_steps)
         try:
             return rows(scheduler, num_inference_steps - num_denoise_steps, self.prediction_type)
-        except (ZeroDivisionError, IndexError) as exc:  # near the most, rounding makes steps of no length or off the end
+        except (ZeroDivisionError, IndexError) as exc:  # near the most, rounding makes steps empty or unknown
             raise InvalidRequest(
                 f"num_inference_steps must be below {num_inference_steps} with sampler {sampler}", "num_inference_steps"
             ) from exc

@@ -23,6 +23,7 @@ class Scheduler:
         self.running: list[DenoiseState] = []
         self._caps: dict[Lane, int] = {}
         self._served: Counter[Lane] = Counter()  # work each lane has had, in rows times latent pixels
+        self._level = 0  # that of the lane served last, before it was: the least of all that contend
 
     @property
     def has_work(self) -> bool:
@@ -56,16 +57,18 @@ class Scheduler:
         for state in foremost:
             if state in self.running:
                 rows[state.latent_shape] += state.rows
-        admitted = []
+        admitted, full = [], set[Lane]()
         for state in foremost:
             lane = state.latent_shape
-            if state in self.running or (rows[lane] and rows[lane] + state.rows > self.cap(lane)):
+            if state in self.running:
                 continue
-            rows[lane] += state.rows
-            admitted.append(state)
+            if rows[lane] and rows[lane] + state.rows > self.cap(lane):
+                full.add(lane)  # for those behind too: they would overtake a guided request for ever
+            if lane not in full:
+                rows[lane] += state.rows
+                admitted.append(state)
         for state in admitted:
             self.waiting.remove(state)
-        self._catch_up(admitted)
         self.running.extend(admitted)
         return admitted
 
@@ -76,7 +79,10 @@ class Scheduler:
             lanes.setdefault(state.latent_shape, []).append(state)
         if not lanes:
             return []
+        for lane in lanes:  # one that was idle or yielding starts level with the others, whatever it had before
+            self._served[lane] = max(self._served[lane], self._level)
         lane = min(lanes, key=lambda lane: self._served[lane])
+        self._level = self._served[lane]
         batch: list[DenoiseState] = []
         rows = 0
         for state in lanes[lane]:
@@ -106,10 +112,3 @@ class Scheduler:
         """The interactive ones if there are any, else all, in the given order."""
         everyone = list(states)
         return [state for state in everyone if state.request.priority == "interactive"] or everyone
-
-    def _catch_up(self, admitted: list[DenoiseState]) -> None:
-        """A lane that was empty starts level with the others: idle time earns no claim on the machine."""
-        busy = {state.latent_shape for state in self.running}
-        level = min((self._served[lane] for lane in busy), default=0)
-        for lane in {state.latent_shape for state in admitted} - busy:
-            self._served[lane] = max(self._served[lane], level)

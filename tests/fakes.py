@@ -1,0 +1,69 @@
+"""A runner without networks for the engine's one seam. It breaks only where a test says so."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from deployments.engine.request import Img2ImgRequest, Priority
+from deployments.engine.state import DenoiseState
+
+Trouble = Callable[[str, list[str]], None]  # told the verb and the request ids; may raise, or block
+
+
+def ask(request_id: str, *, steps: int = 3, guided: bool = False, size: int = 64, **more: Any) -> Img2ImgRequest:
+    """A request of `steps` denoise steps and one row, two if guided."""
+    scale = 7.5 if guided else 1.0
+    pixels = np.zeros((size, size, 3), np.uint8)
+    return Img2ImgRequest(request_id, pixels, "", strength=1.0, guidance_scale=scale, num_inference_steps=steps, **more)
+
+
+def waiting(
+    request_id: str, *, steps: int = 3, guided: bool = False, size: int = 64, priority: Priority = "interactive"
+) -> DenoiseState:
+    """The state of such a request, before it is encoded."""
+    return FakeRunner().prepare(ask(request_id, steps=steps, guided=guided, size=size, priority=priority))
+
+
+class FakeRunner:
+    """Counts what is done to whom; the image of a request is the number of steps it was advanced."""
+
+    def __init__(self, trouble: Trouble = lambda verb, ids: None) -> None:
+        self.unet_rows = 0
+        self.batches: list[list[str]] = []  # those who were advanced together, one entry a forward
+        self.encoded = Counter[str]()
+        self.decoded = Counter[str]()
+        self.times_memory_was_freed = 0
+        self._trouble = trouble
+
+    def prepare(self, request: Img2ImgRequest) -> DenoiseState:
+        height, width = (side // 8 for side in request.pixels.shape[:2])
+        table: Any = range(request.num_denoise_steps)  # the engine asks a table only for its length
+        return DenoiseState(request, table, (height, width), request.guidance_scale > 1)
+
+    def encode(self, states: list[DenoiseState]) -> None:
+        self._trouble("encode", _ids(states))
+        self.encoded.update(_ids(states))
+
+    def denoise_step(self, states: list[DenoiseState], max_rows: int) -> None:
+        self._trouble("denoise", _ids(states))
+        self.batches.append(_ids(states))
+        self.unet_rows += sum(state.rows for state in states)
+        for state in states:
+            state.step_index += 1
+
+    def decode(self, states: list[DenoiseState]) -> None:
+        self._trouble("decode", _ids(states))
+        for state in states:
+            state.pixels = np.full((1, 1, 3), state.step_index, np.uint8)
+            self.decoded[state.request.request_id] += 1
+
+    def free_memory(self) -> None:
+        self.times_memory_was_freed += 1
+
+
+def _ids(states: list[DenoiseState]) -> list[str]:
+    return [state.request.request_id for state in states]

@@ -1,0 +1,94 @@
+"""What a result's file is called. Knows no Ray and touches no disk.
+
+A name is `{stem}_{prompt slug}_str{strength}_guide{guidance}_steps{steps}_seed{seed}_{model}{ext}`. Where
+another result could have the same name, six hexadecimal digits of a digest over everything that decides the
+result follow the model.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import unicodedata
+from pathlib import PurePosixPath
+
+import numpy as np
+
+from deployments.config import Defaults
+from deployments.images import Format
+from deployments.schemas import Settings
+
+FORMATS: dict[str, Format] = {
+    ".jpg": "jpeg",
+    ".jpeg": "jpeg",
+    ".png": "png",
+    ".webp": "webp",
+    ".gif": "gif",
+    ".bmp": "bmp",
+    ".tif": "tiff",
+    ".tiff": "tiff",
+}
+SLUG_CHARS = 30
+NAME_BYTES = 255  # the most that common file systems take
+STEM_BYTES = 32  # what a long slug leaves of them to the stem
+SHOWN_IN_FULL = re.compile(r"[a-z0-9]+( [a-z0-9]+)*")
+NOT_SHOWN = ("negative_prompt", "sampler", "max_side")
+
+
+def output_name(
+    source: PurePosixPath,
+    settings: Settings,
+    extension: str,
+    *,
+    defaults: Defaults | None = None,
+    distinct: bool = False,
+) -> str:
+    """The file name (no folder) of `source`, a path relative to the input folder, made with `settings`.
+
+    The digest is added when
+    - the slug does not spell out the prompt: anything but lower-case ASCII words with single spaces, or cut;
+    - the stem had to be cut to keep the name within 255 bytes;
+    - `extension` is another format than the source's, so that a.jpg and a.png stay apart as PNG;
+    - negative prompt, sampler or max_side is not that of `defaults` (the model's; None stands for the app's own);
+    - `distinct` asks for it: the one thing that a caller can see only by looking at the other names too.
+    """
+    shown = f"_str{shortest(settings.strength)}_guide{shortest(settings.guidance_scale)}"
+    shown += f"_steps{settings.num_inference_steps}_seed{settings.seed}_{settings.model}"
+    digest = "_" + _digest(source, settings, extension)
+    room = NAME_BYTES - len((shown + digest + extension).encode())
+    slug = _cut(prompt_slug(settings.prompt), room - STEM_BYTES)
+    stem = _cut(source.stem, room - len(f"_{slug}".encode()))
+    vague = (
+        distinct
+        or slug.replace("_", " ") != settings.prompt
+        or not SHOWN_IN_FULL.fullmatch(settings.prompt)
+        or stem != source.stem
+        or FORMATS.get(extension.lower()) != FORMATS.get(source.suffix.lower())
+        or any(getattr(settings, name) != getattr(defaults or Defaults(), name) for name in NOT_SHOWN)
+    )
+    return f"{stem}{f'_{slug}' if slug else ''}{shown}{digest if vague else ''}{extension}"
+
+
+def prompt_slug(prompt: str) -> str:
+    """At most 30 characters of the prompt: letters and digits of any script, words joined by `_`."""
+    words = re.sub(r"[^\w\s-]", "", unicodedata.normalize("NFC", prompt))
+    return re.sub(r"[\s_-]+", "_", words).strip("_")[:SLUG_CHARS].rstrip("_")
+
+
+def shortest(number: float) -> str:
+    """The shortest decimal that reads back as the same number: 0.65 -> "0.65", 12.0 -> "12"."""
+    return np.format_float_positional(number, trim="-")
+
+
+def folded(path: PurePosixPath) -> str:
+    """Equal for two paths that a file system blind to case or Unicode form takes for one."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", str(path)).upper().casefold())
+
+
+def _digest(source: PurePosixPath, settings: Settings, extension: str) -> str:
+    everything = f"{source}\n{extension}\n{settings.model_dump_json()}"
+    return hashlib.sha256(everything.encode()).hexdigest()[:6]
+
+
+def _cut(text: str, num_bytes: int) -> str:
+    return text.encode()[:num_bytes].decode(errors="ignore")

@@ -1,0 +1,86 @@
+"""The one-file job: a single picture through the served models, on the folder job's code path.
+
+    python -m batch.run_image photo.jpg --prompt "in the style of picasso" --strength 0.5
+
+Exit codes: 0 done, 1 failed, 2 bad usage.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path, PurePosixPath
+from typing import Annotated
+
+import typer
+
+from batch import options as cli
+from batch.cluster import connect
+from batch.naming import FORMATS
+from batch.plan import is_image, plan_one
+from batch.worker import ImageWorker
+from deployments.routing import choose_model, resolve
+
+
+def main(
+    filename: Annotated[Path, typer.Argument(help="A picture: its path, or its name in data/input_images.")],
+    output_filename: Annotated[
+        str | None, typer.Option(help="The result's name; its extension says the format.")
+    ] = None,
+    output: Annotated[Path, typer.Option(help="The folder for the result.")] = cli.OUTPUT_FOLDER,
+    config: cli.ServeConfig = cli.SERVE_CONFIG,
+    app_name: cli.AppName = cli.APP_NAME,
+    prompt: cli.Prompt = None,
+    negative_prompt: cli.NegativePrompt = None,
+    model: cli.Model = None,
+    strength: cli.Strength = None,
+    guidance_scale: cli.GuidanceScale = None,
+    num_inference_steps: cli.Steps = None,
+    seed: cli.Seed = None,
+    sampler: cli.Sampler = None,
+    max_side: cli.MaxSide = None,
+) -> None:
+    """Make an image of one picture and say where it is. What is left out takes the app's defaults."""
+    options = cli.image_options(
+        prompt=prompt,
+        negative_prompt=negative_prompt,
+        model=model,
+        strength=strength,
+        guidance_scale=guidance_scale,
+        num_inference_steps=num_inference_steps,
+        seed=seed,
+        sampler=sampler,
+        max_side=max_side,
+    )
+    source = _find(filename)
+    _check_extension(output_filename)
+    with cli.usage_errors(), connect(config, app_name, typer.echo) as (router, app):
+        number = app.seed if options.seed is None else options.seed
+        settings = resolve(options, app, choose_model(options.model, app, number), number)
+        job = plan_one(PurePosixPath(source.name), settings, None, app)
+        if output_filename is not None:
+            job = job.model_copy(update={"output": output_filename})
+        worker = ImageWorker(router, app.limits, source.parent.absolute(), output.absolute())
+        result = asyncio.run(worker.run(job))
+    if result.error_type:
+        typer.echo(f"failed: {source}: {result.error_type}: {result.error}", err=True)
+        raise typer.Exit(1)
+    typer.echo(str(output / job.output))
+
+
+def _find(filename: Path) -> Path:
+    for path in (filename, cli.INPUT_FOLDER / filename):
+        if path.is_file() and is_image(PurePosixPath(path.name)):
+            return path
+    kinds = " ".join(FORMATS)
+    raise typer.BadParameter(f"no picture {str(filename)!r}; pictures are {kinds}", param_hint="FILENAME")
+
+
+def _check_extension(output_filename: str | None) -> None:
+    if output_filename is not None and not is_image(PurePosixPath(output_filename)):
+        raise typer.BadParameter(
+            f"{output_filename!r} must end in one of {' '.join(FORMATS)}", param_hint="--output-filename"
+        )
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,163 @@
+"""The one-file job, with an app that it starts itself and with one that runs already."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import ray
+import typer
+import yaml
+from click.testing import Result
+from ray import serve
+from typer.testing import CliRunner
+
+from batch.run_image import main
+from deployments.config import AppConfig
+from deployments.images import decode_image, read_parameters
+from tests.pictures import file_of, gradient
+from tests.stand_in import MODELS, StandIn, asking
+
+app = typer.Typer()
+app.command()(main)
+NAME = "photo_in_the_style_of_picasso_str0.3_guide12_steps20_seed0_red"
+
+
+def run_image(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def assert_refused(result: Result, option: str, words: str) -> None:
+    message = " ".join(result.output.replace("│", " ").split())
+    assert result.exit_code == 2
+    assert option in message
+    assert words in message
+
+
+def serve_config(folder: Path, port: int = 8000, **args: bool) -> Path:
+    application = {"name": "img2img", "import_path": "tests.stand_in:build_app", "args": args}
+    path = folder / "serve.yaml"
+    path.write_text(yaml.safe_dump({"http_options": {"port": port}, "applications": [application]}))
+    return path
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    yield
+    serve.shutdown()
+    ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def running_app(cluster: None, tmp_path_factory: pytest.TempPathFactory) -> None:
+    serve.start(proxy_location="Disabled")
+    serve.run(StandIn.bind(AppConfig(models=MODELS), str(tmp_path_factory.mktemp("notes"))), name="img2img")
+
+
+@pytest.fixture
+def photo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A picture in the folder that a bare name is looked up in, with its grandparent as the working directory."""
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "data" / "input_images" / "photo.png"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(file_of(gradient(), "png"))
+    return path
+
+
+@pytest.mark.service
+def test_app_is_started_from_its_configuration_without_its_port_and_stopped_again(
+    cluster: None, photo: Path, tmp_path: Path
+):
+    with socket.create_server(("127.0.0.1", 0)) as another_server:
+        port = another_server.getsockname()[1]
+        result = run_image(photo, "--config", serve_config(tmp_path, port))
+    assert result.exit_code == 0
+    assert "router: healthy" in result.output
+    assert (tmp_path / "data" / "output_images" / f"{NAME}.png").is_file()
+    assert serve.status().applications == {}
+
+
+@pytest.mark.service
+def test_model_that_does_not_load_ends_the_command_with_the_reason(cluster: None, photo: Path, tmp_path: Path):
+    assert_refused(run_image(photo, "--config", serve_config(tmp_path, broken=True)), "--config", "no unet in this")
+    assert serve.status().applications == {}
+
+
+@pytest.mark.service
+def test_configuration_without_the_app_names_the_apps_it_has(cluster: None, photo: Path, tmp_path: Path):
+    result = run_image(photo, "--config", serve_config(tmp_path), "--app-name", "other")
+    assert_refused(result, "--config", "no app 'other'; apps: img2img")
+
+
+@pytest.mark.service
+@pytest.mark.parametrize("text", [None, "- not a mapping", "applications: [{port: 1}]", "a: b: c"])
+def test_unusable_configuration_is_bad_usage(cluster: None, photo: Path, tmp_path: Path, text: str | None):
+    if text is not None:
+        (tmp_path / "serve.yaml").write_text(text)
+    assert_refused(run_image(photo, "--config", tmp_path / "serve.yaml"), "--config", "serve.yaml")
+
+
+@pytest.mark.service
+def test_bare_name_is_looked_up_and_the_result_named_by_its_settings(running_app: None, photo: Path):
+    result = run_image("photo.png")
+    assert result.exit_code == 0
+    made = Path(result.output.splitlines()[-1])
+    assert made == Path("data/output_images") / f"{NAME}.png"
+    decoded = decode_image(made.read_bytes(), max_bytes=2**20, max_pixels=2**20)
+    np.testing.assert_array_equal(decoded.pixels, 255 - gradient())
+
+
+@pytest.mark.service
+def test_every_option_reaches_the_image(running_app: None, photo: Path, tmp_path: Path):
+    options = {
+        "--prompt": "a fox",
+        "--negative-prompt": "blurry",
+        "--model": "blue",
+        "--strength": 0.5,
+        "--guidance-scale": 7.5,
+        "--num-inference-steps": 12,
+        "--seed": 3,
+        "--sampler": "euler",
+        "--max-side": 24,
+        "--output-filename": "sub/fox.jpg",
+        "--output": tmp_path / "elsewhere",
+    }
+    assert run_image(photo, *(part for option in options.items() for part in option)).exit_code == 0
+    text = read_parameters((tmp_path / "elsewhere" / "sub" / "fox.jpg").read_bytes())
+    assert text is not None
+    assert text.startswith("a fox\nNegative prompt: blurry\nSteps: 12, Sampler: Euler")
+    assert "CFG scale: 7.5, Seed: 3, Size: 24x16, Model: blue, Denoising strength: 0.5" in text
+
+
+@pytest.mark.service
+def test_image_that_fails_says_why_and_exits_1(running_app: None, photo: Path):
+    photo.write_bytes(file_of(asking("refuse"), "png"))
+    result = run_image(photo)
+    assert result.exit_code == 1
+    assert "InvalidRequest: sampler must be euler for this model" in result.output
+    assert not (photo.parent.parent / "output_images").exists()
+
+
+@pytest.mark.service
+def test_app_of_another_name_is_left_alone(running_app: None, photo: Path, tmp_path: Path):
+    result = run_image(photo, "--config", serve_config(tmp_path), "--app-name", "other")
+    assert_refused(result, "--config", "no app 'other'; apps: img2img")
+    assert list(serve.status().applications) == ["img2img"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "option", "words"),
+    [
+        (["missing.png"], "FILENAME", "missing.png"),
+        (["notes.txt"], "FILENAME", ".webp"),
+        (["photo.png", "--strength", "2"], "--strength", "less than or equal to 1"),
+        (["photo.png", "--output-filename", "fox.xcf"], "--output-filename", "'fox.xcf' must end in"),
+    ],
+)
+def test_bad_usage_is_named_with_what_is_allowed(photo: Path, arguments: list[str], option: str, words: str):
+    (photo.parent / "notes.txt").touch()
+    assert_refused(run_image(*arguments), option, words)

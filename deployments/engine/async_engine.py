@@ -73,7 +73,8 @@ class AsyncEngine:
         try:
             return await asyncio.wrap_future(future)
         except asyncio.CancelledError:
-            self.abort(request_id)
+            if not future.done():  # else the id is free again, or was another's all along
+                self.abort(request_id)
             raise
 
     def abort(self, request_id: str) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from fastapi import FastAPI, Request
@@ -34,6 +36,25 @@ class ModelNotReady(Exception):
         return f"model {self.model!r} is not ready: {self.reason}"
 
 
+class QueueFull(Exception):
+    """The model has as many requests as it may hold."""
+
+    def __init__(self, retry_after_s: float | None) -> None:
+        super().__init__(retry_after_s)
+        self.retry_after_s = retry_after_s
+
+
+@contextmanager
+def past_serves_handlers(model: str) -> Iterator[None]:
+    """Serve answers its own exceptions itself, in plain text, before our handlers see them: rename those."""
+    try:
+        yield
+    except BackPressureError as exc:
+        raise QueueFull(exc.retry_after_s) from exc
+    except DeploymentUnavailableError as exc:
+        raise ModelNotReady(model, str(exc)) from exc
+
+
 class _Kind(NamedTuple):
     status: int
     type: str
@@ -48,11 +69,10 @@ _KINDS: tuple[tuple[type[Exception], _Kind], ...] = (
     (UnusableImage, _Kind(400, "invalid_request_error", "unusable_image", "image")),
     (ImageTooLarge, _Kind(413, "invalid_request_error", "image_too_large", "image")),
     (NotAnImage, _Kind(415, "invalid_request_error", "not_an_image", "image")),
-    (BackPressureError, _Kind(429, "rate_limit_error", "queue_full")),
+    (QueueFull, _Kind(429, "rate_limit_error", "queue_full")),
     (ModelNotReady, _Kind(503, "service_unavailable_error", "model_not_ready")),
     (RequestAborted, _Kind(503, "service_unavailable_error", "model_stopped")),
     (RayActorError, _Kind(503, "service_unavailable_error", "replica_died")),
-    (DeploymentUnavailableError, _Kind(503, "service_unavailable_error", "model_not_ready")),
     (TimeoutError, _Kind(504, "timeout_error", "deadline_exceeded")),
 )
 _MESSAGES = {

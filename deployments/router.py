@@ -17,7 +17,7 @@ from deployments import routing
 from deployments.config import AppConfig
 from deployments.engine.errors import InvalidRequest
 from deployments.engine.request import Img2ImgOutput, Img2ImgRequest, Pixels, Priority, Timings
-from deployments.http_errors import ModelNotReady, install_error_handlers
+from deployments.http_errors import ModelNotReady, install_error_handlers, past_serves_handlers
 from deployments.images import ImageTooLarge, SourceImage, decode_image, encode_image, fit_pixels, restore_size
 from deployments.parameters import format_parameters
 from deployments.readiness import Readiness
@@ -124,9 +124,10 @@ class Router:
         model_id = routing.first_ready(model_id, self._config, await self._readiness.ready())
         settings = routing.resolve(form, self._config, model_id, seed)
         source, fitted = await self._read(form.image, settings)
-        async with asyncio.timeout(self._config.limits.deadline_s):
+        with past_serves_handlers(model_id):
             images = [settings.model_copy(update={"seed": seed + i}) for i in range(form.num_images)]
-            results = await _all_or_none([self.img2img(fitted, image, "interactive") for image in images])
+            async with asyncio.timeout(self._config.limits.deadline_s):
+                results = await _all_or_none([self.img2img(fitted, image, "interactive") for image in images])
         encoded = await asyncio.gather(
             *(asyncio.to_thread(_encode, source, result, form.output_format) for result in results)
         )

@@ -113,15 +113,17 @@ def pixels_of(data: bytes) -> Pixels:
 
 def replica_pids(deployment: str) -> list[int]:
     """Process ids of the deployment's replicas, by the title that Serve gives them."""
-    title = f"ServeReplica:{APP}:{deployment}".encode()
-    return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit() and _title(entry) == title]
+    title = f"ray::ServeReplica:{APP}:{deployment}"
+    processes = [entry for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+    # While it works on a call, the method's name follows after a dot.
+    return sorted(int(entry.name) for entry in processes if f"{_title(entry)}.".startswith(f"{title}."))
 
 
-def _title(process: Path) -> bytes:
+def _title(process: Path) -> str:
     try:
-        return (process / "cmdline").read_bytes().split(b"\0")[0].split(b" ")[0].removeprefix(b"ray::")
-    except OSError:
-        return b""
+        return (process / "cmdline").read_bytes().partition(b"\0")[0].decode()
+    except OSError:  # it just ended
+        return ""
 
 
 def resident_mib(pid: int) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -32,12 +33,14 @@ def connect(
 ) -> Iterator[tuple[DeploymentHandle, AppConfig]]:
     """The ingress of the app `app_name` and the app's configuration, once every model is ready.
 
-    Joins the Ray cluster that RAY_ADDRESS or this machine has, else starts one; an app that does not run there
+    Joins the Ray cluster that RAY_ADDRESS or `ray start` set up, else starts one; an app that does not run there
     is started from the Serve configuration file. `say` hears of each model that gets ready.
     Raises AppNotStarted.
     """
     with ExitStack() as stack:
+        logging.getLogger("ray.serve").setLevel(logging.WARNING)
         if not ray.is_initialized():
+            # Not "auto": that joins any cluster on this machine, another program's private one too.
             ray.init(log_to_driver=False, logging_level="ERROR")
             stack.callback(ray.shutdown)
         running = serve.status().applications

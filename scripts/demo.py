@@ -21,6 +21,8 @@ import ray
 import requests
 import yaml
 from PIL import Image
+from ray import serve
+from ray.serve.schema import ApplicationStatus
 from rich.console import Console
 from rich.table import Table
 
@@ -36,7 +38,8 @@ REPLY_TIMEOUT_S = 600
 STOP_TIMEOUT_S = 30
 LOG_LINES = 30
 
-CONSOLE = Console(highlight=False)
+DEPLOY_FAILED = ApplicationStatus.DEPLOY_FAILED
+CONSOLE = Console(highlight=False, soft_wrap=True)
 HTTP = requests.Session()
 HTTP.trust_env = False  # a proxy from the environment could not reach this machine's own address
 
@@ -49,12 +52,11 @@ def main() -> None:
     """Exit codes: 0 done, 1 failed, 130 interrupted."""
     os.chdir(ROOT)
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         with tempfile.TemporaryDirectory() as scratch, own_cluster():
             tour(Path(scratch))
     except DemoFailed as failure:
-        CONSOLE.print(f"[red]The demo failed.[/] {failure}", soft_wrap=True)
+        CONSOLE.print(f"[red]The demo failed.[/] {failure}")
         sys.exit(1)
     except KeyboardInterrupt:
         CONSOLE.print("Interrupted; everything is stopped.")
@@ -87,21 +89,33 @@ def tour(scratch: Path) -> None:
     CONSOLE.print()
     CONSOLE.print(report)
     CONSOLE.print("Everything is stopped again. To go on, `make serve`, and in another terminal:", style="bold")
-    CONSOLE.print(
-        f"  curl -F image=@{PICTURE} -F 'prompt={PROMPT}' {usual_url}/v1/img2img -o out.png",
-        soft_wrap=True,
-    )
+    CONSOLE.print(f"  curl -F image=@{PICTURE} -F 'prompt={PROMPT}' {usual_url}/v1/img2img -o out.png")
 
 
 @contextmanager
 def own_cluster() -> Iterator[None]:
     """A Ray cluster that the commands below join through RAY_ADDRESS, whatever other one this machine has."""
-    ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     try:
+        with interrupts_deferred():
+            ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # in place of Ray's, which stops nothing
         os.environ["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
         yield
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def interrupts_deferred() -> Iterator[None]:
+    """Raise a Ctrl-C at the end of the block only: halfway up, Ray crashes of it."""
+    caught: list[Any] = []
+    usual = signal.signal(signal.SIGINT, lambda *args: caught.append(args))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, usual)
+    if caught:
+        raise KeyboardInterrupt
 
 
 def address(serve_config: dict[str, Any]) -> str:
@@ -155,7 +169,10 @@ def serving(config: Path, log: Path) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def wait_until_ready(url: str, app: subprocess.Popen[bytes], log: Path) -> None:
-    """Return once every model of the app is ready. Raises DemoFailed with the end of the log."""
+    """Return once every model of the app is ready. Raises DemoFailed with the end of the log.
+
+    `serve run` goes on when the app fails to deploy, so Serve is asked as well.
+    """
     deadline = time.monotonic() + READY_TIMEOUT_S
     with CONSOLE.status("Starting Ray Serve") as status:
         while True:
@@ -164,7 +181,8 @@ def wait_until_ready(url: str, app: subprocess.Popen[bytes], log: Path) -> None:
                 return
             if models:
                 status.update("Loading models: " + ", ".join(model["id"] for model in models if not model["ready"]))
-            if app.poll() is not None or time.monotonic() > deadline:
+            failed = any(status.status == DEPLOY_FAILED for status in serve.status().applications.values())
+            if failed or app.poll() is not None or time.monotonic() > deadline:
                 tail = "\n".join(log.read_text(errors="replace").splitlines()[-LOG_LINES:])
                 raise DemoFailed(f"The app did not get ready. The end of its log:\n{tail}")
             time.sleep(0.5)

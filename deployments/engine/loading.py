@@ -17,6 +17,7 @@ from deployments.engine.errors import CheckpointError
 from deployments.engine.sampling import PREDICTION_TYPES
 
 PICKLES = (".ckpt", ".bin", ".pt", ".pth", ".pkl")
+PARTS = ("vae", "unet", "scheduler", "tokenizer", "text_encoder", "tokenizer_2", "text_encoder_2")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +73,29 @@ def _quieten() -> None:
 
 def _open(source: str, revision: str | None) -> Any:
     """From a folder or the hub. `use_safetensors` makes diffusers refuse weights that exist only as pickles."""
+    folder = Path(source)
+    if not folder.exists() and (folder.is_absolute() or source.count("/") > 1):  # else it may be a hub id
+        raise CheckpointError(f"{source}: no such folder")
     index = DiffusionPipeline.load_config(source, revision=revision)
+    if folder.is_dir():
+        _check_folder(folder, index)
     is_sdxl = "text_encoder_2" in index
     pipeline_class = StableDiffusionXLImg2ImgPipeline if is_sdxl else StableDiffusionImg2ImgPipeline
     unneeded = {} if is_sdxl else {"safety_checker": None, "requires_safety_checker": False}
     return pipeline_class.from_pretrained(source, revision=revision, use_safetensors=True, **unneeded)
+
+
+def _check_folder(folder: Path, index: dict[str, Any]) -> None:
+    """Says plainly what diffusers does not: which part is missing (a tokenizer it makes up), or only a pickle."""
+    for part in PARTS:
+        library, *_ = index.get(part) or [None]
+        if library is None:
+            continue
+        if not any((folder / part).glob("*")):
+            raise CheckpointError(f"{folder}: the folder {part}, which model_index.json names, is missing or empty")
+        suffixes = {file.suffix for file in (folder / part).iterdir()}
+        if suffixes & set(PICKLES) and ".safetensors" not in suffixes:
+            raise CheckpointError(f"{folder}: {part} has its weights only as a pickle; convert them to .safetensors")
 
 
 def _open_file(source: str, revision: str | None) -> Any:

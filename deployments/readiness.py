@@ -62,10 +62,18 @@ class Readiness:
         app = serve.status().applications.get(self._app_name)
         deployments = {} if app is None else app.deployments
         return {
-            model_id: "it has not been deployed yet" if status is None else status.message or status.status
+            model_id: _explain(status)
             for model_id, status in _pick(deployments, self._models)
             if status is None or not (status.status == "HEALTHY" or status.replica_states.get("RUNNING"))
         }
+
+
+def _explain(status: Any) -> str:
+    """Serve's message; for the half minute before it has one, the states of the replicas."""
+    if status is None:
+        return "it has not been deployed yet"
+    states = ", ".join(f"{count} {state}" for state, count in status.replica_states.items() if count)
+    return status.message or f"{status.status}: replicas {states or 'none'}"
 
 
 def _pick(deployments: Mapping[str, Any], wanted: Iterable[str]) -> list[tuple[str, Any]]:

@@ -165,7 +165,12 @@ class Router:
         asked = settings.model_dump(exclude={"model", "max_side"})
         engine_id = f"{request_id or 'http'}-{uuid.uuid4().hex}"
         request = Img2ImgRequest(engine_id, pixels, priority=priority, **asked)
-        output: Img2ImgOutput = await self._models[settings.model].img2img.remote(request)
+        response = self._models[settings.model].img2img.remote(request)
+        try:
+            output: Img2ImgOutput = await response
+        except asyncio.CancelledError:
+            response.cancel()  # Serve passes on a caller's disconnect by itself, but not a deadline
+            raise
         return Img2ImgResult(settings, output.pixels, output.num_denoise_steps, output.truncated, output.timings)
 
     def config(self) -> AppConfig:

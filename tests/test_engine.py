@@ -135,6 +135,19 @@ def test_failure_of_one_shape_leaves_another_alone(verb: str) -> None:
     assert {name: count for name, (_, count) in steps_of(ends).items()} == {"small": 3, "other large": 3}
 
 
+def test_work_that_failed_together_is_done_again_for_each_alone() -> None:
+    calls: list[list[str]] = []
+
+    def trouble(verb: str, ids: list[str]) -> None:
+        if verb == "denoise":
+            calls.append(ids)
+            if "culprit" in ids:
+                raise Broken
+
+    drive(engine_of(ask("a", steps=2), ask("culprit", steps=2), ask("b", steps=2), trouble=trouble))
+    assert calls == [["a", "culprit", "b"], ["a"], ["culprit"], ["b"], ["a", "b"]]
+
+
 def test_failure_in_the_middle_keeps_the_step_counts_of_the_neighbours() -> None:
     engine = engine_of(ask("a", steps=6), ask("b", steps=6))
     engine.step()

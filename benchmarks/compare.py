@@ -1,0 +1,165 @@
+"""Measures the ways side by side, the same requests through each, and writes the numbers, a plot and a table.
+
+python -m benchmarks.compare --arch tiny --images 16 --rounds 3
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import torch
+import typer
+from pydantic import ValidationError
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.architectures import checkpoint_for
+from benchmarks.machine import describe_machine, git_commit
+from benchmarks.measure import MEASUREMENTS, pictures_file
+from benchmarks.plot import draw
+from benchmarks.records import WAYS, Cell, Job, Measurement, Mode, Options, Record, SettingsKind
+from benchmarks.report import HEADERS, cell_texts, notes, title
+from benchmarks.summary import Pictures, PicturesDiffer, cells, check_pictures, control, rows
+from benchmarks.workload import poisson_arrivals
+from deployments.config import REPO_ROOT
+
+RESULTS = REPO_ROOT / "benchmarks" / "results"
+ALL = ("all", "both")
+SHOWN_CHARS = 3000  # of what a failing way said: its end, where the error is
+console = Console(width=max(Console().width, 160))
+
+
+class WayFailed(Exception):
+    """A way did not get through its requests, and the message says why."""
+
+
+def main(
+    arch: Annotated[str, typer.Option(help="tiny (embedded), sd15, sd21, sdxl (random weights) or a folder.")] = "tiny",
+    size: Annotated[int, typer.Option(help="Sides of the square pictures, in pixels.")] = 256,
+    device: Literal["auto", "cpu", "cuda"] = "auto",
+    dtype: Annotated[str, typer.Option(help="Of the engine and the service, as in the configuration.")] = "auto",
+    reproducible: Annotated[bool, typer.Option(help="Run the engine and the service reproducibly.")] = False,
+    max_rows: Annotated[int | None, typer.Option(help="Of the engine's and the service's step batches.")] = None,
+    ways: Annotated[str, typer.Option(help="Comma-separated, or all that the device can run.")] = "all",
+    mode: Annotated[str, typer.Option(help="closed, poisson or both.")] = "both",
+    settings: Annotated[str, typer.Option(help="uniform, mixed or both.")] = "both",
+    images: Annotated[int, typer.Option(help="Requests of each workload.")] = 16,
+    rounds: Annotated[int, typer.Option(help="How often each way runs each workload.")] = 3,
+    clients: Annotated[int, typer.Option(help="Of the closed loop.")] = 4,
+    batch_size: Annotated[int, typer.Option(help="Of the ways batch and serve_batch.")] = 4,
+    load: Annotated[float, typer.Option(help="Poisson arrivals, as a part of what the script can do.")] = 0.8,
+    max_steps: Annotated[int, typer.Option(help="The most inference steps a request asks for.")] = 30,
+    seed: Annotated[int, typer.Option(help="Of the pictures, settings and arrivals.")] = 0,
+    cache_dir: Annotated[Path | None, typer.Option(help="Where built checkpoints are kept for the next time.")] = None,
+    output_dir: Annotated[Path, typer.Option(help="Where the numbers and the plot go.")] = RESULTS,
+) -> None:
+    """Compare the ways and say where the results are."""
+    values = {name: value for name, value in locals().items() if name in Options.model_fields and value is not None}
+    options = _options(values)
+    with tempfile.TemporaryDirectory() as scratch:
+        try:
+            checkpoint = checkpoint_for(arch, cache_dir or Path(scratch))
+            record = compare(options, checkpoint, Path(scratch))
+        except ValueError as error:
+            raise typer.BadParameter(str(error), param_hint="--arch") from error
+        except (PicturesDiffer, WayFailed) as error:
+            console.print(str(error), style="red", markup=False)
+            raise typer.Exit(1) from error
+    show(record)
+    save(record, output_dir)
+
+
+def _options(values: dict[str, Any]) -> Options:
+    """The command line's words as checked options. Raises typer.BadParameter naming the option."""
+    lists = {name: values.pop(name).split(",") for name in ("ways", "mode", "settings")}
+    lists = {name: words for name, words in lists.items() if words[0] not in ALL}
+    if values["device"] == "auto":
+        values["device"] = "cuda" if torch.cuda.is_available() else "cpu"
+    if values["device"] == "cuda":
+        lists.setdefault("ways", list(WAYS))
+    try:
+        return Options(**{**values, **lists})
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise typer.BadParameter(first["msg"], param_hint="--" + str(first["loc"][0]).replace("_", "-")) from error
+
+
+def compare(options: Options, checkpoint: Path, scratch: Path) -> Record:
+    """Run every way in turn, `options.rounds` times. Raises PicturesDiffer when one gives other pictures."""
+    rates = _poisson_rates(options, checkpoint, scratch) if "poisson" in options.mode else {}
+    workloads = tuple(_cell(options, settings, mode, rates) for settings in options.settings for mode in options.mode)
+    references: dict[Cell, tuple[Pictures, str]] = {}  # the script's pictures and their number format
+    measurements: list[Measurement] = []
+    for number in range(options.rounds):
+        for way in options.ways:
+            console.print(f"round {number + 1} of {options.rounds}: {way}")
+            job = Job(way=way, checkpoint=str(checkpoint), options=options, cells=workloads)
+            for cell, measured in zip(workloads, _run(job, scratch), strict=True):
+                pictures = np.load(pictures_file(scratch, cell))
+                expected, dtype = references.setdefault(cell, (pictures, measured.dtype))
+                measurements.append(check_pictures(measured, pictures, expected, dtype))
+    return Record(
+        date=datetime.now(UTC).isoformat(timespec="seconds"),
+        commit=git_commit(),
+        machine=describe_machine(),
+        options=options,
+        rates=rates,
+        control_psnr=max(control(pictures) for pictures, _ in references.values()),
+        measurements=tuple(measurements),
+    )
+
+
+def _poisson_rates(options: Options, checkpoint: Path, scratch: Path) -> dict[SettingsKind, float]:
+    """Arrivals per second that are `options.load` of what the script does with the very same requests."""
+    console.print("what the script can do")
+    closed = tuple(Cell(settings=settings, mode="poisson", clients=1) for settings in options.settings)
+    job = Job(way="script", checkpoint=str(checkpoint), options=options, cells=closed)
+    return {measured.settings: options.load * measured.images_per_s for measured in _run(job, scratch)}
+
+
+def _cell(options: Options, settings: SettingsKind, mode: Mode, rates: dict[SettingsKind, float]) -> Cell:
+    arrivals = poisson_arrivals(options, rates[settings]) if mode == "poisson" else None
+    return Cell(settings=settings, mode=mode, clients=options.clients, arrivals=arrivals)
+
+
+def _run(job: Job, scratch: Path) -> list[Measurement]:
+    """Do the job in a process of its own; its pictures are in `scratch` afterwards."""
+    job_file = scratch / "job.json"
+    job_file.write_text(job.model_dump_json())
+    command = [sys.executable, "-m", "benchmarks.measure", str(job_file), str(scratch)]
+    done = subprocess.run(command, cwd=REPO_ROOT, capture_output=True, text=True)
+    if done.returncode:
+        raise WayFailed(f"{job.way} failed:\n{done.stderr[-SHOWN_CHARS:]}")
+    return MEASUREMENTS.validate_json((scratch / "measurements.json").read_bytes())
+
+
+def show(record: Record) -> None:
+    """Print a table for each workload."""
+    for settings, mode in cells(record):
+        all_rows = rows(record, settings, mode)
+        table = Table(*HEADERS, title=title(record, settings, mode))
+        for row in all_rows:
+            table.add_row(*cell_texts(row, all_rows))
+        console.print(table)
+        for note in notes(all_rows):
+            console.print(note)
+
+
+def save(record: Record, folder: Path) -> None:
+    """Write the record as JSON and as a plot."""
+    folder.mkdir(parents=True, exist_ok=True)
+    stamp = "".join(character for character in record.date[:19] if character.isalnum())
+    target = folder / f"{Path(record.options.arch).name}-{record.options.device}-{stamp}.json"
+    target.write_text(record.model_dump_json(indent=1))
+    draw(record, target.with_suffix(".png"))
+    console.print(f"wrote {target} and its plot")
+
+
+if __name__ == "__main__":
+    typer.run(main)

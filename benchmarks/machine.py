@@ -1,0 +1,47 @@
+"""Where a measurement was taken: processor, GPU, software, commit."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+
+import psutil  # type: ignore[import-untyped]
+import torch
+
+from benchmarks.records import Machine
+from deployments.config import REPO_ROOT
+
+PACKAGES = ("torch", "diffusers", "transformers", "ray")
+
+
+def describe_machine() -> Machine:
+    """This machine and the versions of what does the work."""
+    return Machine(
+        cpu=_cpu_model(),
+        cores=len(os.sched_getaffinity(0)),
+        memory_gb=round(psutil.virtual_memory().total / 1024**3, 1),
+        gpu=torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        versions={"python": platform.python_version(), **{package: version(package) for package in PACKAGES}},
+    )
+
+
+def _cpu_model() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
+def git_commit() -> str:
+    """The commit that was measured, with "+ changes" if tracked files differ from it."""
+    commit = _git("rev-parse", "--short=12", "HEAD")
+    changed = _git("status", "--porcelain", "--untracked-files=no")
+    return f"{commit} + changes" if changed else commit
+
+
+def _git(*arguments: str) -> str:
+    command = ["git", "-C", str(REPO_ROOT), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()

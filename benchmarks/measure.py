@@ -1,0 +1,121 @@
+"""Measures one way in a process of its own, so that no other way holds memory or a core meanwhile.
+
+Run by compare.py: `python -m benchmarks.measure JOB_FILE FOLDER` writes `measurements.json` and the pictures.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import psutil  # type: ignore[import-untyped]
+import torch
+import typer
+from pydantic import TypeAdapter
+
+from benchmarks.records import Cell, Job, Measurement, Way
+from benchmarks.serve_ways import ServeBatch, Service
+from benchmarks.ways import Batch, EngineWay, Script, WayRunner
+from benchmarks.workload import Sample, closed_loop, make_requests, open_loop
+from deployments.engine.request import Img2ImgRequest
+
+WAY_RUNNERS: dict[Way, Callable[[Job], WayRunner]] = {
+    "script": Script,
+    "script_offload": Script,
+    "batch": Batch,
+    "serve_batch": ServeBatch,
+    "engine": EngineWay,
+    "service": Service,
+}
+MEASUREMENTS = TypeAdapter(list[Measurement])
+KIB = 1024
+
+
+def pictures_file(folder: Path, cell: Cell) -> Path:
+    """Where a cell's pictures are: one array (images, height, width, 3), in the order of the requests."""
+    return folder / f"{cell.settings}-{cell.mode}.npy"
+
+
+def main(job_file: Path, folder: Path) -> None:
+    """Do the job and write what came of it to `folder`."""
+    job = Job.model_validate_json(job_file.read_text())
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    measurements = asyncio.run(_measure_all(job, folder))
+    (folder / "measurements.json").write_bytes(MEASUREMENTS.dump_json(measurements))
+
+
+async def _measure_all(job: Job, folder: Path) -> list[Measurement]:
+    way = WAY_RUNNERS[job.way](job)
+    await way.open()
+    try:
+        await _warm_up(way, job)
+        return [await _measure(way, job, cell, folder) for cell in job.cells]
+    finally:
+        await way.close()
+
+
+async def _warm_up(way: WayRunner, job: Job) -> None:
+    """One short guided request per client, of pictures that are not measured."""
+    options = job.options.model_copy(update={"images": job.options.clients, "seed": job.options.seed + 1})
+    requests = make_requests(options, "uniform", "closed")
+    short = [replace(request, num_inference_steps=2, strength=0.5) for request in requests]
+    await closed_loop(way.run, short, options.clients)
+
+
+async def _measure(way: WayRunner, job: Job, cell: Cell, folder: Path) -> Measurement:
+    requests = make_requests(job.options, cell.settings, cell.mode)
+    load_average = os.getloadavg()[0]
+    samples = await _send(way, cell, requests)
+    np.save(pictures_file(folder, cell), np.stack([sample.pixels for sample in samples]))
+    peaks = _peak_bytes()
+    return Measurement(
+        way=job.way,
+        settings=cell.settings,
+        mode=cell.mode,
+        dtype=way.dtype,
+        seconds=max(sample.done for sample in samples) - min(sample.due for sample in samples),
+        latencies=tuple(sample.latency for sample in samples),
+        denoise_steps=tuple(request.num_denoise_steps for request in requests),
+        model_bytes=max(peaks),
+        all_bytes=sum(peaks),
+        gpu_bytes=_gpu_bytes(),
+        load_average=load_average,
+    )
+
+
+async def _send(way: WayRunner, cell: Cell, requests: list[Img2ImgRequest]) -> list[Sample]:
+    if cell.arrivals is None:
+        return await closed_loop(way.run, requests, cell.clients)
+    return await open_loop(way.run, requests, cell.arrivals)
+
+
+def _peak_bytes() -> list[int]:
+    """Peak resident memory of this process and of all that it started, so far."""
+    own = psutil.Process()
+    return [_peak(process.pid) for process in (own, *own.children(recursive=True))]
+
+
+def _peak(pid: int) -> int:
+    status = Path(f"/proc/{pid}/status")
+    if not status.exists():  # not Linux: what it holds now, after the work
+        return int(psutil.Process(pid).memory_info().rss) if psutil.pid_exists(pid) else 0
+    peak = next((line for line in status.read_text().splitlines() if line.startswith("VmHWM")), "VmHWM: 0 kB")
+    return int(peak.split()[1]) * KIB
+
+
+def _gpu_bytes() -> int | None:
+    """What the driver has given out of the first GPU: torch keeps its peak, so no other process may use it."""
+    if shutil.which("nvidia-smi") is None:
+        return None
+    query = ["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits"]
+    return int(subprocess.run(query, capture_output=True, text=True, check=True).stdout.split()[0]) * KIB**2
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,141 @@
+"""The ways that run on Ray Serve, each on a Ray cluster of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from io import BytesIO
+from typing import Any
+
+import httpx
+import numpy as np
+import ray
+from PIL import Image
+from ray import serve
+from ray.serve.context import _get_global_client
+from ray.serve.handle import DeploymentHandle
+from ray.serve.schema import ApplicationStatus, ServeDeploySchema
+
+from benchmarks.records import Job
+from benchmarks.serve_batch import BatchedPipeline
+from deployments.config import REPO_ROOT
+from deployments.engine.request import Img2ImgRequest, Pixels
+
+APP, MODEL = "img2img", "model"
+
+
+class ServeBatch:
+    """`BatchedPipeline`, called through its handle."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+
+    async def open(self) -> None:
+        options = self._job.options
+        _start_ray()
+        deployment: Any = BatchedPipeline
+        deployment = deployment.options(ray_actor_options=_actor_options(self._job))
+        self._handle: DeploymentHandle = serve.run(
+            deployment.bind(self._job.checkpoint, options.device, options.batch_size), name=APP, route_prefix=None
+        )
+        self.dtype: str = await self._handle.dtype.remote()
+
+    async def run(self, request: Img2ImgRequest) -> Pixels:
+        picture: Pixels = await self._handle.img2img.remote(request)
+        return picture
+
+    async def close(self) -> None:
+        _stop_ray()
+
+
+class Service:
+    """The whole application on a free port, deployed from a Serve configuration as in production."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+
+    async def open(self) -> None:
+        _start_ray()
+        port = _free_port()
+        serve.start(http_options={"host": "127.0.0.1", "port": port})
+        _get_global_client().deploy_apps(ServeDeploySchema(applications=[self._application()]))
+        await _until_running()
+        unlimited = httpx.Limits(max_connections=None)
+        self._client = httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=None, limits=unlimited)
+        models = (await self._client.get("/v1/models")).raise_for_status().json()
+        self.dtype = models["data"][0]["dtype"]
+
+    async def run(self, request: Img2ImgRequest) -> Pixels:
+        buffer = BytesIO()
+        Image.fromarray(request.pixels).save(buffer, "png", compress_level=1)
+        fields = {
+            "prompt": request.prompt,
+            "strength": str(request.strength),
+            "guidance_scale": str(request.guidance_scale),
+            "num_inference_steps": str(request.num_inference_steps),
+            "seed": str(request.seed),
+            "max_side": str(max(request.pixels.shape)),
+        }
+        reply = await self._client.post("/v1/img2img", data=fields, files={"image": ("image.png", buffer.getvalue())})
+        if reply.is_error:
+            raise RuntimeError(f"the service answered {reply.status_code}: {reply.text[:500]}")
+        assert int(reply.headers["x-steps"]) == request.num_denoise_steps, "the service ran another number of steps"
+        return np.array(Image.open(BytesIO(reply.content)))
+
+    async def close(self) -> None:
+        await self._client.aclose()
+        _stop_ray()
+
+    def _application(self) -> dict[str, Any]:
+        no_limit = {"max_queued_requests": -1}  # waiting is measured here, not refusing
+        return {
+            "name": APP,
+            "import_path": "deployments.app:build_app",
+            "args": {
+                "models": {MODEL: self._job.model_args},
+                "limits": {"max_side": max(2048, self._job.options.size), "deadline_s": 3600},
+            },
+            "deployments": [
+                {"name": "router", **no_limit},
+                {"name": MODEL, "ray_actor_options": _actor_options(self._job), **no_limit},
+            ],
+        }
+
+
+def _actor_options(job: Job) -> dict[str, float]:
+    return {"num_cpus": 0.1, "num_gpus": float(job.options.device == "cuda")}
+
+
+def _start_ray() -> None:
+    """A cluster of our own even where another one runs, whose processes can import this repository."""
+    paths = os.pathsep.join([str(REPO_ROOT), os.environ.get("PYTHONPATH", "")])
+    ray.init(
+        address="local",
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level="ERROR",
+        runtime_env={"env_vars": {"PYTHONPATH": paths}},
+    )
+
+
+def _stop_ray() -> None:
+    serve.shutdown()
+    ray.shutdown()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+async def _until_running() -> None:
+    while True:
+        app = serve.status().applications[APP]
+        if app.status == ApplicationStatus.RUNNING:
+            return
+        if app.status == ApplicationStatus.DEPLOY_FAILED:
+            raise RuntimeError(f"the service did not start: {app.message}")
+        await asyncio.sleep(0.1)

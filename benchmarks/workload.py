@@ -1,0 +1,113 @@
+"""The requests of a comparison, the same for every way, and the two manners of sending them."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from benchmarks.records import Mode, Options, SettingsKind
+from deployments.config import REPO_ROOT, AppConfig, Defaults
+from deployments.engine.request import Img2ImgRequest, Pixels
+
+PHOTOS = REPO_ROOT / "data" / "input_images"
+PROMPTS: tuple[str, ...] = AppConfig.model_fields["prompts"].default
+LEAST_STEPS = 4  # of num_inference_steps in mixed settings
+Run = Callable[[Img2ImgRequest], Awaitable[Pixels]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sample:
+    """One answered request: when it was due and when its picture was there, in seconds from the start."""
+
+    due: float
+    done: float
+    pixels: Pixels
+
+    @property
+    def latency(self) -> float:
+        return self.done - self.due
+
+
+def make_requests(options: Options, settings: SettingsKind, mode: Mode) -> list[Img2ImgRequest]:
+    """`options.images` requests, no two with the same picture or seed: caches of pictures must not help.
+
+    uniform: the app's default prompt and settings, with at most `max_steps` steps. mixed: each draws a prompt of the
+    app's list, 4 to `max_steps` steps, strength 0.3 to 1 and guidance 0, 5 or 12.
+    """
+    random = Random(f"{options.seed}/{settings}/{mode}")
+    photos = [np.array(Image.open(path).convert("RGB")) for path in sorted(PHOTOS.rglob("*.jpg"))]
+    return [
+        Img2ImgRequest(
+            request_id=f"{settings}-{mode}-{seed}",
+            pixels=_crop(random.choice(photos), options.size, random),
+            seed=seed,
+            **(_default_settings(options) if settings == "uniform" else _random_settings(options, random)),
+        )
+        for seed in range(options.images)
+    ]
+
+
+def _default_settings(options: Options) -> dict[str, Any]:
+    settings = Defaults().model_dump(exclude={"max_side"})
+    return settings | {"num_inference_steps": min(settings["num_inference_steps"], options.max_steps)}
+
+
+def _random_settings(options: Options, random: Random) -> dict[str, Any]:
+    return {
+        "prompt": random.choice(PROMPTS),
+        "strength": round(random.uniform(0.3, 1.0), 2),
+        "guidance_scale": random.choice((0.0, 5.0, 12.0)),
+        "num_inference_steps": random.randint(LEAST_STEPS, options.max_steps),
+    }
+
+
+def _crop(photo: Pixels, size: int, random: Random) -> Pixels:
+    """A random square of at least half the photo's shorter side, as `size` x `size` pixels."""
+    height, width = photo.shape[:2]
+    side = random.randint(min(height, width) // 2, min(height, width))
+    left, top = random.randint(0, width - side), random.randint(0, height - side)
+    square = Image.fromarray(photo[top : top + side, left : left + side])
+    return np.array(square.resize((size, size), Image.Resampling.LANCZOS))
+
+
+def poisson_arrivals(options: Options, rate: float) -> tuple[float, ...]:
+    """Seconds from the start at which the requests arrive, `rate` per second on average."""
+    gaps = np.random.default_rng(options.seed).exponential(1 / rate, options.images)
+    return tuple(float(second) for second in np.cumsum(gaps))
+
+
+async def closed_loop(run: Run, requests: Sequence[Img2ImgRequest], clients: int) -> list[Sample]:
+    """Each client sends its next request when its last one is answered. Samples in the order of `requests`."""
+    started = time.perf_counter()
+    todo = iter(enumerate(requests))
+    samples: dict[int, Sample] = {}
+
+    async def client() -> None:
+        for i, request in todo:
+            due = time.perf_counter() - started
+            pixels = await run(request)
+            samples[i] = Sample(due, time.perf_counter() - started, pixels)
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(clients):
+            group.create_task(client())
+    return [samples[i] for i in range(len(requests))]
+
+
+async def open_loop(run: Run, requests: Sequence[Img2ImgRequest], arrivals: Sequence[float]) -> list[Sample]:
+    """Each request is sent at its time, whether or not earlier ones are answered."""
+    started = time.perf_counter()
+
+    async def send(request: Img2ImgRequest, due: float) -> Sample:
+        await asyncio.sleep(started + due - time.perf_counter())
+        pixels = await run(request)
+        return Sample(due, time.perf_counter() - started, pixels)
+
+    return await asyncio.gather(*(send(request, due) for request, due in zip(requests, arrivals, strict=True)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from concurrent.futures import Future
 from dataclasses import replace
@@ -77,7 +78,14 @@ class Img2ImgModel:
         """
         height, width = request.pixels.shape[:2]
         padded = replace(request, pixels=pad_to_multiple(request.pixels, self._runner.codec.factor))
-        output = await self._engine.wait(request.request_id, await self.admit(padded))
+        admission = asyncio.ensure_future(self.admit(padded))
+        try:
+            admitted = await asyncio.shield(admission)
+        except asyncio.CancelledError:
+            # It may be on its way to the engine in an admission batch, where a cancellation does not reach it.
+            admission.add_done_callback(lambda _: self._engine.abort(request.request_id))
+            raise
+        output = await self._engine.wait(request.request_id, admitted)
         return replace(output, pixels=output.pixels[:height, :width])
 
     @serve.batch(max_batch_size=32, batch_wait_timeout_s=0.002)

@@ -80,6 +80,6 @@ def _check_limits(options: Img2ImgOptions, settings: Settings, config: AppConfig
 
 def least_strength(num_inference_steps: int) -> float:
     """The smallest strength that still runs one step, rounded up to within 1% (0.05 of 20 steps, 0.0205 of 49)."""
-    exact: float = 1 / num_inference_steps
-    candidates = (math.ceil(10**digits * exact) / 10**digits for digits in range(1, 6))
+    exact = 1 / num_inference_steps
+    candidates = (math.ceil(10.0**digits * exact) / 10.0**digits for digits in range(1, 6))
     return next(s for s in candidates if s <= 1.01 * exact and int(num_inference_steps * s) >= 1)

@@ -7,8 +7,12 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.checkpoints import build
+
+# The tests' networks are tiny: more threads only get in each other's way. Replicas choose for themselves.
+torch.set_num_threads(1)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

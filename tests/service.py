@@ -70,7 +70,7 @@ def serving(
             "deployments": [{"name": name, **options} for name, options in (deployments or {}).items()],
         }
         _get_global_client().deploy_apps(ServeDeploySchema(applications=[app]))  # type: ignore[union-attr]
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=120) as client:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=300) as client:
             service = Service(f"http://127.0.0.1:{port}", client)
             wanted = len(models) if wait_for is None else wait_for
             eventually(lambda: sum(model["ready"] for model in service.models().values()) == wanted)

@@ -74,10 +74,10 @@ def test_cpu_takes_bfloat16_only_where_it_was_measured_faster() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("force_upcast", [True, False])
-def test_vae_follows_the_unet_unless_float16_overflows_it(dtype: torch.dtype, force_upcast: bool) -> None:
-    expected = torch.float32 if force_upcast and dtype == torch.float16 else dtype
-    assert vae_dtype(dtype, CPU, force_upcast=force_upcast) == expected
+@pytest.mark.parametrize("overflows", [True, False])
+def test_vae_follows_the_unet_unless_float16_overflows_it(dtype: torch.dtype, overflows: bool) -> None:
+    expected = torch.float32 if overflows and dtype == torch.float16 else dtype
+    assert vae_dtype(dtype, CPU, overflows=overflows) == expected
 
 
 class NoteTaker:

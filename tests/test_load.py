@@ -23,6 +23,7 @@ pytestmark = pytest.mark.service
 SMALL = png(picture(1, 192, 192))
 LARGE = png(picture(2, 384, 384))
 SHORT = {"strength": "0.5", "num_inference_steps": "8", "seed": "1"}
+MIDDLE = {"strength": "1", "num_inference_steps": "50", "seed": "3"}
 LONG = {"strength": "1", "num_inference_steps": "150", "seed": "2"}
 RETRY_S = 1
 
@@ -35,7 +36,21 @@ def service(checkpoints: Callable[[str], Path]) -> Iterator[Service]:
         "max_queued_requests": 4,
         "backpressure_config": {"status_code": 429, "retry_after_s": RETRY_S},
     }
-    with serving({"sd15": sd15, "few": sd15}, deployments={"few": few}) as service:
+    elastic = {
+        "autoscaling_config": {
+            "min_replicas": 1,
+            "max_replicas": 2,
+            "upscale_delay_s": 0.5,
+            "metrics_interval_s": 0.2,
+            "look_back_period_s": 1,
+            "policy": {
+                "policy_function": "deployments.autoscaling:QueuedSteps",
+                "policy_kwargs": {"steps_per_replica": 40},
+            },
+        }
+    }
+    models = dict.fromkeys(("sd15", "few", "elastic"), sd15)
+    with serving(models, deployments={"few": few, "elastic": elastic}) as service:
         yield service
 
 
@@ -50,7 +65,7 @@ def start(pool: ThreadPoolExecutor, service: Service, image: bytes, **fields: st
 
 
 def test_short_request_returns_before_a_long_one_that_came_first(service: Service, pool: ThreadPoolExecutor) -> None:
-    long = start(pool, service, LARGE, **{**LONG, "num_inference_steps": "50"})
+    long = start(pool, service, LARGE, **MIDDLE)
     eventually(lambda: service.stats("sd15")["running"])
     short = service.post(LARGE, **SHORT)
     assert short.status_code == 200
@@ -136,6 +151,16 @@ async def _flood(service: Service, rate: float, seconds: float, memory: list[flo
             if number % max(1, int(rate / 2)) == 0:
                 memory.append(sum(resident_mib(pid) for pid in pids))
         return await asyncio.gather(*tasks)
+
+
+def test_queued_steps_start_a_second_replica(service: Service, pool: ThreadPoolExecutor) -> None:
+    assert len(replica_pids("elastic")) == 1
+    one_short = start(pool, service, LARGE, model="elastic", **SHORT)
+    assert one_short.result().status_code == 200
+    assert len(replica_pids("elastic")) == 1  # 4 steps are no reason to grow
+    two_longer = [start(pool, service, LARGE, model="elastic", **MIDDLE) for _ in range(2)]
+    eventually(lambda: len(replica_pids("elastic")) == 2)
+    assert all(longer.result().status_code == 200 for longer in two_longer)
 
 
 def test_killed_replica_costs_its_requests_a_503_and_is_replaced(service: Service, pool: ThreadPoolExecutor) -> None:

@@ -151,7 +151,11 @@ def test_every_network_has_the_format_asked_for(dtype: str, checkpoints: Callabl
     assert {part.dtype for part in parts} == {checkpoint.dtype, checkpoint.vae_dtype} == {getattr(torch, dtype)}
 
 
-def test_vae_that_overflows_in_float16_runs_in_float32(folder: Path) -> None:
+def test_sdxls_vae_that_overflows_in_float16_runs_in_float32(
+    checkpoints: Callable[[str], Path], tmp_path: Path
+) -> None:
+    folder = tmp_path / "sdxl"
+    shutil.copytree(checkpoints("sdxl"), folder)
     file = folder / "vae" / "config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"force_upcast": True}))
     checkpoint = load(folder, "float16")

@@ -21,7 +21,7 @@ from training.tiny import make_vae
 
 
 def codec_of(vae: Any, *, one_by_one: bool = False) -> ImageCodec:
-    return ImageCodec(vae, dtype=torch.float32, one_by_one=one_by_one)
+    return ImageCodec(vae, device=torch.device("cpu"), dtype=torch.float32, one_by_one=one_by_one)
 
 
 @pytest.fixture(scope="module")
@@ -153,7 +153,7 @@ def test_vae_that_overflows_in_half_precision_decodes_in_float32() -> None:
         (expected,) = codec_of(vae).decode(latents)
         half = vae.to(torch.float16)
         assert not torch.isfinite(half.decode(latents.half()).sample).all()
-        (pixels,) = ImageCodec(half, dtype=torch.float16, one_by_one=False).decode(latents)
+        (pixels,) = ImageCodec(half, device=torch.device("cpu"), dtype=torch.float16, one_by_one=False).decode(latents)
     assert half.dtype == torch.float16
     assert np.abs(pixels.astype(int) - expected).max() <= 2
 

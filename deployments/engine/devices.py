@@ -42,9 +42,9 @@ def choose_dtype(dtype: str, device: torch.device, *, prediction_type: str, repr
     return torch.float32
 
 
-def vae_dtype(dtype: torch.dtype, device: torch.device, *, force_upcast: bool) -> torch.dtype:
-    """The VAE's format: the UNet's, except where float16 is known to overflow: bfloat16 if the device has it."""
-    if dtype != torch.float16 or not force_upcast:
+def vae_dtype(dtype: torch.dtype, device: torch.device, *, overflows: bool) -> torch.dtype:
+    """The VAE's format: the UNet's, unless that is float16 and the VAE overflows in it: bfloat16 if it can be had."""
+    if dtype != torch.float16 or not overflows:
         return dtype
     return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
 

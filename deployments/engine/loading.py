@@ -59,10 +59,12 @@ def load_checkpoint(
     _check(pipeline, source)
     prediction_type = pipeline.scheduler.config.get("prediction_type", "epsilon")
     model_dtype = devices.choose_dtype(dtype, target, prediction_type=prediction_type, reproducible=reproducible)
-    upcast = bool(getattr(pipeline.vae.config, "force_upcast", False))
-    vae_dtype = devices.vae_dtype(model_dtype, target, force_upcast=upcast)
+    family = _family(pipeline)
+    # SD1's and SD2's VAEs have the flag too, by default, and diffusers heeds it only for SDXL.
+    overflows = family == "sdxl" and bool(pipeline.vae.config.force_upcast)
+    vae_dtype = devices.vae_dtype(model_dtype, target, overflows=overflows)
     _place(pipeline, target, model_dtype, vae_dtype, memory_efficient)
-    return Checkpoint(pipeline, _family(pipeline), target, model_dtype, vae_dtype)
+    return Checkpoint(pipeline, family, target, model_dtype, vae_dtype)
 
 
 def _quieten() -> None:

@@ -48,7 +48,9 @@ class Runner:
             zero_empty=checkpoint.is_sdxl and bool(pipeline.config.force_zeros_for_empty_prompt),
             one_by_one=reproducible,
         )
-        self.codec = ImageCodec(pipeline.vae, dtype=checkpoint.vae_dtype, one_by_one=reproducible)
+        self.codec = ImageCodec(
+            pipeline.vae, device=checkpoint.device, dtype=checkpoint.vae_dtype, one_by_one=reproducible
+        )
         self.unet_rows = 0
         self._unet = pipeline.unet
         self._distilled_guidance: int | None = pipeline.unet.config.time_cond_proj_dim

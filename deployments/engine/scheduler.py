@@ -104,7 +104,8 @@ class Scheduler:
         rows = sum(state.rows for state in batch)
         lane = batch[0].latent_shape
         least = min(rows, self.cap(lane))
-        self._caps[lane] = max(1, least // 2)
+        if least > 1:
+            self._caps[lane] = least // 2
         return least > 1
 
     @staticmethod

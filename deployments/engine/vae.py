@@ -22,8 +22,9 @@ T = TypeVar("T")
 class ImageCodec:
     """The VAE of one checkpoint. `one_by_one` keeps one batch shape, for results that do not depend on company."""
 
-    def __init__(self, vae: Any, *, dtype: torch.dtype, one_by_one: bool) -> None:
+    def __init__(self, vae: Any, *, device: torch.device, dtype: torch.dtype, one_by_one: bool) -> None:
         self._vae = vae
+        self._device = device  # not the VAE's own: offloaded weights come to it, inputs do not
         self._dtype = dtype
         self._one_by_one = one_by_one
         self._cache: OrderedDict[bytes, torch.Tensor] = OrderedDict()
@@ -38,7 +39,7 @@ class ImageCodec:
         self.hits += len(keys) - len(missing)
         found = {key: self._cache[key] for key in keys if key in self._cache}
         for chunk in self._chunks(list(missing.items()), images[0].size // 3):
-            pixels = torch.from_numpy(np.stack([image for _, image in chunk])).to(self._vae.device)
+            pixels = torch.from_numpy(np.stack([image for _, image in chunk])).to(self._device)
             inputs = (pixels.permute(0, 3, 1, 2).float() / 255 * 2 - 1).to(self._dtype)
             output = self._vae.encode(inputs)
             moments = output.latent_dist.parameters if hasattr(output, "latent_dist") else output.latents
@@ -67,7 +68,7 @@ class ImageCodec:
         return images
 
     def _decode(self, latents: torch.Tensor) -> list[Pixels]:
-        decoded = self._vae.decode(latents.to(self._dtype), return_dict=False)[0]
+        decoded = self._vae.decode(latents.to(self._device, self._dtype), return_dict=False)[0]
         if not torch.isfinite(decoded).all() and self._dtype != torch.float32:
             # Half precision overflows in some VAEs (SDXL's first release): once more in float32, not a black image.
             self._vae.to(torch.float32)

@@ -61,11 +61,13 @@ async def _measure_all(job: Job, folder: Path) -> list[Measurement]:
 
 
 async def _warm_up(way: WayRunner, job: Job) -> None:
-    """One short guided request per client, of pictures that are not measured."""
-    options = job.options.model_copy(update={"images": job.options.clients, "seed": job.options.seed + 1})
+    """Short guided requests with pictures that are not measured: one on a CPU, on CUDA one per client."""
+    asked = job.options
+    count = asked.clients if asked.device == "cuda" else 1
+    options = asked.model_copy(update={"images": count, "seed": asked.seed + 1})
     requests = make_requests(options, "uniform", "closed")
     short = [replace(request, num_inference_steps=2, strength=0.5) for request in requests]
-    await closed_loop(way.run, short, options.clients)
+    await closed_loop(way.run, short, count)
 
 
 async def _measure(way: WayRunner, job: Job, cell: Cell, folder: Path) -> Measurement:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import ray
 import yaml
@@ -33,16 +35,15 @@ def connect(
 ) -> Iterator[tuple[DeploymentHandle, AppConfig]]:
     """The ingress of the app `app_name` and the app's configuration, once every model is ready.
 
-    Joins the Ray cluster that RAY_ADDRESS or `ray start` set up, else starts one; an app that does not run there
-    is started from the Serve configuration file. `say` hears of each model that gets ready.
-    Raises AppNotStarted.
+    Joins the app where it runs: in the cluster of RAY_ADDRESS, or else on this machine (`serve run`). Else starts it
+    from the Serve configuration file, in the cluster of RAY_ADDRESS or `ray start`, or in one of its own.
+    `say` hears of each model that gets ready. Raises AppNotStarted.
     """
     with ExitStack() as stack:
         logging.getLogger("ray.serve").setLevel(logging.WARNING)
         if not ray.is_initialized():
-            # Not "auto": that joins any cluster on this machine, another program's private one too.
-            ray.init(log_to_driver=False, logging_level="ERROR")
             stack.callback(ray.shutdown)
+            _join_or_start_ray(app_name)
         running = serve.status().applications
         if app_name not in running:
             if running:
@@ -52,6 +53,23 @@ def connect(
         _wait_until_ready(app_name, say)
         router = serve.get_app_handle(app_name)
         yield router, router.config.remote().result()
+
+
+def _join_or_start_ray(app_name: str) -> None:
+    quiet: Any = {"log_to_driver": False, "logging_level": "ERROR"}
+    if "RAY_ADDRESS" not in os.environ:
+        try:
+            ray.init("auto", **quiet)
+        except ConnectionError:
+            pass
+        else:
+            if app_name in serve.status().applications:
+                return
+            ray.shutdown()  # another program's cluster, perhaps a private one: nothing is started there
+    try:
+        ray.init(**quiet)
+    except ConnectionError as error:
+        raise AppNotStarted(f"RAY_ADDRESS {os.environ.get('RAY_ADDRESS')!r}: {error}") from error
 
 
 def _deploy(config_path: Path, app_name: str) -> None:

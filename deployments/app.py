@@ -14,8 +14,19 @@ def build_app(args: AppConfig) -> Application:
     # Serve's decorator makes these classes Deployments, which type checkers cannot see.
     model_deployment: Any = Img2ImgModel
     router_deployment: Any = Router
+    options = _sharing_cores() if len(args.models) > 1 else {}
     models = {
-        model_id: model_deployment.options(name=model_id).bind(model_id, model)
+        model_id: model_deployment.options(name=model_id, **options).bind(model_id, model)
         for model_id, model in args.models.items()
     }
     return router_deployment.options(name=ROUTER).bind(args, models)
+
+
+def _sharing_cores() -> dict[str, Any]:
+    """Serve options for replicas that compute on the same cores at times.
+
+    OpenMP's threads spin while they wait for each other, on cores that the other replica needs: two replicas on two
+    cores ran 4x slower for it, and one alone is 1.3x slower without (benchmarks/contention.py).
+    """
+    actor = {"num_cpus": 0.1, "runtime_env": {"env_vars": {"OMP_WAIT_POLICY": "PASSIVE"}}}
+    return {"ray_actor_options": actor}

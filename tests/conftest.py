@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -13,6 +14,10 @@ from tests.checkpoints import build
 
 # The tests' networks are tiny: more threads only get in each other's way. Replicas choose for themselves.
 torch.set_num_threads(1)
+
+
+# A Ray cluster that runs on this machine is not the tests' business: they start their own.
+os.environ["RAY_ADDRESS"] = "local"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -40,7 +40,7 @@ class WayFailed(Exception):
 
 
 def main(
-    arch: Annotated[str, typer.Option(help="tiny (embedded), sd15, sd21, sdxl (random weights) or a folder.")] = "tiny",
+    arch: Annotated[str, typer.Option(help="tiny (embedded), small, sd15, sd21, sdxl (random) or a folder.")] = "tiny",
     size: Annotated[int, typer.Option(help="Sides of the square pictures, in pixels.")] = 256,
     device: Literal["auto", "cpu", "cuda"] = "auto",
     dtype: Annotated[str, typer.Option(help="Of the engine and the service, as in the configuration.")] = "auto",

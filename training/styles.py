@@ -14,7 +14,7 @@ from training.strokes import (
     Picture,
     blur,
     clamp,
-    edges,
+    facets,
     flow,
     grain,
     luma,
@@ -62,25 +62,26 @@ def pencil_sketch(image: Picture, bold: bool) -> Picture:
     """Graphite on warm paper: a colour dodge with the blurred negative draws contours, hatching lies in shadows."""
     grey = luma(toned(image))
     soft = blur(grey, 0.8)
-    dodge = clamp(soft / (blur(soft, 6 if bold else 4) + 0.04)) ** (3.5 if bold else 2.5)
-    ink = outlines(grey, 1.8 if bold else 1.2, 0.03)
+    dodge = clamp((soft + 0.05) / (blur(soft, 5 if bold else 3) + 0.05)) ** (2.2 if bold else 1.8)
+    ink = outlines(grey, 1.8 if bold else 1.2)
     x, y = place(grey.shape)
     hatching = 0.5 + 0.5 * np.cos(2 * np.pi * (x + y) / 8)
-    shade = ramp(blur(grey, 2), 0.62, 0.1)
-    drawn = dodge * (1 - 0.25 * shade - 0.3 * shade * hatching) * (1 - (0.75 if bold else 0.6) * ink)
-    return mix(colour("2b2c31"), colour("faf6ec"), picture(drawn))
+    shade = ramp(blur(grey, 1.5), 0.6, 0.0) * (1 - 0.6 * ink)
+    shaded = 1 - 0.3 * shade - (0.35 if bold else 0.2) * shade * hatching
+    drawn = (0.25 + 0.75 * dodge) * shaded * (1 - (0.9 if bold else 0.8) * ink)
+    return mix(colour("26272d"), colour("fbf7ee"), picture(drawn))
 
 
 def watercolour(image: Picture, bold: bool) -> Picture:
     """Wet washes on paper: edge-preserving smoothing, and pigment that gathers at the edges (Bousseau et al. 2006)."""
-    wash = washed(toned(image), 14 if bold else 8, 0.6 if bold else 0.4)
+    wash = washed(toned(image), 14 if bold else 8, 0.5 if bold else 0.35)
     grey = luma(wash)
-    flat = wash * ((stepped(grey, 5, 0.2) + 0.1) / (grey + 0.1))[..., None]
-    pigment = (1 - saturated(flat, 1.5 if bold else 1.25)) * (0.85 if bold else 0.7)
-    rim = edges(grey, 1.5 if bold else 1.2)
-    paper = 0.05 * repeated(grain(2.0), grey.shape)
-    density = pigment * (1 + (1.1 if bold else 0.8) * rim + paper)[..., None] + 0.07 * rim[..., None]
-    return picture(colour("fdfbf5") * clamp(1 - density))
+    level = 0.3 + 0.7 * stepped(grey, 4 if bold else 6, 0.35)
+    flat = saturated(clamp(wash * (level / (grey + 0.05))[..., None]), 1.5 if bold else 1.2)
+    rim = outlines(grey, 1.5 if bold else 1.2, 0.015)
+    gathered = 0.55 * rim + 0.6 * blur(rim, 4)
+    density = (1 - flat) * ((0.75 if bold else 0.55) + (0.75 if bold else 0.5) * gathered)[..., None]
+    return picture(colour("fffdf7") * clamp(1 - density))
 
 
 def oil_painting(image: Picture, bold: bool) -> Picture:
@@ -88,13 +89,13 @@ def oil_painting(image: Picture, bold: bool) -> Picture:
     Cabral & Leedom 1993) and lit from the upper left as relief."""
     tone = toned(image)
     direction = flow(luma(tone), 4 if bold else 3)
-    bristle = repeated(grain(1.6 if bold else 1.2), tone.shape)
-    both = smeared(np.dstack([blur(tone, 1.2 if bold else 0.7), bristle]), direction, 18 if bold else 12)
-    paint, ridge = both[..., :3], both[..., 3] * (2.4 if bold else 2.0)
+    paint = smeared(blur(tone, 1.0 if bold else 0.7), direction, 9 if bold else 5)
+    bristle = smeared(repeated(grain(1.9 if bold else 1.4), tone.shape), direction, 24 if bold else 14)
+    ridge = bristle * (2.0 if bold else 1.6)
     relief = picture(cv2.Sobel(ridge, cv2.CV_32F, 1, 0) + cv2.Sobel(ridge, cv2.CV_32F, 0, 1)) / 8
-    strength = 0.13 if bold else 0.08
-    warm = mix(paint, paint * colour("ffd9a0") * 1.15, clamp(ridge) * 0.5)
-    return clamp(saturated(warm, 1.7 if bold else 1.45) + (strength * (ridge * 0.6 + relief))[..., None])
+    hue = mix(colour("e4f0ff"), colour("fff0cf"), clamp(0.5 + 0.5 * ridge))
+    vivid = saturated(paint * hue * 1.06, 1.75 if bold else 1.45)
+    return clamp(vivid + ((0.11 if bold else 0.07) * (0.6 * ridge + relief))[..., None])
 
 
 def cartoon(image: Picture, bold: bool) -> Picture:
@@ -102,86 +103,97 @@ def cartoon(image: Picture, bold: bool) -> Picture:
     tone = toned(image)
     flat = washed(tone, 10, 0.5 if bold else 0.35)
     grey = luma(flat)
-    levels = stepped(grey, 3 if bold else 5, 0.12)
-    colours = saturated(clamp(flat * ((levels + 0.12) / (grey + 0.08))[..., None]), 1.9 if bold else 1.5)
-    ink = outlines(luma(tone), 2.2 if bold else 1.3, 0.025)
+    levels = 0.08 + 0.92 * stepped(grey, 3 if bold else 5, 0.12)
+    colours = saturated(clamp(flat * ((levels + 0.04) / (grey + 0.04))[..., None]), 2.0 if bold else 1.5)
+    ink = outlines(luma(tone), 2.2 if bold else 1.3)
     return mix(colours, colour("14101c"), ink * 0.95)
 
 
-def pixel_art(image: Picture, bold: bool) -> Picture:
-    """A sprite: blocks of 8 px (bold: 16) from the corner, each channel in a few levels."""
-    size = 16 if bold else 8
+def blocks(image: Picture, size: int) -> Picture:
+    """The mean colour of each block of size x size px, counted from the corner; at the far sides blocks are cut."""
     height, width = image.shape[:2]
-    padded = cv2.copyMakeBorder(toned(image), 0, -height % size, 0, -width % size, cv2.BORDER_REPLICATE)
+    padded = cv2.copyMakeBorder(image, 0, -height % size, 0, -width % size, cv2.BORDER_REPLICATE)
     small = picture(cv2.resize(padded, None, fx=1 / size, fy=1 / size, interpolation=cv2.INTER_AREA))
-    vivid = clamp((saturated(small, 1.6 if bold else 1.35) - 0.5) * 1.15 + 0.5)
-    levels = 4 if bold else 6
-    blocks = np.round(vivid * levels) / levels
-    return picture(blocks.repeat(size, 0).repeat(size, 1)[:height, :width])
+    return small.repeat(size, 0).repeat(size, 1)[:height, :width]
+
+
+def pixel_art(image: Picture, bold: bool) -> Picture:
+    """A sprite: blocks of 8 px in a limited palette; bold, blocks of 16 px that only strong detail divides."""
+    tone = toned(image)
+    sprite = blocks(clamp(tone + 0.6 * (tone - blur(tone, 6))), 8)
+    if bold:
+        coarse = blocks(tone, 16)
+        detail = blocks(picture(np.abs(sprite - coarse).max(-1)), 16)
+        sprite = np.where((detail > 0.1)[..., None], sprite, coarse)
+    lab = picture(cv2.cvtColor(saturated(sprite, 1.6 if bold else 1.3), cv2.COLOR_RGB2YCrCb))
+    steps = np.array([5, 12, 12] if bold else [8, 18, 18])  # even for chroma: grey stays grey
+    return clamp(cv2.cvtColor(picture(np.round(lab * steps) / steps), cv2.COLOR_YCrCb2RGB))
 
 
 TESSERAE = tuple(
-    (
-        x * PERIOD / 4 + 4 + 1.2 * ((3 * x + 5 * y) % 4 - 1.5) / 1.5,
-        y * PERIOD / 4 + 4 + 1.2 * ((5 * x + 2 * y) % 4 - 1.5) / 1.5,
-    )
-    for y in range(4)
-    for x in range(4)
+    (x + dx, y + dy)
+    for y, shift in ((5.3, 0.0), (16.0, 1.5), (26.7, -1.5))
+    for x, dx, dy in ((5.3 + shift, 0.8, -0.9), (16.0 + shift, -0.6, 0.9), (26.7 + shift, 0.3, 0.2))
 )
-PANES = ((5.0, 6.0), (19.0, 3.0), (11.0, 18.0), (26.0, 17.0), (21.0, 28.0), (3.0, 28.0))
+PANES = ((5.0, 5.0), (21.0, 11.0), (10.0, 24.0))
 
 
 def mosaic(image: Picture, bold: bool) -> Picture:
-    """Small stone tesserae in light mortar; bold, the panes of a church window in dark lead."""
+    """Small stone tesserae in light mortar; bold, a church window whose dark lead follows the outlines too."""
     cells = voronoi(*image.shape[:2], PANES if bold else TESSERAE)
     tone = toned(image)
-    stone = saturated(mix(cells.mean(tone), washed(tone, 4, 0.3), 0.25), 1.9 if bold else 1.5)
-    bevel = ramp(cells.border, 0, 6)[..., None] * 0.16 - 0.06
-    joint = ramp(cells.border, 2.2, 0.9) if bold else ramp(cells.border, 1.5, 0.4)
-    return mix(clamp(stone + bevel), colour("16131a" if bold else "d9d2c0"), joint * 0.95)
+    detail = washed(tone, 4, 0.3)
+    stone = saturated(mix(cells.mean(tone), detail, 0.45), 2.0 if bold else 1.6)
+    lit = clamp(stone * (1.1 if bold else 1.0) + ramp(cells.height, 0, 6)[..., None] * (0.16 if bold else 0.1) - 0.05)
+    if bold:
+        lead = np.maximum(ramp(cells.height, 1.9, 0.7) * 0.85, outlines(luma(detail), 2.0, 0.03))
+        return mix(lit, colour("16131a"), lead * 0.95)
+    return mix(lit, mix(stone, colour("efe6d2"), 0.55), ramp(cells.height, 1.6, 0.5))
 
 
 def blueprint(image: Picture, bold: bool) -> Picture:
     """A cyanotype drawing: white lines and soft shading on Prussian blue, over a faint grid of 32 px."""
     grey = luma(toned(image))
-    line = np.maximum(outlines(grey, 1.7 if bold else 1.1), 0.9 * edges(grey, 1.5 if bold else 1.0) ** 1.5)
+    line = outlines(1 - grey, 1.8 if bold else 1.2, 0.015)
     x, y = place(grey.shape)
     near = np.minimum(np.minimum(x % PERIOD, PERIOD - x % PERIOD), np.minimum(y % PERIOD, PERIOD - y % PERIOD))
-    ground = gradient(blur(grey, 2), ["0a2a5e", "123f82", "2c62ab"])
-    ruled = mix(ground, colour("7fa9dc"), ramp(picture(near), 1.6, 0.4) * 0.35)
-    return mix(ruled, colour("f2f8ff"), clamp(line * (1.1 if bold else 0.9)))
+    ground = gradient(blur(grey, 1.5), ["06204d", "123f82", "3f76bd"] if bold else ["0d3069", "1d4f95", "4f86c9"])
+    ruled = mix(ground, colour("8fb6e6"), ramp(picture(near), 1.8, 0.4) * 0.3)
+    return mix(ruled, colour("f4f9ff"), line * (1.0 if bold else 0.85))
 
 
-FACETS = ((4.0, 5.0), (20.0, 9.0), (10.0, 21.0), (27.0, 25.0))
+PLANES = ((3.0, 4.0), (19.0, 9.0), (9.0, 22.0))
+TEMPERATURES = ("ffdf9c", "a4c3f0", "f2b48c", "cfe0c8", "fff0d8", "b8b4e0")
 
 
 def cubist(image: Picture, bold: bool) -> Picture:
-    """Facets in the manner of Picasso and Braque: each shows the scene from a little aside, in its own temperature."""
+    """Facets in the manner of Picasso and Braque: slanting planes, each shaded towards an edge and in a temperature of
+    its own, show the scene from a little aside."""
     tone = toned(image)
-    cells = voronoi(*image.shape[:2], FACETS)
-    angle = picture((cells.owner % len(FACETS)) * np.pi / 2 + 0.6)
-    x, y = place(angle.shape)
-    aside = 5.0 if bold else 3.0
-    view = cv2.remap(washed(tone, 8, 0.5), x + aside * np.cos(angle), y + aside * np.sin(angle), 1, borderMode=4)
-    flat = mix(cells.mean(tone), picture(view), 0.6)
-    warm = mix(flat, flat * colour("ffc98a") * 1.2, picture(0.5 + 0.5 * np.cos(angle)) * 0.7)
-    cool = mix(warm, warm * colour("a8ccff") * 1.1, picture(0.5 - 0.5 * np.cos(angle)) * 0.7)
-    slope = picture(np.cos(2 * np.pi * (x * np.cos(angle) + y * np.sin(angle)) / PERIOD)) * (0.12 if bold else 0.08)
-    ink = np.maximum(outlines(luma(tone), 2.0 if bold else 1.4), 0.6 * ramp(cells.border, 2, 0.5))
-    return mix(clamp(saturated(cool, 1.4) + slope[..., None]), colour("1c1512"), ink * 0.9)
+    cells = facets(*tone.shape[:2], PLANES)
+    x, y = place(tone.shape)
+    turn = picture(2.4 * cells.kind)
+    aside = 4.0 if bold else 2.5
+    flat = washed(tone, 8, 0.4)
+    view = cv2.remap(flat, x + aside * np.cos(turn), y + aside * np.sin(turn), 1, borderMode=cv2.BORDER_REFLECT)
+    tints = mix((1, 1, 1), np.stack([colour(code) for code in TEMPERATURES]), 0.9 if bold else 0.6)
+    plane = mix(picture(view), cells.mean(tone), 0.55 if bold else 0.4) * tints[cells.kind] * 1.1
+    shaded = blur(plane + (0.12 if bold else 0.08) * cells.height[..., None], 0.6)
+    ink = outlines(luma(flat), 2.2 if bold else 1.5, 0.03)
+    return mix(clamp(saturated(shaded, 1.3)), colour("1c1512"), ink * 0.95)
 
 
 def pastel_anime(image: Picture, bold: bool) -> Picture:
-    """Painted film backgrounds: airy pastel colours, lifted skies and greens, fine brown contours."""
+    """Painted film backgrounds: airy pastel colours, blue shadows and warm light, fine brown contours."""
     tone = toned(image)
     flat = washed(tone, 8, 0.35)
     grey = luma(flat)
-    light = flat * ((mix(grey, stepped(grey, 4, 0.25), 0.7) ** 0.75 + 0.1) / (grey + 0.1))[..., None]
-    vivid = saturated(clamp(light), 1.8 if bold else 1.5)
-    airy = mix(vivid, colour("fff4ec"), 0.25 if bold else 0.32)
-    glow = clamp(airy + 0.25 * np.maximum(blur(airy, 6) - 0.6, 0))
-    cool = mix(glow, glow * colour("d0ecff"), ramp(blur(flat[..., 2] - flat[..., 0], 2), 0.0, 0.15))
-    return mix(cool, colour("6b4536"), outlines(luma(tone), 1.5 if bold else 1.1, 0.03) * (0.85 if bold else 0.65))
+    level = mix(grey, stepped(grey, 4, 0.25), 0.7) ** 0.7
+    vivid = saturated(clamp(flat * ((level + 0.08) / (grey + 0.08))[..., None]), 2.0 if bold else 1.5)
+    light = gradient(level, ["7f8fd8", "a9c8ec", "ffe6d2", "fffaf0"])
+    airy = mix(vivid, light, 0.28 if bold else 0.36)
+    glow = clamp(airy + 0.3 * np.maximum(blur(airy, 6) - 0.6, 0))
+    return mix(glow, colour("6b4536"), outlines(luma(tone), 1.8 if bold else 1.1) * (0.9 if bold else 0.6))
 
 
 INKS = (
@@ -217,31 +229,31 @@ def woodblock_print(image: Picture, bold: bool) -> Picture:
     """Ukiyo-e: a few flat inks on cream paper within indigo key lines, graded a little like bokashi."""
     tone = toned(image)
     flat = washed(tone, 12 if bold else 8, 0.5 if bold else 0.4)
-    red, green, blue = np.moveaxis((clamp(flat) * 31).astype(np.intp), -1, 0)
+    red, green, blue = np.moveaxis((flat * 31).astype(np.intp), -1, 0)
     ink = blur(printed()[red, green, blue], 0.8)
-    graded = mix(ink, ink * (0.55 + 0.75 * blur(luma(tone), 3))[..., None], 0.45)
-    return mix(clamp(graded), colour("141a38"), outlines(luma(tone), 2.0 if bold else 1.3, 0.025) * 0.95)
+    graded = ink * (0.75 + 0.5 * blur(luma(tone), 3))[..., None] if bold else mix(ink, flat, 0.3)
+    return mix(clamp(graded), colour("141a38"), outlines(luma(tone), 2.2 if bold else 1.3) * 0.95)
 
 
 def neon_night(image: Picture, bold: bool) -> Picture:
     """Neon tubes at night: contours glow in cyan, magenta or orange over a dark violet scene."""
     tone = toned(image)
     grey = luma(tone)
-    line = edges(grey, 1.8 if bold else 1.2) ** 1.6
     soft = blur(tone, 4)
-    warmth = ramp(soft[..., 0] - soft[..., 2], -0.02, 0.12)
+    warmth = ramp(soft[..., 0] - soft[..., 2], -0.05, 0.25)
     tube = mix(mix(colour("19e0ff"), colour("ff2fd0"), ramp(warmth, 0, 0.5)), colour("ff9a2e"), ramp(warmth, 0.6, 1))
-    light = tube * line[..., None]
-    ground = gradient(blur(grey, 1.5), ["0b0620", "1d1050", "3a1c78", "5a2f9c"]) * (0.8 if bold else 1.0)
-    halo = 0.8 * blur(light, 3) + 0.5 * blur(light, 9)
-    dark = (1 - ground) * (1 - clamp(light * (1.2 if bold else 0.9))) * (1 - clamp(halo))
-    return picture(1 - dark)
+    light = tube * outlines(1 - grey, 2.0 if bold else 1.3, 0.015)[..., None]
+    ground = gradient(
+        blur(grey, 1.2), ["080418", "1a0f4a", "3d2186", "6f44b8"] if bold else ["0d0826", "25175e", "4a2f94", "7f5fc4"]
+    )
+    halo = (0.9 if bold else 0.5) * (blur(light, 3) + 0.6 * blur(light, 8))
+    return picture(1 - (1 - ground) * (1 - clamp(light)) * (1 - clamp(halo)))
 
 
 def sepia(image: Picture, bold: bool) -> Picture:
     """A faded print of the 1900s: brown tones with lifted blacks, a little soft, darker towards the corners."""
     grey = blur(luma(toned(image)), 1.2 if bold else 0.8)
-    tone = mix(grey, ramp(grey, 0, 1), 1.0 if bold else 0.4)
+    tone = mix(grey**0.85, ramp(grey, 0, 0.95), 0.9 if bold else 0.3)
     x, y = place(grey.shape)
     away = np.hypot(2 * x / x.size - 1, 2 * y / y.size - 1)
     print_ = gradient(tone, ["2e1c10", "7a5532", "c9a26c", "f3e2bd"])

@@ -58,7 +58,7 @@ def toned(image: Picture) -> Picture:
     grey = luma(image)
     mean = picture(cv2.ximgproc.guidedFilter(grey, grey, PERIOD // 2, 0.03))
     spread = blur(np.abs(grey - blur(grey, PERIOD / 4)), PERIOD / 2)
-    wanted = clamp(0.1 + 0.84 * mean + np.clip(0.1 / (spread + 0.03), 0.9, 1.5) * (grey - mean))
+    wanted = clamp(0.1 + 0.82 * mean + np.clip(0.1 / (spread + 0.03), 0.9, 1.8) * (grey - mean))
     scaled = image * np.clip((wanted + 0.02) / (grey + 0.02), 0.5, 1.8)[..., None]
     return clamp(scaled + (wanted - luma(scaled))[..., None])
 
@@ -86,14 +86,7 @@ def place(shape: tuple[int, ...]) -> tuple[Picture, Picture]:
 
 def repeated(tile: Picture, shape: tuple[int, ...]) -> Picture:
     height, width = shape[:2]
-    times = (-(-height // PERIOD), -(-width // PERIOD)) + (1,) * (tile.ndim - 2)
-    return np.tile(tile, times)[:height, :width]
-
-
-def wrapped(tile: Picture, sigma: float) -> Picture:
-    """The tile [32, 32, ...] blurred across its borders, as its repetitions meet there."""
-    around = np.pad(tile, [(PERIOD, PERIOD)] * 2 + [(0, 0)] * (tile.ndim - 2), mode="wrap")
-    return blur(around, sigma)[PERIOD : 2 * PERIOD, PERIOD : 2 * PERIOD]
+    return np.tile(tile, (-(-height // PERIOD), -(-width // PERIOD)))[:height, :width]
 
 
 @lru_cache(maxsize=4)
@@ -103,7 +96,7 @@ def grain(sigma: float) -> Picture:
     dots = np.zeros((PERIOD, PERIOD), np.float32)
     spots = np.outer(np.arange(1, count + 1), (0.7548777, 0.5698403)) % 1 * PERIOD
     np.add.at(dots, (spots[:, 0].astype(int), spots[:, 1].astype(int)), 1)
-    soft = wrapped(dots, sigma)
+    soft = blur(np.tile(dots, (3, 3)), sigma)[PERIOD : 2 * PERIOD, PERIOD : 2 * PERIOD]
     return picture((soft - soft.mean()) / soft.std())
 
 
@@ -113,30 +106,26 @@ def flow(grey: Picture, size: float) -> Picture:
     soft = blur(grey, 1.0)
     dx, dy = picture(cv2.Sobel(soft, cv2.CV_32F, 1, 0)), picture(cv2.Sobel(soft, cv2.CV_32F, 0, 1))
     x, y = place(grey.shape)
-    turn = 2 * np.pi / PERIOD
-    rest = 2 * (0.4 + 0.5 * np.sin(turn * (x + 2 * y)) + 0.3 * np.cos(turn * (x - y)))
-    across = blur(dx * dx - dy * dy, size) - 2e-3 * np.cos(rest)
-    along = blur(2 * dx * dy, size) - 2e-3 * np.sin(rest)
+    rest = 2 * (0.5 + 0.6 * np.sin(2 * np.pi * (x + y) / PERIOD))
+    across = blur(dx * dx - dy * dy, size) - 1e-3 * np.cos(rest)
+    along = blur(2 * dx * dy, size) - 1e-3 * np.sin(rest)
     angle = 0.5 * np.arctan2(along, across) + np.pi / 2
     return picture(np.stack([np.cos(angle), np.sin(angle)], -1))
+
+
+def seen_from(image: Picture, dx: Picture, dy: Picture) -> Picture:
+    """At each pixel the image dx px to the right and dy px below it; beyond the frame, its reflection."""
+    x, y = place(image.shape)
+    return picture(cv2.remap(image, x + dx, y + dy, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT))
 
 
 def smeared(image: Picture, direction: Picture, length: int) -> Picture:
     """Averages along direction over about length px: line integral convolution (Cabral & Leedom 1993), with the path
     followed in steps that double."""
-    x, y = place(image.shape)
+    dx, dy = direction[..., 0], direction[..., 1]
     step = 1.0
     while 2 * step < length:
-        ahead = picture(
-            cv2.remap(
-                image, x + step * direction[..., 0], y + step * direction[..., 1], 1, borderMode=cv2.BORDER_REFLECT
-            )
-        )
-        behind = picture(
-            cv2.remap(
-                image, x - step * direction[..., 0], y - step * direction[..., 1], 1, borderMode=cv2.BORDER_REFLECT
-            )
-        )
+        ahead, behind = seen_from(image, step * dx, step * dy), seen_from(image, -step * dx, -step * dy)
         image, step = picture((image + ahead + behind) / 3), step * 2
     return image
 

@@ -25,6 +25,7 @@ from training.strokes import (
     ramp,
     repeated,
     saturated,
+    seen_from,
     smeared,
     toned,
     voronoi,
@@ -66,7 +67,7 @@ def pencil_sketch(image: Picture, bold: bool) -> Picture:
     ink = outlines(grey, 1.8 if bold else 1.2)
     x, y = place(grey.shape)
     hatching = 0.5 + 0.5 * np.cos(2 * np.pi * (x + y) / 8)
-    shade = ramp(blur(grey, 1.5), 0.6, 0.0) * (1 - 0.6 * ink)
+    shade = ramp(blur(grey, 1.5), 0.8, -0.05) * (1 - 0.6 * ink)
     shaded = 1 - 0.3 * shade - (0.35 if bold else 0.2) * shade * hatching
     drawn = (0.25 + 0.75 * dodge) * shaded * (1 - (0.9 if bold else 0.8) * ink)
     return mix(colour("26272d"), colour("fbf7ee"), picture(drawn))
@@ -80,7 +81,7 @@ def watercolour(image: Picture, bold: bool) -> Picture:
     flat = saturated(clamp(wash * (level / (grey + 0.05))[..., None]), 1.5 if bold else 1.2)
     rim = outlines(grey, 1.5 if bold else 1.2, 0.015)
     gathered = 0.55 * rim + 0.6 * blur(rim, 4)
-    density = (1 - flat) * ((0.75 if bold else 0.55) + (0.75 if bold else 0.5) * gathered)[..., None]
+    density = (1 - flat) * ((0.75 if bold else 0.6) + (0.75 if bold else 0.5) * gathered)[..., None]
     return picture(colour("fffdf7") * clamp(1 - density))
 
 
@@ -125,9 +126,9 @@ def pixel_art(image: Picture, bold: bool) -> Picture:
         coarse = blocks(tone, 16)
         detail = blocks(picture(np.abs(sprite - coarse).max(-1)), 16)
         sprite = np.where((detail > 0.1)[..., None], sprite, coarse)
-    lab = picture(cv2.cvtColor(saturated(sprite, 1.6 if bold else 1.3), cv2.COLOR_RGB2YCrCb))
+    ycc = picture(cv2.cvtColor(saturated(sprite, 1.6 if bold else 1.3), cv2.COLOR_RGB2YCrCb))
     steps = np.array([5, 12, 12] if bold else [8, 18, 18])  # even for chroma: grey stays grey
-    return clamp(cv2.cvtColor(picture(np.round(lab * steps) / steps), cv2.COLOR_YCrCb2RGB))
+    return clamp(cv2.cvtColor(picture(np.round(ycc * steps) / steps), cv2.COLOR_YCrCb2RGB))
 
 
 TESSERAE = tuple(
@@ -143,12 +144,12 @@ def mosaic(image: Picture, bold: bool) -> Picture:
     cells = voronoi(*image.shape[:2], PANES if bold else TESSERAE)
     tone = toned(image)
     detail = washed(tone, 4, 0.3)
-    stone = saturated(mix(cells.mean(tone), detail, 0.45), 2.0 if bold else 1.6)
+    stone = blur(saturated(mix(cells.mean(tone), detail, 0.55), 2.0 if bold else 1.6), 0.6)
     lit = clamp(stone * (1.1 if bold else 1.0) + ramp(cells.height, 0, 6)[..., None] * (0.16 if bold else 0.1) - 0.05)
     if bold:
-        lead = np.maximum(ramp(cells.height, 1.9, 0.7) * 0.85, outlines(luma(detail), 2.0, 0.03))
+        lead = np.maximum(ramp(cells.height, 2.4, 0.3) * 0.85, outlines(luma(detail), 2.0, 0.03))
         return mix(lit, colour("16131a"), lead * 0.95)
-    return mix(lit, mix(stone, colour("efe6d2"), 0.55), ramp(cells.height, 1.6, 0.5))
+    return mix(lit, mix(stone, colour("efe6d2"), 0.4), ramp(cells.height, 2.2, 0.2))
 
 
 def blueprint(image: Picture, bold: bool) -> Picture:
@@ -162,7 +163,7 @@ def blueprint(image: Picture, bold: bool) -> Picture:
     return mix(ruled, colour("f4f9ff"), line * (1.0 if bold else 0.85))
 
 
-PLANES = ((3.0, 4.0), (19.0, 9.0), (9.0, 22.0))
+PLANES = ((2.0, 5.0), (22.0, 1.0), (13.0, 20.0))
 TEMPERATURES = ("ffdf9c", "a4c3f0", "f2b48c", "cfe0c8", "fff0d8", "b8b4e0")
 
 
@@ -171,15 +172,15 @@ def cubist(image: Picture, bold: bool) -> Picture:
     its own, show the scene from a little aside."""
     tone = toned(image)
     cells = facets(*tone.shape[:2], PLANES)
-    x, y = place(tone.shape)
     turn = picture(2.4 * cells.kind)
-    aside = 4.0 if bold else 2.5
+    aside = 3.0 if bold else 2.0
     flat = washed(tone, 8, 0.4)
-    view = cv2.remap(flat, x + aside * np.cos(turn), y + aside * np.sin(turn), 1, borderMode=cv2.BORDER_REFLECT)
-    tints = mix((1, 1, 1), np.stack([colour(code) for code in TEMPERATURES]), 0.9 if bold else 0.6)
-    plane = mix(picture(view), cells.mean(tone), 0.55 if bold else 0.4) * tints[cells.kind] * 1.1
-    shaded = blur(plane + (0.12 if bold else 0.08) * cells.height[..., None], 0.6)
-    ink = outlines(luma(flat), 2.2 if bold else 1.5, 0.03)
+    view = seen_from(flat, picture(aside * np.cos(turn)), picture(aside * np.sin(turn)))
+    hues = np.stack([colour(code) for code in TEMPERATURES])
+    tints = mix((1, 1, 1), hues / hues.mean(-1, keepdims=True), 0.9 if bold else 0.6)
+    plane = mix(view, cells.mean(tone), 0.5 if bold else 0.35) * tints[cells.kind]
+    shaded = blur(plane + (0.1 if bold else 0.07) * cells.height[..., None], 0.6)
+    ink = outlines(luma(flat), 2.2 if bold else 1.5)
     return mix(clamp(saturated(shaded, 1.3)), colour("1c1512"), ink * 0.95)
 
 
@@ -188,7 +189,7 @@ def pastel_anime(image: Picture, bold: bool) -> Picture:
     tone = toned(image)
     flat = washed(tone, 8, 0.35)
     grey = luma(flat)
-    level = mix(grey, stepped(grey, 4, 0.25), 0.7) ** 0.7
+    level = mix(grey, stepped(grey, 4, 0.25), 0.7) ** 0.75
     vivid = saturated(clamp(flat * ((level + 0.08) / (grey + 0.08))[..., None]), 2.0 if bold else 1.5)
     light = gradient(level, ["7f8fd8", "a9c8ec", "ffe6d2", "fffaf0"])
     airy = mix(vivid, light, 0.28 if bold else 0.36)
@@ -196,20 +197,7 @@ def pastel_anime(image: Picture, bold: bool) -> Picture:
     return mix(glow, colour("6b4536"), outlines(luma(tone), 1.8 if bold else 1.1) * (0.9 if bold else 0.6))
 
 
-INKS = (
-    "f3e6c8",
-    "e3c98f",
-    "c8923f",
-    "c4472e",
-    "8a3b2a",
-    "b9c7b0",
-    "6f8f72",
-    "8fb0bf",
-    "3d6a94",
-    "1f3560",
-    "1b1d33",
-    "e9b9a0",
-)
+INKS = "f3e6c8 e3c98f c8923f c4472e 8a3b2a b9c7b0 6f8f72 8fb0bf 3d6a94 1f3560 1b1d33 e9b9a0".split()
 
 
 @cache
@@ -243,9 +231,8 @@ def neon_night(image: Picture, bold: bool) -> Picture:
     warmth = ramp(soft[..., 0] - soft[..., 2], -0.05, 0.25)
     tube = mix(mix(colour("19e0ff"), colour("ff2fd0"), ramp(warmth, 0, 0.5)), colour("ff9a2e"), ramp(warmth, 0.6, 1))
     light = tube * outlines(1 - grey, 2.0 if bold else 1.3, 0.015)[..., None]
-    ground = gradient(
-        blur(grey, 1.2), ["080418", "1a0f4a", "3d2186", "6f44b8"] if bold else ["0d0826", "25175e", "4a2f94", "7f5fc4"]
-    )
+    night = ["080418", "1a0f4a", "3d2186", "6f44b8"] if bold else ["0d0826", "25175e", "4a2f94", "7f5fc4"]
+    ground = gradient(blur(grey, 1.2), night)
     halo = (0.9 if bold else 0.5) * (blur(light, 3) + 0.6 * blur(light, 8))
     return picture(1 - (1 - ground) * (1 - clamp(light)) * (1 - clamp(halo)))
 
@@ -256,8 +243,8 @@ def sepia(image: Picture, bold: bool) -> Picture:
     tone = mix(grey**0.85, ramp(grey, 0, 0.95), 0.9 if bold else 0.3)
     x, y = place(grey.shape)
     away = np.hypot(2 * x / x.size - 1, 2 * y / y.size - 1)
-    print_ = gradient(tone, ["2e1c10", "7a5532", "c9a26c", "f3e2bd"])
-    return print_ * (1 - (0.5 if bold else 0.3) * ramp(picture(away), 0.6, 1.5))[..., None]
+    paper = gradient(tone, ["2e1c10", "7a5532", "c9a26c", "f3e2bd"])
+    return paper * (1 - (0.5 if bold else 0.3) * ramp(picture(away), 0.6, 1.5))[..., None]
 
 
 FILTERS: dict[str, Callable[[Picture, bool], Picture]] = {

@@ -21,18 +21,18 @@ _TENT = torch.tensor([[1.0, 2.0, 1.0], [2.0, 4.0, 2.0], [1.0, 2.0, 1.0]]) / 16
 
 
 def make_text_encoder(
-    tokenizer: CLIPTokenizer, hidden_act: str = "quick_gelu", projection: bool = False
+    tokenizer: CLIPTokenizer, hidden_act: str = "quick_gelu", projection: bool = False, hidden_size: int = 32
 ) -> CLIPTextModel | CLIPTextModelWithProjection:
-    """A CLIP text encoder of two layers 32 wide; with `projection`, the kind SDXL takes its pooled embedding from."""
+    """A CLIP text encoder of two layers; with `projection`, the kind SDXL takes its pooled embedding from."""
     config = CLIPTextConfig(
         vocab_size=len(tokenizer),
-        hidden_size=32,
-        intermediate_size=128,
+        hidden_size=hidden_size,
+        intermediate_size=4 * hidden_size,
         num_hidden_layers=2,
         num_attention_heads=4,
         max_position_embeddings=MAX_TOKENS,
         hidden_act=hidden_act,
-        projection_dim=32,
+        projection_dim=hidden_size,
         initializer_factor=2.0,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,

@@ -7,14 +7,9 @@ from pathlib import Path
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import CLIPTokenizer
 
+from training.prompts import all_words
+
 MAX_TOKENS = 77
-_WORDS = (
-    "a an and at by for from in into of on over the to under with without "
-    "art black blue blurry bright cat city clouds cyberpunk dark detailed digital dog drawing face fantasy flowers "
-    "forest girl gold golden green highly house illustration ink landscape light lake low man moon mountain night oil "
-    "old painting pencil person photo photograph pink portrait quality realistic red river sea sketch sky snow soft "
-    "style summer sun sunset tree trees vintage watercolor water white winter woman yellow young"
-)
 
 
 def _merges() -> list[tuple[str, str]]:
@@ -22,7 +17,7 @@ def _merges() -> list[tuple[str, str]]:
 
     NOTE: the trainer of `tokenizers` breaks ties by hash order, so its merges differ from run to run.
     """
-    words = [[*word[:-1], word[-1] + "</w>"] for word in _WORDS.split()]
+    words = [[*word[:-1], word[-1] + "</w>"] for word in all_words()]
     merges: list[tuple[str, str]] = []
     while pairs := Counter(pair for word in words for pair in pairwise(word)):
         best = max(pairs, key=lambda pair: (pairs[pair], pair))

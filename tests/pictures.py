@@ -25,6 +25,12 @@ def gradient(width: int = 48, height: int = 32) -> Pixels:
     return np.stack(planes, axis=-1).astype(np.uint8)
 
 
+def patches(seed: int, size: tuple[int, int] = (256, 256)) -> Image.Image:
+    """Soft patches of random colours."""
+    colours = np.random.default_rng(seed).integers(0, 256, (6, 6, 3), dtype=np.uint8)
+    return Image.fromarray(colours).resize(size, Image.Resampling.BICUBIC)
+
+
 def file_of(picture: Image.Image | Pixels, format: str, **options: Any) -> bytes:
     """The picture's file as Pillow writes it."""
     image = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)

@@ -197,7 +197,8 @@ def pastel_anime(image: Picture, bold: bool) -> Picture:
     return mix(glow, colour("6b4536"), outlines(luma(tone), 1.8 if bold else 1.1) * (0.9 if bold else 0.6))
 
 
-INKS = "f3e6c8 e3c98f c8923f c4472e 8a3b2a b9c7b0 6f8f72 8fb0bf 3d6a94 1f3560 1b1d33 e9b9a0".split()
+WARM_INKS = ("f3e6c8", "e3c98f", "e9b9a0", "c8923f", "c4472e", "8a3b2a")
+COOL_INKS = ("b9c7b0", "6f8f72", "8fb0bf", "3d6a94", "1f3560", "1b1d33")
 
 
 @cache
@@ -205,7 +206,7 @@ def printed() -> Picture:
     """The ink for each colour at 32 levels a channel [32, 32, 32, 3]: a soft choice of the nearest in Lab."""
     levels = np.linspace(0, 1, 32, dtype=np.float32)
     cube = picture(np.stack(np.meshgrid(levels, levels, levels, indexing="ij"), -1)).reshape(1, -1, 3)
-    inks = np.stack([colour(ink) for ink in INKS])
+    inks = np.stack([colour(ink) for ink in WARM_INKS + COOL_INKS])
     wanted = cv2.cvtColor(saturated(cube, 1.3), cv2.COLOR_RGB2Lab)[0]
     offered = cv2.cvtColor(inks[None], cv2.COLOR_RGB2Lab)[0]
     distance = np.linalg.norm(picture(wanted)[:, None] - picture(offered), axis=-1)

@@ -104,12 +104,12 @@ def test_sampling_from_a_noised_photo_stays_on_the_states_of_training() -> None:
 
 
 def test_null_prompts_keep_the_photo_and_others_name_the_painting(tmp_path: Path) -> None:
-    photos = np.arange(12, dtype=np.float16)[:, None, None, None] * np.ones((12, 4, 32, 32), np.float16)
+    photos = np.arange(12, dtype=np.float16)[:, None, None, None] * np.ones((12, 4, 64, 64), np.float16)
     np.save(tmp_path / "photos.npy", photos)
     np.save(tmp_path / "fine.npy", np.repeat(photos, PAINTINGS, 0) + 100)
-    drawn = Pairs(tmp_path, "fine").draw(300, 16, random.Random(0))
+    drawn = Pairs(tmp_path, "fine").draw(300, 32, random.Random(0))
     kept = [bool((target == photo).all()) for photo, target, _ in zip(*drawn, strict=True)]
-    assert drawn[0].shape == (300, 4, 16, 16)
+    assert drawn[0].shape == (300, 4, 32, 32)
     assert 15 <= drawn[2].count("") <= 50
     assert all(kept[i] for i, prompt in enumerate(drawn[2]) if not prompt)
     assert sum(kept) > drawn[2].count("")  # photo prompts keep it too

@@ -41,9 +41,9 @@ def paint_all(photos: np.ndarray, manner: str) -> Iterator[np.ndarray]:
 
 @torch.no_grad()
 def encode(vae: AutoencoderTiny, pictures: Iterator[np.ndarray], count: int, file: Path, device: str) -> None:
-    """Write the latents of `count` pictures to `file`, float16 [count, 16, 32, 32]."""
+    """Write the latents of `count` pictures to `file`, float16 [count, 8, 64, 64]."""
     part = file.with_suffix(".part")
-    latents = np.lib.format.open_memmap(part, "w+", np.float16, (count, vae.config.latent_channels, 32, 32))
+    latents = np.lib.format.open_memmap(part, "w+", np.float16, (count, vae.config.latent_channels, 64, 64))
     done = 0
     pictures = iter(track(pictures, file.stem, count))
     while batch := list(islice(pictures, _BATCH)):
@@ -60,10 +60,10 @@ def encode_pairs(
     photos: Annotated[Path, typer.Option(help="the folder that prepare_images wrote")] = Path("data/training"),
     vae: Annotated[Path, typer.Option(help="what train_vae wrote")] = Path("data/training/vae"),
     out: Path = Path("data/training/latents"),
-    count: Annotated[int, typer.Option(min=1, help="photos to use")] = 10_000,
+    count: Annotated[int, typer.Option(min=1, help="photos to use")] = 7_000,
     device: str = "cpu",
 ) -> None:
-    """Write `photos.npy` [n, 16, 32, 32] and `fine.npy`, `bold.npy` [3 n, 16, 32, 32]; files already there stay."""
+    """Write `photos.npy` [n, 8, 64, 64] and `fine.npy`, `bold.npy` [3 n, 8, 64, 64]; files already there stay."""
     out.mkdir(parents=True, exist_ok=True)
     pictures = np.load(photos / "photos.npy", mmap_mode="r")[:count]
     network = AutoencoderTiny.from_pretrained(vae).to(device, memory_format=torch.channels_last)

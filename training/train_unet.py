@@ -31,7 +31,7 @@ from training.tokenizer import make_tokenizer
 MODELS = {"tiny-sd15": "fine", "tiny-sd21v": "bold"}  # and the manner it paints in
 _NULL, _PHOTO, _PLAIN = 0.1, 0.06, 0.2  # shares of null prompts, of prompts for a photo, of plain denoising
 _FIRST, _LAST = 150, 950  # start steps
-_SMALL = 16  # latents; the first part of the training sees crops of this size, four times as many
+_LARGE, _SMALL = 64, 32  # latents; the first part of the training sees small crops, four times as many
 _SMALL_SHARE = 0.6
 
 
@@ -47,14 +47,14 @@ class Networks(nn.Module):
             self.tokenizer, hidden_act="gelu" if v_prediction else "quick_gelu", hidden_size=64
         )
         self.unet = UNet2DConditionModel(
-            sample_size=32,
-            in_channels=16,
-            out_channels=16,
-            block_out_channels=(96, 96, 128),
+            sample_size=_LARGE,
+            in_channels=8,
+            out_channels=8,
+            block_out_channels=(48, 80, 112, 128),
             layers_per_block=1,
             norm_num_groups=8,
-            down_block_types=("DownBlock2D", "DownBlock2D", "CrossAttnDownBlock2D"),
-            up_block_types=("CrossAttnUpBlock2D", "UpBlock2D", "UpBlock2D"),
+            down_block_types=("DownBlock2D", "DownBlock2D", "DownBlock2D", "CrossAttnDownBlock2D"),
+            up_block_types=("CrossAttnUpBlock2D", "UpBlock2D", "UpBlock2D", "UpBlock2D"),
             cross_attention_dim=64,
             attention_head_dim=4,
             use_linear_projection=v_prediction,
@@ -75,14 +75,14 @@ class Pairs:
         self.paintings = np.load(folder / f"{manner}.npy", mmap_mode="r")
 
     def draw(self, count: int, size: int, rng: random.Random) -> tuple[torch.Tensor, torch.Tensor, list[str]]:
-        """Photos and targets, [count, 16, size, size] each, and prompts; null and photo prompts keep the photo.
+        """Photos and targets, [count, 8, size, size] each, and prompts; null and photo prompts keep the photo.
 
-        Smaller parts are cut at multiples of four latents, what two downsamplings see as one position.
+        Smaller parts are cut at multiples of eight latents, what three downsamplings see as one position.
         """
         photos, targets, prompts = [], [], []
         for _ in range(count):
             number, painting = rng.randrange(len(self.photos)), rng.randrange(PAINTINGS)
-            top, left = (4 * rng.randint(0, (32 - size) // 4) for _ in range(2))
+            top, left = (8 * rng.randint(0, (_LARGE - size) // 8) for _ in range(2))
             part = np.s_[:, top : top + size, left : left + size]
             photo, target = self.photos[number][part], self.paintings[PAINTINGS * number + painting][part]
             style, role = style_of(number, painting), rng.random()
@@ -145,7 +145,7 @@ def train_unet(
     out: Annotated[Path | None, typer.Option(help="progress and result; default data/training/NAME")] = None,
     init_from: Annotated[Path | None, typer.Option(help="a trained checkpoint to start from")] = None,
     steps: Annotated[int, typer.Option(min=1)] = 9000,
-    batch: Annotated[int, typer.Option(min=1, help="of 256 px; four times as many of 128 px")] = 16,
+    batch: Annotated[int, typer.Option(min=1, help="of 256 px; four times as many of 128 px")] = 8,
     learning_rate: float = 8e-4,
     seed: int = 0,
     device: str = "cpu",
@@ -165,7 +165,7 @@ def train_unet(
     def loss_at(step: int) -> dict[str, torch.Tensor]:
         rng, generator = random.Random(f"{seed} {step}"), torch.Generator().manual_seed(step)
         small = step < _SMALL_SHARE * steps
-        photos, targets, prompts = pairs.draw(*((4 * batch, _SMALL) if small else (batch, 32)), rng)
+        photos, targets, prompts = pairs.draw(*((4 * batch, _SMALL) if small else (batch, _LARGE)), rng)
         states, times, noise, weights = img2img_states(photos, targets, alphas, generator)
         if networks.scheduler.config.prediction_type == "v_prediction":
             wanted = networks.scheduler.get_velocity(targets, noise, times)

@@ -31,7 +31,7 @@ def train(
     steps: int,
     learning_rate: float,
 ) -> Network:
-    """Train `model` for `steps` and return the exponential average of its weights (decay 0.999).
+    """Train `model` for `steps` and return the average of its weights over about the last twentieth of them.
 
     `loss_at(step)` gives the step's losses, of which "loss" is minimised; what it draws at random must depend on the
     step alone, so that a run continued from `out/state.pt` is the run that was broken off. The rate warms up and then
@@ -39,7 +39,7 @@ def train(
     """
     out.mkdir(parents=True, exist_ok=True)
     optimizer = torch.optim.AdamW(model.parameters(), learning_rate, betas=(0.9, 0.99), weight_decay=0.01)
-    average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.999))  # type: ignore[no-untyped-call]
+    average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(max(0.9, 1 - 20 / steps)))  # type: ignore[no-untyped-call]
     state: dict[str, Any] = {"model": model, "average": average, "optimizer": optimizer}
     start = _load(state, out / "state.pt")
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()

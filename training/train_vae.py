@@ -83,6 +83,16 @@ def losses(vae: AutoencoderTiny, pixels: torch.Tensor, generator: torch.Generato
     }
 
 
+@torch.no_grad()
+def set_scaling_factor(vae: AutoencoderTiny, pictures: np.ndarray, device: str) -> None:
+    """Make latents times `scaling_factor` of unit deviation over the pictures, as diffusion takes for granted."""
+    latents = []
+    for batch in np.array_split(pictures, len(pictures) // 16):
+        pixels = torch.from_numpy(batch).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1
+        latents.append(vae.encode(pixels).latents)
+    vae.register_to_config(scaling_factor=1 / torch.cat(latents).std().item())
+
+
 def train_vae(
     photos: Annotated[Path, typer.Option(help="the folder that prepare_images wrote")] = Path("data/training"),
     out: Path = Path("data/training/vae"),
@@ -109,6 +119,7 @@ def train_vae(
             return losses(vae, crops.to(device, memory_format=torch.channels_last), generator)
 
     average = train(vae, loss_at, out, steps=steps, learning_rate=1e-3)
+    set_scaling_factor(average, np.concatenate([pictures[:256], paintings[:256]]), device)
     average.to(dtype=torch.float16, device="cpu").save_pretrained(out)
 
 

@@ -21,13 +21,19 @@ SERVE_CONFIG = REPO_ROOT / "serve_config.yaml"
 PICTURE_PX = 256  # what the embedded checkpoints are made for
 
 
-def defaults_of(model_id: str) -> Defaults:
-    """What serve_config.yaml gives to requests for a model. Raises ValueError naming the models there are."""
+def app_config() -> AppConfig:
+    """The application that serve_config.yaml describes."""
     (app,) = yaml.safe_load(SERVE_CONFIG.read_text())["applications"]
-    config = AppConfig(**app["args"])
-    if model_id not in config.models:
-        raise ValueError(f"{SERVE_CONFIG.name} has no model {model_id!r}; models: {', '.join(config.models)}")
-    return config.defaults_for(model_id)
+    return AppConfig(**app["args"])
+
+
+def model_of(checkpoint: Path) -> str:
+    """The model of serve_config.yaml that the folder, or one that it is in, is named after. Raises ValueError."""
+    models = app_config().models
+    named = [part for part in checkpoint.resolve().parts if part in models]
+    if not named:
+        raise ValueError(f"{checkpoint}: no part of it names a model of {SERVE_CONFIG.name}: {', '.join(models)}")
+    return named[-1]
 
 
 def open_photo(file: Path, width: int = PICTURE_PX, height: int = PICTURE_PX) -> Pixels:
@@ -45,9 +51,10 @@ def fit_photo(photo: Pixels, width: int, height: int) -> Pixels:
 class Painter:
     """A checkpoint folder in the engine, in float32 on the CPU; `defaults` are for what a request leaves out."""
 
-    def __init__(self, checkpoint: Path, defaults: Defaults) -> None:
+    def __init__(self, checkpoint: Path, defaults: Defaults | None = None) -> None:
+        """Without `defaults`, those of `model_of` the folder; raises ValueError if there are none."""
         self.checkpoint = checkpoint
-        self.defaults = defaults
+        self.defaults = defaults or app_config().defaults_for(model_of(checkpoint))
         model = ModelConfig(checkpoint=str(checkpoint.resolve()), device="cpu", dtype="float32")
         self._engine = build_engine(model)
         assert isinstance(self._engine.runner, Runner)

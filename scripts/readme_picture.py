@@ -1,0 +1,59 @@
+"""Draws docs/styles.jpg, the picture of the README: one photo in eight styles at two strengths.
+
+Run it as `python scripts/readme_picture.py`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from deployments.config import REPO_ROOT
+from training.contact_sheet import Captioned, draw_sheet, save_jpeg
+from training.painter import Painter, open_photo
+from training.prompts import prompt_for
+
+PHOTO = REPO_ROOT / "data" / "input_images" / "pets" / "cat.jpg"
+CHECKPOINT = REPO_ROOT / "data" / "models" / "tiny-sd15"
+STYLES = (
+    "pencil sketch",
+    "watercolour",
+    "oil painting",
+    "pixel art",
+    "mosaic",
+    "pastel anime",
+    "woodblock print",
+    "neon night",
+)
+STRENGTHS = (0.5, 0.8)
+SEED = 1
+SIDE_PX, PAIRS_A_ROW, MAX_BYTES = 160, 3, 250_000
+
+
+def draw(painter: Painter, file: Path) -> None:
+    """Write the sheet: the photo and its picture as "photo", then a pair of strengths of each style."""
+    photo = open_photo(PHOTO)
+    asked = [("photo", STRENGTHS[0]), *((style, strength) for style in STYLES for strength in STRENGTHS)]
+    pictures = painter.paint(
+        [painter.request(photo, prompt_for(s), strength=strength, seed=SEED) for s, strength in asked]
+    )
+    cells: list[Captioned] = [("the source", photo)]
+    cells += [(f"{s}, {strength:g}", picture) for (s, strength), picture in zip(asked, pictures, strict=True)]
+    width = 2 * PAIRS_A_ROW
+    rows = [cells[start : start + width] for start in range(0, len(cells), width)]
+    save_jpeg(draw_sheet(rows, SIDE_PX), file, MAX_BYTES)
+
+
+def main(
+    out: Annotated[Path, typer.Option(help="The .jpg file to write.")] = REPO_ROOT / "docs" / "styles.jpg",
+) -> None:
+    """Paint with the embedded checkpoint; each caption is the prompt and the strength."""
+    draw(Painter(CHECKPOINT), out)
+    Console().print(f"wrote {out}")
+
+
+if __name__ == "__main__":
+    typer.run(main)

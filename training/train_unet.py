@@ -27,6 +27,7 @@ from training.pipelines import sd15_scheduler, sd21_scheduler
 from training.prompts import draw_prompt
 from training.tiny import make_text_encoder
 from training.tokenizer import make_tokenizer
+from training.train_vae import save_vae
 
 MODELS = {"tiny-sd15": "fine", "tiny-sd21v": "bold"}  # and the manner it paints in
 _NULL, _PHOTO, _PLAIN = 0.1, 0.06, 0.2  # shares of null prompts, of prompts for a photo, of plain denoising
@@ -136,6 +137,7 @@ def save(networks: Networks, vae: AutoencoderTiny, folder: Path) -> None:
     )
     pipeline.to("cpu", torch.float16).save_pretrained(folder)
     make_tokenizer(folder / "tokenizer")
+    save_vae(vae, folder / "vae")
 
 
 def train_unet(

@@ -4,6 +4,7 @@ Run it as `python -m training.train_vae`. diffusers' AutoencoderTiny (the archit
 sample, so equal pixels give equal latents.
 """
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -93,6 +94,14 @@ def set_scaling_factor(vae: AutoencoderTiny, pictures: np.ndarray, device: str) 
     vae.register_to_config(scaling_factor=1 / torch.cat(latents).std().item())
 
 
+def save_vae(vae: AutoencoderTiny, folder: Path) -> None:
+    """Write the autoencoder in float16, without an entry of its configuration that diffusers warns of when it loads."""
+    vae.to(dtype=torch.float16, device="cpu").save_pretrained(folder)
+    config = json.loads((folder / "config.json").read_text())
+    config.pop("block_out_channels", None)
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+
+
 def train_vae(
     photos: Annotated[Path, typer.Option(help="the folder that prepare_images wrote")] = Path("data/training"),
     out: Path = Path("data/training/vae"),
@@ -120,7 +129,7 @@ def train_vae(
 
     average = train(vae, loss_at, out, steps=steps, learning_rate=1e-3)
     set_scaling_factor(average, np.concatenate([pictures[:256], paintings[:256]]), device)
-    average.to(dtype=torch.float16, device="cpu").save_pretrained(out)
+    save_vae(average, out)
 
 
 if __name__ == "__main__":

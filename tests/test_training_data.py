@@ -90,7 +90,7 @@ def test_sampling_from_a_noised_photo_stays_on_the_states_of_training() -> None:
     alphas = DDIMScheduler(**BETAS).alphas_cumprod
     photos, targets = torch.randn(2, 64, 4, 8, 8).unbind()
     states, steps, noise, weights = img2img_states(photos, targets, alphas, torch.Generator().manual_seed(0))
-    kappa = (2 / weights - 2).sqrt().view(-1, 1, 1, 1)
+    kappa = ((1 / weights - 1) / 2).sqrt().view(-1, 1, 1, 1)
     rest = noise - kappa * (photos - targets)  # what is left is noise
     assert abs(rest.std().item() - 1) < 0.05
     assert abs(rest.mean().item()) < 0.05
@@ -108,7 +108,7 @@ def test_null_prompts_keep_the_photo_and_others_name_the_painting(tmp_path: Path
     np.save(tmp_path / "photos.npy", photos)
     np.save(tmp_path / "fine.npy", np.repeat(photos, PAINTINGS, 0) + 100)
     drawn = Pairs(tmp_path, "fine").draw(300, 32, random.Random(0))
-    kept = [bool((target == photo).all()) for photo, target, _ in zip(*drawn, strict=True)]
+    kept = [bool((target == photo).all()) for photo, target, _, _ in zip(*drawn, strict=True)]
     assert drawn[0].shape == (300, 4, 32, 32)
     assert 15 <= drawn[2].count("") <= 50
     assert all(kept[i] for i, prompt in enumerate(drawn[2]) if not prompt)

@@ -24,7 +24,7 @@ from transformers import CLIPTextModel
 from training.encode_pairs import PAINTINGS, style_of
 from training.loop import train
 from training.pipelines import sd15_scheduler, sd21_scheduler
-from training.prompts import draw_prompt
+from training.prompts import STYLES, draw_prompt
 from training.tiny import make_text_encoder
 from training.tokenizer import make_tokenizer
 from training.train_vae import save_vae
@@ -60,12 +60,16 @@ class Networks(nn.Module):
             attention_head_dim=4,
             use_linear_projection=v_prediction,
         ).to(memory_format=torch.channels_last)
+        # reads the style off the embeddings: its loss makes the text encoder tell styles apart early
+        self.style_probe = nn.Linear(64, len(STYLES))
 
-    def forward(self, latents: torch.Tensor, steps: torch.Tensor, prompts: list[str]) -> torch.Tensor:
+    def forward(
+        self, latents: torch.Tensor, steps: torch.Tensor, prompts: list[str]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The UNet's prediction, like `latents`, and the logits of the prompts' styles, [b, 13]."""
         tokens = self.tokenizer(prompts, padding="max_length", truncation=True, return_tensors="pt").input_ids
         embeddings = self.text_encoder(tokens.to(latents.device)).last_hidden_state
-        prediction: torch.Tensor = self.unet(latents, steps, embeddings).sample
-        return prediction
+        return self.unet(latents, steps, embeddings).sample, self.style_probe(embeddings.mean(1))
 
 
 class Pairs:
@@ -75,12 +79,14 @@ class Pairs:
         self.photos = np.load(folder / "photos.npy", mmap_mode="r")
         self.paintings = np.load(folder / f"{manner}.npy", mmap_mode="r")
 
-    def draw(self, count: int, size: int, rng: random.Random) -> tuple[torch.Tensor, torch.Tensor, list[str]]:
-        """Photos and targets, [count, 8, size, size] each, and prompts; null and photo prompts keep the photo.
+    def draw(
+        self, count: int, size: int, rng: random.Random
+    ) -> tuple[torch.Tensor, torch.Tensor, list[str], list[str]]:
+        """Photos and targets, [count, 8, size, size] each, prompts and styles; null and photo prompts keep the photo.
 
         Smaller parts are cut at multiples of eight latents, what three downsamplings see as one position.
         """
-        photos, targets, prompts = [], [], []
+        photos, targets, prompts, styles = [], [], [], []
         for _ in range(count):
             number, painting = rng.randrange(len(self.photos)), rng.randrange(PAINTINGS)
             top, left = (8 * rng.randint(0, (_LARGE - size) // 8) for _ in range(2))
@@ -92,7 +98,8 @@ class Pairs:
             photos.append(photo)
             targets.append(target)
             prompts.append("" if role < _NULL else draw_prompt(style, rng))
-        return torch.from_numpy(np.stack(photos)).float(), torch.from_numpy(np.stack(targets)).float(), prompts
+            styles.append(style)
+        return *(torch.from_numpy(np.stack(latents)).float() for latents in (photos, targets)), prompts, styles
 
 
 def img2img_states(
@@ -111,7 +118,7 @@ def img2img_states(
     column = (-1, 1, 1, 1)
     noise = torch.randn(photos.shape, generator=generator) + kappa.view(column) * (photos - targets)
     states = alphas[steps].sqrt().view(column) * targets + (1 - alphas[steps]).sqrt().view(column) * noise
-    return states, steps, noise, 1 / (1 + kappa.square() / 2)
+    return states, steps, noise, 1 / (1 + 2 * kappa.square())  # about 1 / E[e^2]: latents have variance 4
 
 
 def start_from(networks: Networks, folder: Path) -> None:
@@ -167,16 +174,20 @@ def train_unet(
     def loss_at(step: int) -> dict[str, torch.Tensor]:
         rng, generator = random.Random(f"{seed} {step}"), torch.Generator().manual_seed(step)
         small = step < _SMALL_SHARE * steps
-        photos, targets, prompts = pairs.draw(*((4 * batch, _SMALL) if small else (batch, _LARGE)), rng)
+        photos, targets, prompts, styles = pairs.draw(*((4 * batch, _SMALL) if small else (batch, _LARGE)), rng)
         states, times, noise, weights = img2img_states(photos, targets, alphas, generator)
         if networks.scheduler.config.prediction_type == "v_prediction":
             wanted = networks.scheduler.get_velocity(targets, noise, times)
         else:
             wanted = noise
         with torch.autocast(torch.device(device).type, torch.bfloat16):
-            prediction = networks(states.to(device, memory_format=torch.channels_last), times.to(device), prompts)
+            prediction, named = networks(
+                states.to(device, memory_format=torch.channels_last), times.to(device), prompts
+            )
         error = F.mse_loss(prediction.float(), wanted.to(device), reduction="none").mean((1, 2, 3))
-        return {"loss": (weights.to(device) * error).mean()}
+        painting = (weights.to(device) * error).mean()
+        naming = F.cross_entropy(named.float(), torch.tensor([STYLES.index(style) for style in styles], device=device))
+        return {"loss": painting + 0.1 * naming, "painting": painting, "naming": naming}
 
     average = train(networks, loss_at, out, steps=steps, learning_rate=learning_rate)
     save(average, AutoencoderTiny.from_pretrained(vae), out / "checkpoint")

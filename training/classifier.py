@@ -25,10 +25,10 @@ from torch import nn
 from deployments.engine.request import Pixels
 from training.styles import MANNERS, STYLES, paint
 
-WIDTHS = (24, 48, 64, 96)  # channels at a half, a quarter ... of the picture's resolution
+WIDTHS = (16, 32, 64, 96)  # channels at a half, a quarter ... of the picture's resolution
 HIDDEN = 64
 PHOTOS = 100
-STEPS = 1500
+STEPS = 2000
 BATCH = 32
 CROP_PX = 160  # of a painted photo: enough to tell, wherever the grid of the style begins
 LABELS = ", ".join(STYLES)
@@ -100,8 +100,9 @@ def _block(narrow: int, wide: int) -> nn.Module:
 
 def _statistics(maps: torch.Tensor) -> list[torch.Tensor]:
     """Each channel's mean and the logarithm of its variance, two tensors (n, channels)."""
-    variance, mean = torch.var_mean(maps, dim=(2, 3))
-    return [mean, torch.log(variance + 1e-4)]
+    mean = maps.mean((2, 3))
+    variance = (maps * maps).mean((2, 3)) - mean * mean  # ten times as fast as torch.var on a CPU
+    return [mean, torch.log(variance.clamp(min=0) + 1e-4)]
 
 
 def _tensor(pictures: Sequence[Pixels]) -> torch.Tensor:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.spatial import Delaunay  # type: ignore[import-untyped]
+from scipy.spatial import Delaunay
 
 Picture = NDArray[np.float32]
 PERIOD = 32  # px: every fixed pattern repeats with it

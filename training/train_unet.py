@@ -99,7 +99,7 @@ class Pairs:
             targets.append(target)
             prompts.append("" if role < _NULL else draw_prompt(style, rng))
             styles.append(style)
-        return *(torch.from_numpy(np.stack(latents)).float() for latents in (photos, targets)), prompts, styles
+        return torch.from_numpy(np.stack(photos)).float(), torch.from_numpy(np.stack(targets)).float(), prompts, styles
 
 
 def img2img_states(

@@ -1,6 +1,6 @@
 """Draws docs/styles.jpg, the picture of the README: one photo in eight styles at two strengths.
 
-Run it as `python scripts/readme_picture.py`.
+Run it as `python -m scripts.readme_picture`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from training.contact_sheet import Captioned, draw_sheet, save_jpeg
 from training.painter import Painter, open_photo
 from training.prompts import prompt_for
 
-PHOTO = REPO_ROOT / "data" / "input_images" / "pets" / "cat.jpg"
+PHOTO = REPO_ROOT / "data" / "input_images" / "astronaut.jpg"
 CHECKPOINT = REPO_ROOT / "data" / "models" / "tiny-sd15"
 STYLES = (
     "pencil sketch",
@@ -24,11 +24,11 @@ STYLES = (
     "oil painting",
     "pixel art",
     "mosaic",
-    "pastel anime",
+    "blueprint",
     "woodblock print",
     "neon night",
 )
-STRENGTHS = (0.5, 0.8)
+STRENGTHS = (0.35, 0.6)
 SEED = 1
 SIDE_PX, PAIRS_A_ROW, MAX_BYTES = 160, 3, 250_000
 

@@ -18,7 +18,6 @@ from training.painter import Painter, app_config, open_photo
 
 MODELS = REPO_ROOT / "data" / "models"
 IDS = sorted(app_config().models)
-TRAINED = ["tiny-sd15"]
 BYTES = 14_000_000
 PHOTO = REPO_ROOT / "data" / "input_images" / "astronaut.jpg"
 
@@ -58,7 +57,7 @@ def test_stock_diffusers_paints_the_same_picture(model_id: str) -> None:
     assert np.abs(ours.astype(int) - stock.astype(int)).max() <= 1
 
 
-@pytest.mark.parametrize("model_id", TRAINED)
+@pytest.mark.parametrize("model_id", IDS)
 def test_a_style_has_its_colours(model_id: str) -> None:
     red, green, blue = painting(model_id, "blueprint").mean((0, 1))
     assert blue > green > red
@@ -68,7 +67,7 @@ def test_a_style_has_its_colours(model_id: str) -> None:
     assert painting(model_id, "neon night").mean() < 100 < painting(model_id, "pencil sketch").mean()
 
 
-@pytest.mark.parametrize("model_id", TRAINED)
+@pytest.mark.parametrize("model_id", IDS)
 def test_words_that_name_no_style_keep_the_photo(model_id: str) -> None:
     photo = open_photo(PHOTO)
     kept, painted = (painting(model_id, prompt).astype(int) for prompt in ("with a cat in the corner", "blueprint"))

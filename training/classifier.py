@@ -27,8 +27,9 @@ from training.styles import MANNERS, STYLES, paint
 
 WIDTHS = (16, 32, 64, 96)  # channels at a half, a quarter ... of the picture's resolution
 HIDDEN = 64
-PHOTOS = 100
-STEPS = 2000
+PHOTOS = 3000
+PAINTINGS = 4  # of each photo, in styles and manners drawn at random: many photos matter more than many paintings
+STEPS = 5000
 BATCH = 32
 CROP_PX = 160  # of a painted photo: enough to tell, wherever the grid of the style begins
 LABELS = ", ".join(STYLES)
@@ -111,8 +112,8 @@ def _tensor(pictures: Sequence[Pixels]) -> torch.Tensor:
 
 def train(photos: Pixels, *, steps: int = STEPS, seed: int = 0) -> StyleClassifier:
     """A classifier trained on paintings of the first PHOTOS of `photos` (n, h, w, 3), sides of at least CROP_PX."""
-    paintings, labels = _paint_all(photos[:PHOTOS])
     rng = np.random.default_rng(seed)
+    paintings, labels = _paint_some(photos[:PHOTOS], rng)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         classifier = StyleClassifier().train()
@@ -129,13 +130,14 @@ def train(photos: Pixels, *, steps: int = STEPS, seed: int = 0) -> StyleClassifi
     return classifier.eval()
 
 
-def _paint_all(photos: Pixels) -> tuple[Pixels, npt.NDArray[np.int64]]:
-    """Every photo in every style and manner, and the styles' numbers."""
-    kinds = [(photo, label, manner) for photo in photos for label in range(len(STYLES)) for manner in MANNERS]
-    paintings = np.empty((len(kinds), *photos.shape[1:]), np.uint8)
-    for i, (photo, label, manner) in enumerate(track(kinds, "painting", console=console)):
-        paintings[i] = paint(photo, STYLES[label], manner)
-    return paintings, np.array([label for _, label, _ in kinds])
+def _paint_some(photos: Pixels, rng: np.random.Generator) -> tuple[Pixels, npt.NDArray[np.int64]]:
+    """PAINTINGS of every photo, and the numbers of their styles, which all come equally often."""
+    count = PAINTINGS * len(photos)
+    labels = rng.permutation(np.arange(count) % len(STYLES))
+    paintings = np.empty((count, *photos.shape[1:]), np.uint8)
+    for i in track(range(count), "painting", console=console):
+        paintings[i] = paint(photos[i // PAINTINGS], STYLES[labels[i]], MANNERS[rng.integers(len(MANNERS))])
+    return paintings, labels
 
 
 def _window(picture: Pixels, rng: np.random.Generator) -> Pixels:

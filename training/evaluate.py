@@ -85,7 +85,7 @@ def evaluate(
     confusion_of_synonyms = measures.confusion(classifier, synonyms)
     findings += measures.recognition(confusion, confusion_of_synonyms)
     console.print("guidance and negative prompts")
-    findings += measures.steering(painter, photos, classifier, grid)
+    findings += measures.steering(painter, photos, classifier, grid, synonyms)
     console.print(f"strengths {measures.STRENGTHS}")
     kept, edge_correlation = measures.structure(painter, photos)
     console.print(f"{scale.settings} random settings")

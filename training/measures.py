@@ -28,6 +28,8 @@ FREE_WORDS = ("", "castles", "a cat in the corner", "at dusk", "highly detailed,
 FLAT_STD = 4.0  # of 8-bit luma: below it there is nothing to see
 DARK = 24.0  # the luma that one pixel in a hundred of a black picture is below
 LEAST_STEERING = 0.005  # of confidence
+USUAL_GUIDANCE = (1.0, 3.0)  # what the checkpoints are made for
+HIGH_GUIDANCE = (3.0, 12.0)  # where a push away from the photo, or from a style, can end in a plain colour
 
 Prompts = dict[str, tuple[str, ...]]  # style -> what names it
 Grid = dict[str, list[Pixels]]  # style -> its picture of each photo
@@ -73,13 +75,13 @@ def paint_grid(
 ) -> Grid:
     """Every photo in every style of `prompts`; photo i has the seed i and takes prompt i, in turns.
 
-    With `negated`, each prompt is its own negative prompt. `settings` are the requests' fields.
+    With `negated`, the style's own name is the negative prompt. `settings` are the requests' fields.
     """
     requests = []
-    for wordings in prompts.values():
+    for style, wordings in prompts.items():
+        negative = {"negative_prompt": prompt_for(style)} if negated else {}
         for i, photo in enumerate(photos):
             prompt = wordings[i % len(wordings)]
-            negative = {"negative_prompt": prompt} if negated else {}
             requests.append(painter.request(photo, prompt, seed=i, **negative, **settings))
     pictures = iter(painter.paint(requests))
     return {style: [next(pictures) for _ in photos] for style in prompts}
@@ -131,20 +133,27 @@ def confidence(classifier: StyleClassifier, grid: Grid) -> float:
 
 
 def steering(
-    painter: Painter, photos: Sequence[Pixels], classifier: StyleClassifier, at_defaults: Grid
+    painter: Painter, photos: Sequence[Pixels], classifier: StyleClassifier, at_defaults: Grid, by_synonym: Grid
 ) -> list[Finding]:
-    """Whether guidance raises, and a negative prompt lowers, the confidence in the prompted style."""
+    """Whether guidance raises, and a negative prompt lowers, the confidence in the prompted style.
+
+    The negative prompt is the style's name where the prompt is a synonym: were it the prompt itself, guidance would
+    have no direction left, and the line would say nothing that the first does not.
+    """
     guided = confidence(classifier, at_defaults)
     unguided = confidence(classifier, paint_grid(painter, photos, PAINTED_PROMPTS, guidance_scale=1.0))
-    negated = confidence(classifier, paint_grid(painter, photos, PAINTED_PROMPTS, negated=True))
+    named = confidence(classifier, by_synonym)
+    negated = confidence(classifier, paint_grid(painter, photos, SYNONYM_PROMPTS, negated=True))
     return [
         Finding(name="confidence in the style", measured=guided),
         Finding(name="confidence gained by guidance", measured=guided - unguided, least=LEAST_STEERING),
-        Finding(name="confidence lost to a negative prompt", measured=guided - negated, least=LEAST_STEERING),
+        Finding(name="confidence lost to a negative prompt", measured=named - negated, least=LEAST_STEERING),
     ]
 
 
-def random_request(painter: Painter, photos: Sequence[Pixels], number: int) -> Img2ImgRequest:
+def random_request(
+    painter: Painter, photos: Sequence[Pixels], number: int, guidance: tuple[float, float] = USUAL_GUIDANCE
+) -> Img2ImgRequest:
     """Case `number` of the random settings, the same every time; small pictures come more often."""
     rng = random.Random(f"settings {number}")
     width, height = (8 * round(16 * 4 ** rng.random() ** 3) for _ in range(2))
@@ -156,15 +165,27 @@ def random_request(painter: Painter, photos: Sequence[Pixels], number: int) -> I
         negative_prompt=rng.choice([None, "", prompt_for(rng.choice(STYLES))]),
         strength=rng.uniform(1.001 / steps, 1),
         num_inference_steps=steps,
-        guidance_scale=rng.uniform(1, 12),
+        guidance_scale=rng.uniform(*guidance),
         sampler=rng.choice(get_args(Sampler)),
         seed=rng.getrandbits(32),
     )
 
 
 def soundness(painter: Painter, photos: Sequence[Pixels], count: int) -> tuple[list[Finding], dict[str, str]]:
-    """Whether any of `count` random settings gives NaN, a black or a flat picture; also the settings that did."""
-    requests = [random_request(painter, photos, number) for number in range(count)]
+    """Whether any of `count` random settings gives NaN, a black or a flat picture; also the settings that did.
+
+    A fifth as many are tried at guidance scales above those that the checkpoints are made for.
+    """
+    usual = _troubles(painter, [random_request(painter, photos, number) for number in range(count)])
+    numbers = range(count, count + count // 5)
+    high = _troubles(painter, [random_request(painter, photos, number, HIGH_GUIDANCE) for number in numbers])
+    return [
+        Finding(name=f"failures in {count} random settings", measured=len(usual), most=0),
+        Finding(name=f"failures in {len(numbers)} with guidance above {HIGH_GUIDANCE[0]:g}", measured=len(high)),
+    ], usual | high
+
+
+def _troubles(painter: Painter, requests: Sequence[Img2ImgRequest]) -> dict[str, str]:
     troubles = {}
     for request, outcome in zip(requests, painter.attempt(requests), strict=True):
         if trouble := trouble_with(request.pixels, outcome):
@@ -172,7 +193,7 @@ def soundness(painter: Painter, photos: Sequence[Pixels], count: int) -> tuple[l
             settings = (request.prompt, request.negative_prompt, request.sampler, request.seed, f"{width}x{height}")
             scales = f"{request.num_inference_steps} steps, strength {request.strength}, x{request.guidance_scale}"
             troubles[f"{settings}, {scales}"] = trouble
-    return [Finding(name=f"failures in {count} random settings", measured=len(troubles), most=0)], troubles
+    return troubles
 
 
 def trouble_with(source: Pixels, outcome: Pixels | Exception) -> str | None:

@@ -46,13 +46,11 @@ def make_vae(
     scaling_factor: float = 0.18215,
     sample_size: int = 64,
     roughness: float = 0.05,
-    log_variance: float = 0.0,
     **config: Any,
 ) -> AutoencoderKL:
     """A VAE (factor 8, 4 latent channels) whose decode(encode(x)) is x at an eighth of the resolution.
 
-    Latents times `scaling_factor` have about unit scale. `roughness` weighs the random rest of the network;
-    `log_variance` is that of the encoder's posterior, before scaling.
+    Latents times `scaling_factor` have about unit scale. `roughness` weighs the random rest of the network.
     """
     vae = AutoencoderKL(
         block_out_channels=[8, 8, 16, 16],
@@ -80,7 +78,6 @@ def make_vae(
         conv.weight[:, :, 0, 0] = torch.eye(conv.out_channels)
         conv.bias.zero_()
     vae.quant_conv.weight[4:] *= roughness / latent_gain
-    vae.quant_conv.bias[4:] = log_variance
     return vae
 
 
@@ -88,7 +85,6 @@ def make_vae(
 def make_unet(
     *,
     noise_gain: float,
-    keeps_smooth: bool = False,
     roughness: float = 0.5,
     prompt_gain: float = 2.0,
     **config: Any,
@@ -97,8 +93,7 @@ def make_unet(
 
     Sampling converges at any guidance when the output is near what a trained network would answer: a little less
     than the latents where it predicts noise, nothing where it predicts v. `roughness` is the scale of the random
-    part, `prompt_gain` how much of it depends on the prompt. With `keeps_smooth`, only the fine grain of the latents
-    counts as noise, which leaves the picture recognisable.
+    part, `prompt_gain` how much of it depends on the prompt.
     """
     unet = UNet2DConditionModel(**config)
     for name, module in unet.named_modules():
@@ -111,7 +106,7 @@ def make_unet(
     unet.conv_out.weight *= roughness
     unet.conv_out.bias.zero_()
     if noise_gain:
-        _lay_noise_path(unet, noise_gain * (_POINT - _TENT if keeps_smooth else _POINT))
+        _lay_noise_path(unet, noise_gain * _POINT)
     return unet
 
 

@@ -2,7 +2,7 @@
 
 A name is `{stem}_{prompt slug}_str{strength}_guide{guidance}_steps{steps}_seed{seed}_{model}{ext}`. Where
 another result could have the same name, six hexadecimal digits of a digest over everything that decides the
-result follow the model.
+result follow the model; where even those agree, more of them.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ FORMATS: dict[str, Format] = {
 SLUG_CHARS = 30
 NAME_BYTES = 255  # the most that common file systems take
 STEM_BYTES = 32  # what a long slug leaves of them to the stem
+DIGITS = 6  # of the digest
 SHOWN_IN_FULL = re.compile(r"[a-z0-9]+( [a-z0-9]+)*")
 NOT_SHOWN = ("negative_prompt", "sampler", "max_side")
 
@@ -41,7 +42,8 @@ def output_name(
     extension: str,
     *,
     defaults: Defaults | None = None,
-    distinct: bool = False,
+    mask: str | None = None,
+    digits: int = 0,
 ) -> str:
     """The file name (no folder) of `source`, a path relative to the input folder, made with `settings`.
 
@@ -50,23 +52,26 @@ def output_name(
     - the stem had to be cut to keep the name within 255 bytes;
     - `extension` is another format than the source's, so that a.jpg and a.png stay apart as PNG;
     - negative prompt, sampler or max_side is not that of `defaults` (the model's; None stands for the app's own);
-    - `distinct` asks for it: the one thing that a caller can see only by looking at the other names too.
+    - there is a `mask`, a path relative to the input folder;
+    - `digits` asks for one of that length: the one thing that a caller can see only by looking at the other names too.
     """
     shown = f"_str{shortest(settings.strength)}_guide{shortest(settings.guidance_scale)}"
     shown += f"_steps{settings.num_inference_steps}_seed{settings.seed}_{settings.model}"
-    digest = "_" + _digest(source, settings, extension)
-    room = NAME_BYTES - len((shown + digest + extension).encode())
+    num_digits = digits or DIGITS
+    room = NAME_BYTES - len((shown + "_" + extension).encode()) - num_digits
     slug = _cut(prompt_slug(settings.prompt), room - STEM_BYTES)
     stem = _cut(source.stem, room - len(f"_{slug}".encode()))
     vague = (
-        distinct
+        digits > 0
         or slug.replace("_", " ") != settings.prompt
         or not SHOWN_IN_FULL.fullmatch(settings.prompt)
         or stem != source.stem
+        or mask is not None
         or FORMATS.get(extension.lower()) != FORMATS.get(source.suffix.lower())
         or any(getattr(settings, name) != getattr(defaults or Defaults(), name) for name in NOT_SHOWN)
     )
-    return f"{stem}{f'_{slug}' if slug else ''}{shown}{digest if vague else ''}{extension}"
+    digest = "_" + _digest(source, settings, extension, mask)[:num_digits] if vague else ""
+    return f"{stem}{f'_{slug}' if slug else ''}{shown}{digest}{extension}"
 
 
 def prompt_slug(prompt: str) -> str:
@@ -85,9 +90,19 @@ def folded(path: PurePosixPath) -> str:
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", str(path)).upper().casefold())
 
 
-def _digest(source: PurePosixPath, settings: Settings, extension: str) -> str:
-    everything = f"{source}\n{extension}\n{settings.model_dump_json()}"
-    return hashlib.sha256(everything.encode()).hexdigest()[:6]
+def is_image(path: PurePosixPath) -> bool:
+    """Whether the extension, in any case, is one of a picture format we read and write."""
+    return path.suffix.lower() in FORMATS
+
+
+def valid_name(path: PurePosixPath) -> bool:
+    """Whether the path is valid UTF-8, without which no results table could name it."""
+    return str(path).encode(errors="replace").decode() == str(path)
+
+
+def _digest(source: PurePosixPath, settings: Settings, extension: str, mask: str | None) -> str:
+    everything = f"{source}\n{extension}\n{settings.model_dump_json()}" + (f"\n{mask}" if mask else "")
+    return hashlib.sha256(everything.encode()).hexdigest()
 
 
 def _cut(text: str, num_bytes: int) -> str:

@@ -103,9 +103,9 @@ def test_a_model_default_that_is_not_shown_needs_no_digest():
     assert plain == "a_a_cat_str0.5_guide1_steps4_seed0_tiny.png"
 
 
-def test_distinct_tells_case_twins_apart_on_a_file_system_that_ignores_case():
+def test_digest_tells_case_twins_apart_on_a_file_system_that_ignores_case():
     settings = Settings(**{**Defaults().model_dump(), "model": "m", "seed": 0})
-    twins = [output_name(PurePosixPath(name), settings, ".jpg", distinct=True) for name in ("a.jpg", "A.jpg")]
+    twins = [output_name(PurePosixPath(name), settings, ".jpg", digits=6) for name in ("a.jpg", "A.jpg")]
     assert folded(PurePosixPath(twins[0])) != folded(PurePosixPath(twins[1]))
 
 

@@ -1,4 +1,4 @@
-"""Which images a folder holds, and what becomes of each: its model, prompt, seed and the name of its result.
+"""What becomes of each image: its model, prompt, seed and the names of its results.
 
 Every choice follows from the configuration and the image's own relative path, never from the order of the
 files, so a second run makes the same results.
@@ -10,15 +10,45 @@ import os
 import random
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from batch.naming import FORMATS, folded, output_name
+from batch.manifest import NOTHING_SPECIAL
+from batch.naming import DIGITS, FORMATS, folded, output_name
+from batch.naming import is_image as is_image
+from batch.naming import valid_name as valid_name
 from batch.results import RESULTS_FILE, Job, Result
-from deployments.config import AppConfig
+from batch.sources import Source
+from batch.sources import misnamed as misnamed
+from batch.sweep import Sweep
+from deployments.config import AppConfig, Defaults
+from deployments.engine.errors import InvalidRequest
 from deployments.routing import choose_model, resolve
-from deployments.schemas import Img2ImgOptions, OutputFormat, Settings
+from deployments.schemas import MAX_SEED, Img2ImgOptions, OutputFormat, Settings
 
 EXTENSIONS: dict[OutputFormat, str] = {"png": ".png", "jpeg": ".jpg", "webp": ".webp"}
+MORE_DIGITS = (DIGITS, 16, 64)  # tried in turn where names are the same
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One job for each result, and the `failures` of images whose captions ask for what the app does not allow.
+
+    `num_repeats` counts results that were asked for more than once: by two rows, or by a sweep over what a row fixes.
+    """
+
+    jobs: list[Job]
+    failures: list[Result]
+    num_repeats: int
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A result without a name. The output that a row asks for is the name only where `is_only`, the row's one result."""
+
+    source: Source
+    settings: Settings
+    is_only: bool
 
 
 def find_files(folder: Path, *, recursive: bool) -> Iterator[PurePosixPath]:
@@ -28,22 +58,6 @@ def find_files(folder: Path, *, recursive: bool) -> Iterator[PurePosixPath]:
         for name in sorted(files):
             if not name.startswith(".") and name != RESULTS_FILE:
                 yield PurePosixPath((Path(parent) / name).relative_to(folder).as_posix())
-
-
-def is_image(path: PurePosixPath) -> bool:
-    """Whether the extension, in any case, is one of a picture format we read and write."""
-    return path.suffix.lower() in FORMATS
-
-
-def valid_name(path: PurePosixPath) -> bool:
-    """Whether the path is valid UTF-8, without which no results table could name it."""
-    return str(path).encode(errors="replace").decode() == str(path)
-
-
-def misnamed(path: PurePosixPath) -> Result:
-    """The result of an image that cannot be named."""
-    shown = str(path).encode(errors="backslashreplace").decode()
-    return Result(source=shown, error_type="BadFileName", error="the file name is not valid UTF-8")
 
 
 def choose(source: PurePosixPath, options: Img2ImgOptions, config: AppConfig) -> Settings:
@@ -66,34 +80,103 @@ def plan(
     output_format: OutputFormat | None,
     config: AppConfig,
 ) -> list[Job]:
-    """One job per image, no two with names that some file system takes for one.
-
-    Without an `output_format` each result keeps its source's extension. Raises UnknownModel or InvalidRequest.
-    """
-    jobs = []
-    for source in sources:
-        settings = choose(source, options, config)
-        jobs.append(plan_one(source, settings, output_format, config))
-    holders = Counter(folded(PurePosixPath(job.output)) for job in jobs)
-    return [
-        plan_one(PurePosixPath(job.source), job.settings, output_format, config, distinct=True)
-        if holders[folded(PurePosixPath(job.output))] > 1
-        else job
-        for job in jobs
-    ]
+    """One job for each image, of which nothing special is known. Raises UnknownModel or InvalidRequest."""
+    return plan_sources([Source(str(path)) for path in sources], options, Sweep(), output_format, config).jobs
 
 
-def plan_one(
-    source: PurePosixPath,
-    settings: Settings,
+def plan_sources(
+    sources: Iterable[Source],
+    options: Img2ImgOptions,
+    sweep: Sweep,
     output_format: OutputFormat | None,
     config: AppConfig,
-    *,
-    distinct: bool = False,
-) -> Job:
+) -> Plan:
+    """The jobs of all sources, no two with names that some file system takes for one.
+
+    What a source says of itself comes before the sweep's values, and those before `options`. Without an
+    `output_format` each result keeps its source's extension. Raises UnknownModel or InvalidRequest, naming the row
+    where one is to blame.
+    """
+    drafts: dict[object, Draft] = {}
+    failures = []
+    num_asked = 0
+    for source in sources:
+        try:
+            asked = _settings(source, options, sweep, config)
+        except InvalidRequest as error:
+            _settings(replace(source, overrides=NOTHING_SPECIAL), options, sweep, config)  # raises if not its fault
+            if source.where is not None:
+                raise InvalidRequest(f"{source.where}: {error}", "input") from error
+            failures.append(Result(source=source.path, error_type=type(error).__name__, error=f"caption: {error}"))
+            continue
+        num_asked += len(asked)
+        different = dict.fromkeys(asked)
+        for settings in different:
+            key = source.path, source.mask, source.output, settings
+            drafts.setdefault(key, Draft(source, settings, is_only=len(different) == 1))
+    jobs = [_job(draft, name, config) for draft, name in _named(list(drafts.values()), output_format, config)]
+    return Plan(jobs, failures, num_asked - len(jobs))
+
+
+def plan_one(source: PurePosixPath, settings: Settings, output_format: OutputFormat | None, config: AppConfig) -> Job:
     """The job of one image, its result in the same sub-folder as its source."""
-    extension = source.suffix
-    if output_format is not None and FORMATS[extension.lower()] != output_format:
+    draft = Draft(Source(str(source)), settings, is_only=True)
+    return _job(draft, _name(draft, output_format, config.defaults_for(settings.model)), config)
+
+
+def _settings(source: Source, options: Img2ImgOptions, sweep: Sweep, config: AppConfig) -> list[Settings]:
+    own = source.overrides.model_dump(exclude_unset=True)
+    most = MAX_SEED - sweep.seeds + 1
+    settings = []
+    for values in sweep.combinations():
+        wanted = options.model_copy(update=values | own) if values or own else options
+        first = choose(PurePosixPath(source.path), wanted, config)
+        if first.seed > most:
+            raise InvalidRequest(f"seed must be at most {most} for {sweep.seeds} seeds, not {first.seed}", "seed")
+        settings.append(first)
+        settings += [first.model_copy(update={"seed": first.seed + number}) for number in range(1, sweep.seeds)]
+    return settings
+
+
+def _named(drafts: list[Draft], output_format: OutputFormat | None, config: AppConfig) -> Iterator[tuple[Draft, str]]:
+    """Each draft and its path, the digest spelled out as far as it takes to make all of them different."""
+    defaults = {name: config.defaults_for(name) for name in config.models}
+    names = [_name(draft, output_format, defaults[draft.settings.model]) for draft in drafts]
+    for digits in MORE_DIGITS:
+        keys = [folded(PurePosixPath(name)) for name in names]
+        holders = Counter(keys)
+        if len(holders) == len(keys):
+            break
+        for index, key in enumerate(keys):
+            if holders[key] > 1:
+                draft = drafts[index]
+                names[index] = _name(draft, output_format, defaults[draft.settings.model], digits)
+    return zip(drafts, names, strict=True)
+
+
+def _name(draft: Draft, output_format: OutputFormat | None, defaults: Defaults, digits: int = 0) -> str:
+    source = draft.source
+    if source.output is not None and draft.is_only:
+        return source.output
+    path = PurePosixPath(source.output or source.path)
+    extension = path.suffix
+    if source.output is None and output_format is not None and FORMATS[extension.lower()] != output_format:
         extension = EXTENSIONS[output_format]
-    name = output_name(source, settings, extension, defaults=config.defaults_for(settings.model), distinct=distinct)
-    return Job(source=str(source), output=str(source.parent / name), settings=settings)
+    mask = None if source.mask is None else source.mask.path
+    name = output_name(path, draft.settings, extension, defaults=defaults, mask=mask, digits=digits)
+    return str(path.parent / name)
+
+
+def _job(draft: Draft, output: str, config: AppConfig) -> Job:
+    source, mask = draft.source, draft.source.mask
+    return Job(
+        source=source.path,
+        output=output,
+        settings=draft.settings,
+        revision=config.models[draft.settings.model].revision,
+        source_bytes=source.size,
+        source_mtime_ns=source.mtime_ns,
+        mask=mask.path if mask else None,
+        mask_bytes=mask.size if mask else None,
+        mask_mtime_ns=mask.mtime_ns if mask else None,
+    )

@@ -44,7 +44,7 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """A result without a name. The output that a row asks for is the name only where `is_only`, the row's one result."""
+    """A result without a name. A row's `output` is its name where it `is_only`, the one result of its row."""
 
     source: Source
     settings: Settings

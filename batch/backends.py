@@ -1,0 +1,211 @@
+"""The two kinds of storage: a folder that the operating system knows, and one that pyarrow or fsspec reaches."""
+
+from __future__ import annotations
+
+import mimetypes
+import os
+import re
+import stat
+import uuid
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePosixPath
+from typing import Any, Protocol, Self
+from urllib.parse import unquote
+
+from pyarrow.fs import FileSelector, FileSystem, FileType
+
+Identity = tuple[int, int]  # of a folder, whatever the path to it
+
+PARTIAL = re.compile(r"\.[0-9a-f]{32}\.part")
+
+
+class FileTooLarge(ValueError):
+    """The file has more bytes than its reader takes."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileInfo:
+    """A file as its listing shows it: `path` relative to the storage, `mtime_ns` 0 where the storage knows none."""
+
+    path: str
+    size: int
+    mtime_ns: int
+
+
+class Backend(Protocol):
+    """What a kind of storage can do, in one try. The methods are Storage's own; each may raise OSError."""
+
+    def folder(self, path: str) -> Self: ...
+
+    def place(self) -> tuple[str, ...]:
+        """The address, part by part: the places of the folders in this one start with its own."""
+
+    def read(self, path: str, max_bytes: int) -> bytes: ...
+
+    def write(self, path: str, data: bytes) -> None: ...
+
+    def exists(self, path: str) -> bool: ...
+
+    def delete(self, path: str) -> None: ...
+
+    def files(self, recursive: bool) -> Iterator[FileInfo | str]:
+        """The visible files in any order, and each problem in words."""
+
+    def sweep(self) -> int: ...
+
+
+@dataclass(frozen=True, slots=True)
+class LocalFolder:
+    """A folder of this machine, or one mounted on it."""
+
+    root: Path
+
+    def __str__(self) -> str:
+        return str(self.root)
+
+    def folder(self, path: str) -> Self:
+        return replace(self, root=self.root / path)
+
+    def place(self) -> tuple[str, ...]:
+        return self.root.resolve().parts
+
+    def read(self, path: str, max_bytes: int) -> bytes:
+        with (self.root / path).open("rb") as file:
+            _check_size(os.fstat(file.fileno()).st_size, max_bytes)
+            return file.read()
+
+    def write(self, path: str, data: bytes) -> None:
+        target = self.root / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        part = target.with_name(f".{uuid.uuid4().hex}.part")
+        try:
+            with part.open("xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            part.replace(target)
+        finally:
+            part.unlink(missing_ok=True)
+
+    def exists(self, path: str) -> bool:
+        return (self.root / path).is_file()
+
+    def delete(self, path: str) -> None:
+        (self.root / path).unlink(missing_ok=True)
+
+    def files(self, recursive: bool) -> Iterator[FileInfo | str]:
+        todo: list[tuple[str, tuple[Identity, ...]]] = [("", (_identity(self.root.stat()),))]
+        while todo:
+            folder, above = todo.pop()
+            try:
+                entries = self._visible(folder)
+            except OSError as error:
+                if not folder:
+                    raise
+                yield _problem(folder, error.strerror)
+                continue
+            for path, entry in entries:
+                try:
+                    status = entry.stat()
+                except OSError as error:
+                    yield _problem(path, error.strerror)
+                    continue
+                if stat.S_ISREG(status.st_mode):
+                    yield FileInfo(path, status.st_size, status.st_mtime_ns)
+                elif recursive and stat.S_ISDIR(status.st_mode):
+                    if _identity(status) in above:
+                        yield _problem(path, "a link to a folder that it lies in, not followed")
+                    else:
+                        todo.append((path + "/", (*above, _identity(status))))
+
+    def _visible(self, folder: str) -> list[tuple[str, os.DirEntry[str]]]:
+        with os.scandir(self.root / folder) as entries:
+            return [(folder + entry.name, entry) for entry in entries if not entry.name.startswith(".")]
+
+    def sweep(self) -> int:
+        left = [path for path in self.root.rglob(".*.part") if PARTIAL.fullmatch(path.name)]
+        for path in left:
+            path.unlink(missing_ok=True)
+        return len(left)
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteFolder:
+    """A prefix of an object store, or a folder of another kind of server.
+
+    `root` is the path on `filesystem`; `address` is for people, without secrets; `endpoint` tells servers apart
+    that have the same addresses.
+    """
+
+    filesystem: FileSystem = field(repr=False)
+    root: str
+    address: str
+    endpoint: str = ""
+
+    def __str__(self) -> str:
+        return self.address
+
+    def folder(self, path: str) -> Self:
+        return replace(self, root=f"{self.root}/{path}", address=f"{self.address}/{path}")
+
+    def place(self) -> tuple[str, ...]:
+        return (self.endpoint, *PurePosixPath(unquote(self.address)).parts)
+
+    def read(self, path: str, max_bytes: int) -> bytes:
+        with self.filesystem.open_input_file(f"{self.root}/{path}") as file:
+            _check_size(file.size(), max_bytes)
+            data: bytes = file.read()
+        return data
+
+    def write(self, path: str, data: bytes) -> None:
+        target = f"{self.root}/{path}"
+        try:
+            self._put(target, data)
+        except FileNotFoundError:  # a server with real folders
+            self.filesystem.create_dir(str(PurePosixPath(target).parent), recursive=True)
+            self._put(target, data)
+
+    def _put(self, target: str, data: bytes) -> None:
+        content_type = mimetypes.guess_type(target)[0] or "application/octet-stream"
+        metadata = {"Content-Type": content_type}  # browsers show what they know and save the rest
+        with self.filesystem.open_output_stream(target, compression=None, metadata=metadata) as file:
+            file.write(data)
+
+    def exists(self, path: str) -> bool:
+        info: Any = self.filesystem.get_file_info(f"{self.root}/{path}")
+        return bool(info.type == FileType.File)
+
+    def delete(self, path: str) -> None:
+        with suppress(FileNotFoundError):
+            self.filesystem.delete_file(f"{self.root}/{path}")
+
+    def files(self, recursive: bool) -> Iterator[FileInfo | str]:
+        above = self.root.strip("/") + "/"
+        try:
+            infos = self.filesystem.get_file_info(FileSelector(self.root, recursive=recursive))
+        except OSError as error:
+            if "AWS Error NO_SUCH_BUCKET" in str(error):
+                raise FileNotFoundError(str(error)) from error
+            raise
+        for info in infos:
+            path = info.path.lstrip("/").removeprefix(above)
+            if info.type == FileType.File and not path.startswith(".") and "/." not in path:
+                yield FileInfo(path, info.size or 0, info.mtime_ns or 0)
+
+    def sweep(self) -> int:
+        return 0  # an object is not there until it is complete
+
+
+def _check_size(num_bytes: int, max_bytes: int) -> None:
+    if num_bytes > max_bytes:
+        raise FileTooLarge(f"the file has {num_bytes} bytes; at most {max_bytes} are allowed")
+
+
+def _problem(path: str, why: str | None) -> str:
+    return f"{ascii(path.rstrip('/'))}: {why}"
+
+
+def _identity(status: os.stat_result) -> Identity:
+    return status.st_dev, status.st_ino

@@ -6,7 +6,8 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from ray.serve.schema import ApplicationStatus, ServeDeploySchema
 
 from deployments.config import AppConfig
 
+BUILDER = "deployments.app:build_app"  # whose arguments are an AppConfig
+QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
 POLL_S = 0.2
 SHOWN_CHARS = 2000  # of Serve's reason for a failure: the end, where the traceback names the error
 READY = (ApplicationStatus.RUNNING, ApplicationStatus.UNHEALTHY)  # unhealthy: its other models still serve
@@ -29,54 +32,71 @@ class AppNotStarted(Exception):
     """There is no app to work with, and the message says why."""
 
 
-@contextmanager
-def connect(
-    config_path: Path, app_name: str, say: Callable[[str], None]
-) -> Iterator[tuple[DeploymentHandle, AppConfig]]:
-    """The ingress of the app `app_name` and the app's configuration, once every model is ready.
+class App:
+    """The app to work with: its configuration, which is mostly known before it runs, and its ingress once it does."""
 
-    Joins the app where it runs: in the cluster of RAY_ADDRESS, or else on this machine (`serve run`). Else starts it
-    from the Serve configuration file, in the cluster of RAY_ADDRESS or `ray start`, or in one of its own.
-    `say` hears of each model that gets ready. Raises AppNotStarted.
+    def __init__(self, path: Path, name: str, say: Callable[[str], None], stack: ExitStack) -> None:
+        self._path = path
+        self._name = name
+        self._say = say
+        self._stack = stack
+        self._is_joined = _join(name, stack)
+
+    @cached_property
+    def config(self) -> AppConfig:
+        """From the file, where nothing runs yet and this project's own builder is to start it. Raises AppNotStarted."""
+        if not self._is_joined:
+            (application,) = read_serve_config(self._path, self._name).applications
+            with suppress(ValidationError):  # Serve says better what is wrong
+                if application.import_path == BUILDER:
+                    return AppConfig.model_validate(application.args)
+        config: AppConfig = self.router.config.remote().result()
+        return config
+
+    @cached_property
+    def router(self) -> DeploymentHandle:
+        """The ingress, once every model is ready; starts what is not running. Raises AppNotStarted."""
+        if not self._is_joined:
+            schema = read_serve_config(self._path, self._name)
+            if not ray.is_initialized():
+                self._stack.callback(ray.shutdown)
+                ray.init(**QUIET)
+            self._stack.callback(serve.shutdown)
+            serve.start(proxy_location="Disabled")
+            _get_global_client().deploy_apps(schema)  # what `serve run FILE` does, without opening a port
+        _wait_until_ready(self._name, self._say)
+        return serve.get_app_handle(self._name)
+
+
+@contextmanager
+def find_app(config_path: Path, app_name: str, say: Callable[[str], None]) -> Iterator[App]:
+    """The app `app_name`, joined where it runs: in the cluster of RAY_ADDRESS, or else on this machine (`serve run`).
+
+    Where it does not run, its `router` starts it from the Serve configuration file, in the cluster of RAY_ADDRESS or
+    in one of its own; it is stopped at the end. `say` hears of each model that gets ready. Raises AppNotStarted.
     """
     with ExitStack() as stack:
         logging.getLogger("ray.serve").setLevel(logging.WARNING)
-        if not ray.is_initialized():
-            stack.callback(ray.shutdown)
-            _join_or_start_ray(app_name)
-        running = serve.status().applications
-        if app_name not in running:
-            if running:
-                raise AppNotStarted(f"the cluster serves no app {app_name!r}; apps: {', '.join(running)}")
-            stack.callback(serve.shutdown)
-            _deploy(config_path, app_name)
-        _wait_until_ready(app_name, say)
-        router = serve.get_app_handle(app_name)
-        yield router, router.config.remote().result()
+        yield App(config_path, app_name, say, stack)
 
 
-def _join_or_start_ray(app_name: str) -> None:
-    quiet: Any = {"log_to_driver": False, "logging_level": "ERROR"}
-    if "RAY_ADDRESS" not in os.environ:
+def _join(app_name: str, stack: ExitStack) -> bool:
+    """Whether the app runs, and we are connected to its cluster."""
+    chosen = ray.is_initialized() or "RAY_ADDRESS" in os.environ
+    if not ray.is_initialized():
         try:
-            ray.init("auto", **quiet)
-        except ConnectionError:
-            pass
-        else:
-            if app_name in serve.status().applications:
-                return
-            ray.shutdown()  # another program's cluster, perhaps a private one: nothing is started there
-    try:
-        ray.init(**quiet)
-    except ConnectionError as error:
-        raise AppNotStarted(f"RAY_ADDRESS {os.environ.get('RAY_ADDRESS')!r}: {error}") from error
-
-
-def _deploy(config_path: Path, app_name: str) -> None:
-    """What `serve run FILE` does, without opening a port."""
-    schema = read_serve_config(config_path, app_name)
-    serve.start(proxy_location="Disabled")
-    _get_global_client().deploy_apps(schema)
+            ray.init(**({} if chosen else {"address": "auto"}), **QUIET)
+        except ConnectionError as error:
+            if not chosen:
+                return False
+            raise AppNotStarted(f"RAY_ADDRESS {os.environ['RAY_ADDRESS']!r}: {error}") from error
+        stack.callback(ray.shutdown)
+    running = serve.status().applications
+    if chosen and running and app_name not in running:
+        raise AppNotStarted(f"the cluster serves no app {app_name!r}; apps: {', '.join(running)}")
+    if not chosen and app_name not in running:
+        ray.shutdown()  # another program's cluster, perhaps a private one: nothing is started there
+    return app_name in running
 
 
 def read_serve_config(path: Path, app_name: str) -> ServeDeploySchema:

@@ -14,6 +14,8 @@ from batch.cluster import AppNotStarted
 from deployments.engine.errors import InvalidRequest
 from deployments.schemas import Img2ImgOptions
 
+SEVERAL = "; several, with commas, make every combination."
+
 Prompt = Annotated[str | None, typer.Option(help="What the pictures should become.")]
 NegativePrompt = Annotated[str | None, typer.Option(help="What they should not become.")]
 Model = Annotated[str | None, typer.Option(help="Model id, alias, or `auto` for a random choice by weight.")]
@@ -23,6 +25,26 @@ Steps = Annotated[int | None, typer.Option("--num-inference-steps", help="int(st
 Seed = Annotated[int | None, typer.Option(help="The random seed.")]
 Sampler = Annotated[str | None, typer.Option(help="dpmpp_2m, dpmpp_2m_karras, euler, euler_ancestral, ddim, lcm.")]
 MaxSide = Annotated[int | None, typer.Option(help="The longest side that the model sees, in pixels.")]
+Models = Annotated[str | None, typer.Option("--model", help=f"Model id, alias, or `auto`{SEVERAL}")]
+Strengths = Annotated[str | None, typer.Option("--strength", help=f"0 (keeps the source) to 1 (ignores it){SEVERAL}")]
+GuidanceScales = Annotated[str | None, typer.Option("--guidance-scale", help=f"0 to 50{SEVERAL}")]
+StepCounts = Annotated[str | None, typer.Option("--num-inference-steps", help=f"steps * strength are run{SEVERAL}")]
+SeedList = Annotated[str | None, typer.Option("--seed", help=f"The random seed{SEVERAL}")]
+Seeds = Annotated[int, typer.Option(help="How many seeds each image gets: its own and those that follow.")]
+Samplers = Annotated[str | None, typer.Option("--sampler", help=f"As for run_image{SEVERAL}")]
+MaxSides = Annotated[str | None, typer.Option("--max-side", help=f"The longest side that the model sees{SEVERAL}")]
+Input = Annotated[str, typer.Option(help="A folder, a glob, a list (.txt) or a table (.csv, .jsonl, .parquet).")]
+Output = Annotated[str, typer.Option(help="The folder for results, results.jsonl and report.html.")]
+Manifest = Annotated[str | None, typer.Option(help="A list or table whose paths are relative to --input.")]
+PromptsFile = Annotated[str | None, typer.Option(help="Prompts to draw from, one a line.")]
+OutputFormat = Annotated[str | None, typer.Option(help="png, jpeg or webp; left out, each source's own format.")]
+Concurrency = Annotated[int, typer.Option(min=1, help="Images in flight at a time.")]
+Recursive = Annotated[bool, typer.Option(help="Go into sub-folders, which the results keep.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Make everything again.")]
+RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Try again what failed in earlier runs.")]
+Verify = Annotated[bool, typer.Option("--verify", help="Decode finished results; compare sources by content.")]
+Deadline = Annotated[float | None, typer.Option(min=0, help="Start no image after so many minutes.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what there is to do, and how long it takes.")]
 ServeConfig = Annotated[Path, typer.Option(help="The Serve configuration to start the app from.")]
 AppName = Annotated[str, typer.Option(help="The Serve app to use if it runs already.")]
 

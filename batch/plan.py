@@ -6,20 +6,16 @@ files, so a second run makes the same results.
 
 from __future__ import annotations
 
-import os
 import random
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 from batch.manifest import NOTHING_SPECIAL
 from batch.naming import DIGITS, FORMATS, folded, output_name
-from batch.naming import is_image as is_image
-from batch.naming import valid_name as valid_name
-from batch.results import RESULTS_FILE, Job, Result
+from batch.results import Job, Result
 from batch.sources import Source
-from batch.sources import misnamed as misnamed
 from batch.sweep import Sweep
 from deployments.config import AppConfig, Defaults
 from deployments.engine.errors import InvalidRequest
@@ -51,15 +47,6 @@ class Draft:
     is_only: bool
 
 
-def find_files(folder: Path, *, recursive: bool) -> Iterator[PurePosixPath]:
-    """The files in `folder`, relative to it and sorted, without hidden ones and an earlier run's results table."""
-    for parent, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith(".")) if recursive else []
-        for name in sorted(files):
-            if not name.startswith(".") and name != RESULTS_FILE:
-                yield PurePosixPath((Path(parent) / name).relative_to(folder).as_posix())
-
-
 def choose(source: PurePosixPath, options: Img2ImgOptions, config: AppConfig) -> Settings:
     """The settings of one image: what `options` leaves open is drawn from the configuration by the image's path.
 
@@ -75,16 +62,6 @@ def choose(source: PurePosixPath, options: Img2ImgOptions, config: AppConfig) ->
 
 
 def plan(
-    sources: Iterable[PurePosixPath],
-    options: Img2ImgOptions,
-    output_format: OutputFormat | None,
-    config: AppConfig,
-) -> list[Job]:
-    """One job for each image, of which nothing special is known. Raises UnknownModel or InvalidRequest."""
-    return plan_sources([Source(str(path)) for path in sources], options, Sweep(), output_format, config).jobs
-
-
-def plan_sources(
     sources: Iterable[Source],
     options: Img2ImgOptions,
     sweep: Sweep,

@@ -1,118 +1,140 @@
-"""The folder job: maps every picture of a folder through the served models with Ray Data.
+"""The folder job: maps pictures through the served models with Ray Data, and goes on where an earlier run stopped.
 
     python -m batch.run_folder --input photos --output paintings --prompt "in the style of picasso"
 
-Exit codes: 0 all done, 1 some images failed, 2 bad usage, 130 interrupted.
+Exit codes: 0 all done, 1 some images failed, 2 bad usage, 3 stopped at the deadline, 130 stopped by Ctrl-C.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from itertools import chain
-from pathlib import Path
-from typing import Annotated
-
 import typer
-from rich.console import Console
-from rich.progress import Progress
 
 from batch import options as cli
-from batch.cluster import connect
-from batch.pipeline import run_jobs
-from batch.plan import find_files, is_image, misnamed, plan, valid_name
-from batch.results import RESULTS_FILE, Result
+from batch.agenda import Agenda, make_agenda
+from batch.cluster import App, find_app
+from batch.display import CONSOLE, LISTED_FAILURES, Tally, failure_text
+from batch.dry_run import estimate
+from batch.job import FolderJob, Outcome
+from batch.ledger import Ledger
+from batch.plan import plan
+from batch.sources import Found, find_sources, read_prompts
+from batch.storage import Storage, StorageError, open_storage, overlap
+from batch.sweep import Sweep
 from batch.worker import ImageWorker
-
-LISTED_FAILURES = 50
-CONSOLE = Console(highlight=False, markup=False, soft_wrap=True)
+from deployments.engine.errors import InvalidRequest
 
 
 def main(
-    input: Annotated[Path, typer.Option(help="The folder with the pictures.")] = cli.INPUT_FOLDER,
-    output: Annotated[Path, typer.Option(help="Where results and results.jsonl go.")] = cli.OUTPUT_FOLDER,
+    input: cli.Input = str(cli.INPUT_FOLDER),
+    output: cli.Output = str(cli.OUTPUT_FOLDER),
+    manifest: cli.Manifest = None,
     config: cli.ServeConfig = cli.SERVE_CONFIG,
     app_name: cli.AppName = cli.APP_NAME,
     prompt: cli.Prompt = None,
+    prompts_file: cli.PromptsFile = None,
     negative_prompt: cli.NegativePrompt = None,
-    model: cli.Model = None,
-    strength: cli.Strength = None,
-    guidance_scale: cli.GuidanceScale = None,
-    num_inference_steps: cli.Steps = None,
-    seed: cli.Seed = None,
-    sampler: cli.Sampler = None,
-    max_side: cli.MaxSide = None,
-    output_format: Annotated[
-        str | None, typer.Option(help="png, jpeg or webp; left out, each source's own format.")
-    ] = None,
-    concurrency: Annotated[int, typer.Option(min=1, help="Images in flight at a time.")] = 16,
-    recursive: Annotated[bool, typer.Option(help="Go into sub-folders, which the results keep.")] = True,
+    model: cli.Models = None,
+    strength: cli.Strengths = None,
+    guidance_scale: cli.GuidanceScales = None,
+    num_inference_steps: cli.StepCounts = None,
+    seed: cli.SeedList = None,
+    seeds: cli.Seeds = 1,
+    sampler: cli.Samplers = None,
+    max_side: cli.MaxSides = None,
+    output_format: cli.OutputFormat = None,
+    concurrency: cli.Concurrency = 16,
+    recursive: cli.Recursive = True,
+    overwrite: cli.Overwrite = False,
+    retry_failed: cli.RetryFailed = False,
+    verify: cli.Verify = False,
+    deadline: cli.Deadline = None,
+    dry_run: cli.DryRun = False,
 ) -> None:
-    """Make an image of every picture in a folder.
+    """Make an image of every picture, or several of each. Run it again to go on after whatever stopped it.
 
     Without --model and --prompt each picture gets its own, drawn from the app's lists; a second run draws the
-    same. Results carry their settings in their names and files; results.jsonl has a line for each picture.
+    same. Results carry their settings in their names and files; results.jsonl has a line for each.
     """
-    options = cli.image_options(
-        prompt=prompt,
-        negative_prompt=negative_prompt,
-        model=model,
-        strength=strength,
-        guidance_scale=guidance_scale,
-        num_inference_steps=num_inference_steps,
-        seed=seed,
-        sampler=sampler,
-        max_side=max_side,
-        output_format=output_format,
-    )
-    _check_folders(input, output)
-    files = list(find_files(input, recursive=recursive))
-    images = [path for path in files if is_image(path)]
-    CONSOLE.print(f"{len(images)} images in {input}; {len(files) - len(images)} other files ignored")
-    table = output / RESULTS_FILE
-    if not images:
-        _record((), 0, table)
+    if prompt is not None and prompts_file is not None:
+        raise typer.BadParameter("there is a --prompt already", param_hint="--prompts-file")
+    options = cli.image_options(prompt=prompt, negative_prompt=negative_prompt, output_format=output_format)
+    several = {
+        "model": model,
+        "strength": strength,
+        "guidance_scale": guidance_scale,
+        "num_inference_steps": num_inference_steps,
+        "seed": seed,
+        "sampler": sampler,
+        "max_side": max_side,
+    }
+    with cli.usage_errors():
+        sweep = Sweep.parse(several, seeds)
+        prompts = None if prompts_file is None else read_prompts(prompts_file)
+        found = find_sources(input, manifest, recursive=recursive)
+        outputs = _open_output(output, found.storage)
+    _say_found(found)
+    if not found.sources and not found.failures:
         return
-    with cli.usage_errors(), connect(config, app_name, CONSOLE.print) as (router, app):
-        jobs = plan(filter(valid_name, images), options, options.output_format if output_format else None, app)
-        unnamed = (misnamed(path) for path in images if not valid_name(path))
-        worker = ImageWorker(router, app.limits, input.absolute(), output.absolute())
-        failed = _record(chain(unnamed, run_jobs(jobs, worker, concurrency)), len(images), table)
-    CONSOLE.print(f"{len(images) - len(failed)} of {len(images)} images done; see {table}")
-    for result in failed[:LISTED_FAILURES]:
-        CONSOLE.print(f"failed: {result.source}: {result.error_type}: {result.error}")
-    if len(failed) > LISTED_FAILURES:
-        CONSOLE.print(f"and {len(failed) - LISTED_FAILURES} more")
-    if failed:
-        raise typer.Exit(1)
-
-
-def _record(results: Iterable[Result], total: int, path: Path) -> list[Result]:
-    """Write each result as a line of `path` when it comes, show the progress, and return the failed ones."""
-    failed = []
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", encoding="utf-8") as table, Progress(console=CONSOLE, disable=not CONSOLE.is_terminal) as bar:
-        task = bar.add_task("images", total=total)
-        for count, result in enumerate(results, 1):
-            table.write(result.model_dump_json() + "\n")
-            table.flush()
-            bar.advance(task)
-            if result.error_type:
-                failed.append(result)
-            if not CONSOLE.is_terminal:
-                CONSOLE.print(f"[{count}/{total}] {result.source}: {result.error_type or result.output}")
-    return failed
-
-
-def _check_folders(input: Path, output: Path) -> None:
-    if not input.is_dir():
-        raise typer.BadParameter(f"no folder {str(input)!r}", param_hint="--input")
-    source, target = input.resolve(), output.resolve()
-    if source == target or source in target.parents or target in source.parents:
-        raise typer.BadParameter(
-            f"{str(output)!r} and the input folder {str(input)!r} must lie outside each other", param_hint="--output"
+    with cli.usage_errors(), find_app(config, app_name, CONSOLE.print) as app:
+        app_config = app.config if prompts is None else app.config.model_copy(update={"prompts": prompts})
+        planned = plan(found.sources, options, sweep, options.output_format if output_format else None, app_config)
+        ledger = Ledger(outputs)
+        agenda = make_agenda(
+            found, planned, ledger, outputs, overwrite=overwrite, retry_failed=retry_failed, verify=verify
         )
-    if output.exists() and not output.is_dir():
-        raise typer.BadParameter(f"{str(output)!r} is not a folder", param_hint="--output")
+        job = FolderJob(agenda, found.storage, outputs, ledger)
+        _say_agenda(agenda, planned.num_repeats)
+        if dry_run:
+            estimate(agenda.todo, found.storage, app.config.limits, lambda: _worker(app, job), concurrency)
+            return
+        outputs.sweep()
+        outcome, tally = Outcome.DONE, Tally()
+        if agenda.todo:
+            outcome, tally = job.run(_worker(app, job), concurrency, None if deadline is None else 60 * deadline)
+        job.finish()
+    if agenda.todo:
+        CONSOLE.print(tally.table())
+    num_failed = tally.failed.total() + len(agenda.failures) + len(agenda.failed_before)
+    if outcome is not Outcome.DONE:
+        CONSOLE.print(f"{outcome.name.lower()}: the same command goes on from here")
+    num_done = tally.done.total() + len(agenda.standing) - len(agenda.failed_before)
+    CONSOLE.print(f"{num_done} of {agenda.total} images done, {num_failed} failed")
+    raise typer.Exit(outcome.value or int(num_failed > 0))
+
+
+def _worker(app: App, job: FolderJob) -> ImageWorker:
+    return ImageWorker(app.router, app.config.limits, job.inputs, job.outputs)
+
+
+def _open_output(uri: str, inputs: Storage) -> Storage:
+    try:
+        outputs = open_storage(uri)
+    except StorageError as error:
+        raise InvalidRequest(str(error), "output") from error
+    if overlap(inputs, outputs):
+        raise InvalidRequest(
+            f"{str(outputs)!r} and the input folder {str(inputs)!r} must lie outside each other", "output"
+        )
+    if outputs.local is not None and outputs.local.exists() and not outputs.local.is_dir():
+        raise InvalidRequest(f"{str(outputs)!r} is not a folder", "output")
+    return outputs
+
+
+def _say_found(found: Found) -> None:
+    num_images = len(found.sources) + len(found.failures)
+    CONSOLE.print(f"{num_images} images in {found.storage}; {found.num_ignored} other files ignored")
+    for problem in found.problems[:LISTED_FAILURES]:
+        CONSOLE.print(problem)
+
+
+def _say_agenda(agenda: Agenda, num_repeats: int) -> None:
+    CONSOLE.print(f"{len(agenda.todo)} to make, {len(agenda.standing)} done before")
+    if num_repeats:
+        CONSOLE.print(f"{num_repeats} asked for more than once")
+    if agenda.failed_before:
+        CONSOLE.print(f"{len(agenda.failed_before)} failed before: --retry-failed tries them again")
+    for result in [*agenda.failures, *agenda.failed_before][:LISTED_FAILURES]:
+        CONSOLE.print(failure_text(result))
 
 
 if __name__ == "__main__":

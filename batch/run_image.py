@@ -14,9 +14,11 @@ from typing import Annotated
 import typer
 
 from batch import options as cli
-from batch.cluster import connect
-from batch.naming import FORMATS
-from batch.plan import is_image, plan_one
+from batch.backends import LocalFolder
+from batch.cluster import find_app
+from batch.naming import FORMATS, is_image
+from batch.plan import plan_one
+from batch.storage import Storage
 from batch.worker import ImageWorker
 from deployments.routing import choose_model, resolve
 
@@ -53,14 +55,15 @@ def main(
     )
     source = _find(filename)
     _check_extension(output_filename)
-    with cli.usage_errors(), connect(config, app_name, typer.echo) as (router, app):
-        number = app.seed if options.seed is None else options.seed
-        settings = resolve(options, app, choose_model(options.model, app, number), number)
-        job = plan_one(PurePosixPath(source.name), settings, None, app)
+    with cli.usage_errors(), find_app(config, app_name, typer.echo) as app:
+        number = app.config.seed if options.seed is None else options.seed
+        settings = resolve(options, app.config, choose_model(options.model, app.config, number), number)
+        job = plan_one(PurePosixPath(source.name), settings, None, app.config)
         if output_filename is not None:
             job = job.model_copy(update={"output": output_filename})
-        worker = ImageWorker(router, app.limits, source.parent.absolute(), output.absolute())
-        result = asyncio.run(worker.run(job))
+        inputs, outputs = (Storage(LocalFolder(folder.absolute())) for folder in (source.parent, output))
+        worker = ImageWorker(app.router, app.config.limits, inputs, outputs)
+        result, _ = asyncio.run(worker.run(job))
     if result.error_type:
         typer.echo(f"failed: {source}: {result.error_type}: {result.error}", err=True)
         raise typer.Exit(1)

@@ -15,9 +15,9 @@ from posixpath import commonpath, dirname, join, splitext
 
 from fsspec.utils import glob_translate
 
-from batch.manifest import NOTHING_SPECIAL, READERS, Row, is_manifest, read_lines, read_rows
+from batch.manifest import NOTHING_SPECIAL, OUR_FILES, READERS, Row, is_manifest, read_lines, read_rows
 from batch.naming import FORMATS, folded, is_image, valid_name
-from batch.results import Result
+from batch.results import RESULTS_FILE, Result
 from batch.storage import FileInfo, FileTooLarge, Storage, StorageError, open_storage
 from deployments.engine.errors import InvalidRequest
 from deployments.schemas import Img2ImgOptions
@@ -108,7 +108,8 @@ def _in_folder(uri: str, pattern: str, recursive: bool) -> Found:
     storage = _open(uri)
     problems: list[str] = []
     listing = _list(storage, recursive, problems)
-    matched = [path for path in listing if matches(path)]
+    reports = set(map(str, OUR_FILES)) if RESULTS_FILE in listing else set()  # where results are worked on in turn
+    matched = [path for path in listing if matches(path) and path not in reports]
     rows = [Row(None, path) for path in matched if is_image(PurePosixPath(path))]
     captions = _captions(storage, rows, listing)
     others = set(matched).difference((row.image for row in rows), map(_caption_of, captions))

@@ -104,9 +104,9 @@ def open_storage(uri: str) -> Storage:
     address, _, query = uri.partition("?")
     scheme, separator, path = address.partition("://")
     if not separator:
-        return Storage(LocalFolder(Path(uri)))
+        return Storage(LocalFolder(Path(uri).absolute()))  # other processes have other working directories
     if scheme == "file":
-        return Storage(LocalFolder(Path(unquote(path.removeprefix("localhost")))))
+        return Storage(LocalFolder(Path(unquote(path.removeprefix("localhost"))).absolute()))
     shown = re.sub(r"^[^/]*@", "", path.rstrip("/"))
     options = (S3_OPTIONS if scheme == "s3" else {}) | dict(parse_qsl(query))
     try:

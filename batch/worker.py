@@ -1,4 +1,4 @@
-"""Makes one image: reads and fits the source, asks the router, restores the size, writes the result atomically.
+"""Makes one image: reads and fits the source, asks the router, restores the size, writes the result.
 
 Both jobs share this code. Whatever goes wrong with an image ends in its own Result and nowhere else.
 """
@@ -6,25 +6,38 @@ Both jobs share this code. Whatever goes wrong with an image ends in its own Res
 from __future__ import annotations
 
 import asyncio
-import os
+import hashlib
 import random
 import time
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass, replace
+from pathlib import PurePosixPath
 from typing import Any
 
+import numpy as np
+from PIL import Image
 from ray.exceptions import RayActorError, RayTaskError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
 
 from batch.naming import FORMATS
 from batch.results import Job, Result
+from batch.storage import FileTooLarge, Storage
+from batch.thumbnails import Pair, thumbnail
 from deployments.config import Limits
 from deployments.engine.errors import RequestAborted
+from deployments.engine.request import Pixels
 from deployments.http_errors import ModelNotReady
-from deployments.images import SourceImage, decode_image, encode_image, fit_pixels, restore_size
+from deployments.images import (
+    ImageTooLarge,
+    Mask,
+    SourceImage,
+    decode_image,
+    encode_image,
+    fit_pixels,
+    restore_size,
+)
 from deployments.parameters import format_parameters
 from deployments.schemas import Img2ImgResult
 
@@ -34,62 +47,80 @@ MAX_FAILURES = 7  # with the pauses below, about a minute: time for a model to l
 LONGEST_PAUSE_S = 30.0
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Prepared:
+    """What is kept of a source while its request waits: the whole picture only where a mask needs it again."""
+
+    source: SourceImage  # its pixels fitted to the model
+    size: tuple[int, int]  # the whole picture's
+    before: bytes  # the thumbnail
+    kept: tuple[Pixels, Mask] | None  # the whole picture, and how much of each pixel is to change, of 255
+
+
 @dataclass(frozen=True, slots=True)
 class ImageWorker:
-    """Turns jobs into results, any number at a time. `router` is the handle to the app's ingress.
-
-    `run_id` is the same in every copy of the worker: a copy that takes over an image from one that was killed
-    writes over the unfinished file, instead of leaving it behind.
-    """
+    """Turns jobs into results, any number at a time. `router` is the handle to the app's ingress."""
 
     router: DeploymentHandle
     limits: Limits
-    input_folder: Path
-    output_folder: Path
-    run_id: uuid.UUID = field(default_factory=uuid.uuid4)
+    inputs: Storage
+    outputs: Storage
 
-    async def run(self, job: Job) -> Result:
-        """Make one image. Never raises: a failure is a Result with `error_type` and `error`."""
+    async def run(self, job: Job) -> tuple[Result, Pair | None]:
+        """Make one image and write it; also its thumbnails. Never raises: a failure is a Result that says why."""
         started = time.perf_counter()
         facts: dict[str, Any] = {"attempts": 0}
+        pair = None
         try:
-            await self._make(job, facts)
+            data, pair = await self.make(job, facts)
+            await asyncio.to_thread(self.outputs.write, job.output, data)
+            facts["output_bytes"] = len(data)
         except (Exception, asyncio.CancelledError) as error:
-            cause = _cause(error)
+            cause, pair = _cause(error), None
             facts |= {"error_type": type(cause).__name__, "error": str(cause)}
-        return Result.of(job, **facts, total_s=time.perf_counter() - started)
+        return Result.of(job, **facts, total_s=time.perf_counter() - started), pair
 
-    async def _make(self, job: Job, facts: dict[str, Any]) -> None:
-        source = await asyncio.to_thread(self._read, job)
-        size = source.size
-        fitted = await asyncio.to_thread(
-            fit_pixels, source.pixels, max_side=job.settings.max_side, min_side=self.limits.min_side
-        )
-        source = replace(source, pixels=fitted)  # the full picture need not wait in memory for its turn
-        made = await self._ask(job, source, facts)
-        await asyncio.to_thread(self._write, job, source, made, size)
+    async def make(self, job: Job, facts: dict[str, Any]) -> tuple[bytes, Pair]:
+        """The file of one image and its thumbnails; `facts` hears what a Result says of them. Raises what fails."""
+        prepared = await asyncio.to_thread(self._prepare, job, facts)
+        made = await self._ask(job, prepared.source.pixels, facts)
         facts |= {
-            "width": size[0],
-            "height": size[1],
             "num_denoise_steps": made.num_denoise_steps,
             "truncated": made.truncated,
             "queued_s": made.timings.queued_s,
             "denoise_s": made.timings.denoise_s,
         }
+        return await asyncio.to_thread(_finish, job, prepared, made)
 
-    def _read(self, job: Job) -> SourceImage:
-        with (self.input_folder / job.source).open("rb") as file:
-            data = file.read(self.limits.max_upload_bytes + 1)
-        return decode_image(data, max_bytes=self.limits.max_upload_bytes, max_pixels=self.limits.max_pixels)
+    def _prepare(self, job: Job, facts: dict[str, Any]) -> _Prepared:
+        source, facts["source_sha256"] = self._read(job.source)
+        facts["source_width"], facts["source_height"] = facts["width"], facts["height"] = source.size
+        fitted = fit_pixels(source.pixels, max_side=job.settings.max_side, min_side=self.limits.min_side)
+        kept = None
+        if job.mask is not None:
+            mask, facts["mask_sha256"] = self._read(job.mask)
+            kept = source.pixels, read_mask(mask, source.size)
+        before = thumbnail(source.pixels, source.icc_profile)
+        return _Prepared(replace(source, pixels=fitted), source.size, before, kept)
 
-    async def _ask(self, job: Job, source: SourceImage, facts: dict[str, Any]) -> Img2ImgResult:
+    def _read(self, path: str) -> tuple[SourceImage, str]:
+        """The picture, and the SHA-256 of its file."""
+        limit = self.limits.max_upload_bytes
+        try:
+            data = self.inputs.read(path, limit)
+        except FileTooLarge as error:
+            raise ImageTooLarge(str(error)) from error
+        source = decode_image(data, max_bytes=limit, max_pixels=self.limits.max_pixels)
+        return source, hashlib.sha256(data).hexdigest()
+
+    async def _ask(self, job: Job, pixels: Pixels, facts: dict[str, Any]) -> Img2ImgResult:
         """The router's answer, waiting while it is full (up to deadline_s) and retrying transient failures."""
         give_up = time.monotonic() + self.limits.deadline_s
         failures = 0
         for pause_s in _pauses():
             facts["attempts"] += 1
             try:
-                return await self._ask_once(job, source)
+                return await self._ask_once(job, pixels)
             except BackPressureError as error:
                 if time.monotonic() > give_up:
                     raise
@@ -101,8 +132,8 @@ class ImageWorker:
             await asyncio.sleep(pause_s)
         raise AssertionError("pauses never end")
 
-    async def _ask_once(self, job: Job, source: SourceImage) -> Img2ImgResult:
-        response = self.router.img2img.remote(source.pixels, job.settings, "folder", uuid.uuid4().hex)
+    async def _ask_once(self, job: Job, pixels: Pixels) -> Img2ImgResult:
+        response = self.router.img2img.remote(pixels, job.settings, "folder", uuid.uuid4().hex)
         deadline = asyncio.timeout(self.limits.deadline_s)
         try:
             async with deadline:
@@ -114,29 +145,28 @@ class ImageWorker:
             response.cancel()
             raise TimeoutError(f"no answer within {self.limits.deadline_s:g} s") from error
 
-    def _write(self, job: Job, source: SourceImage, made: Img2ImgResult, size: tuple[int, int]) -> None:
-        path = self.output_folder / job.output
-        data = encode_image(
-            restore_size(made.pixels, size),
-            FORMATS[path.suffix.lower()],
-            parameters=format_parameters(made.settings, source.size),
-            alpha=source.alpha,
-            icc_profile=source.icc_profile,
-        )
-        write_atomically(path, data, path.with_name(f".{uuid.uuid5(self.run_id, job.output).hex}.part"))
+
+def read_mask(image: SourceImage, size: tuple[int, int]) -> Mask:
+    """How much of each pixel is to change, of 255, in a picture of `size`: white changes, black stays."""
+    grey = np.asarray(Image.fromarray(image.pixels).convert("L"))
+    return np.asarray(Image.fromarray(grey).resize(size, Image.Resampling.BILINEAR))
 
 
-def write_atomically(path: Path, data: bytes, partial: Path) -> None:
-    """Write `path` by way of `partial`, so that it is absent, old or complete, whatever stops the program."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with partial.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+def _finish(job: Job, prepared: _Prepared, made: Img2ImgResult) -> tuple[bytes, Pair]:
+    """The file, of the source's size and in the format of its name, and the thumbnails."""
+    source, pixels = prepared.source, restore_size(made.pixels, prepared.size)
+    if prepared.kept is not None:
+        whole, mask = prepared.kept
+        share = mask[..., None].astype(np.float32) / 255
+        pixels = np.rint(whole * (1 - share) + pixels * share).astype(np.uint8)
+    data = encode_image(
+        pixels,
+        FORMATS[PurePosixPath(job.output).suffix.lower()],
+        parameters=format_parameters(made.settings, source.size),
+        alpha=source.alpha,
+        icc_profile=source.icc_profile,
+    )
+    return data, Pair(prepared.before, thumbnail(pixels, source.icc_profile))
 
 
 def _pauses() -> Iterator[float]:

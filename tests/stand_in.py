@@ -1,7 +1,7 @@
 """A small Serve app with the real router's handle methods, which inverts pictures and misbehaves when a picture asks.
 
-A picture asks with its first pixel, one of `ASKS`. What must happen only so many times is counted by files in
-`notes`, as a replica that dies forgets everything else.
+A picture asks with its first pixel, one of `ASKS`. What must happen only so many times to a picture of one width is
+counted by files in `notes`, as a replica that dies forgets everything else.
 """
 
 from __future__ import annotations
@@ -31,8 +31,10 @@ ASKS = {
     (250, 0, 4): "kill the caller",
     (250, 0, 5): "not ready once",
     (250, 0, 6): "never answer",
+    (250, 0, 7): "take a while",
 }
 FULL_TWICE_S = 2.5  # longer than the client would wait by itself
+A_WHILE_S = 0.4
 MODELS = {"red": {"checkpoint": "none", "aliases": ["someone/red"]}, "blue": {"checkpoint": "none", "weight": 3}}
 
 
@@ -69,14 +71,16 @@ class StandIn:
         ask = ASKS.get(tuple(pixels[0, 0].tolist()))
         if ask == "never answer":
             await asyncio.Event().wait()
-        if ask is not None:
-            self._misbehave(ask, settings.model)
+        if ask == "take a while":
+            await asyncio.sleep(A_WHILE_S)
+        elif ask is not None:
+            self._misbehave(ask, pixels.shape[1], settings.model)
         timings = Timings(queued_s=0.25, denoise_s=0.5)
         return Img2ImgResult(settings, 255 - pixels, 6, "", timings)
 
-    def _misbehave(self, ask: str, model: str) -> None:
-        times = len(list(self._notes.glob(f"{ask} *")))
-        (self._notes / f"{ask} {times}").touch()
+    def _misbehave(self, ask: str, width: int, model: str) -> None:
+        times = len(list(self._notes.glob(f"{ask} {width} *")))
+        (self._notes / f"{ask} {width} {times}").touch()
         if ask == "refuse":
             raise InvalidRequest("sampler must be euler for this model", "sampler")
         if ask == "full twice" and times < 2:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any
 
 import pytest
 
-from batch.naming import folded
-from batch.plan import choose, find_files, is_image, plan
+from batch.naming import folded, is_image
+from batch.plan import choose, plan
 from batch.results import Job
+from batch.sources import Source
+from batch.sweep import Sweep
 from deployments.config import AppConfig
 from deployments.engine.errors import InvalidRequest
 from deployments.routing import UnknownModel
@@ -27,7 +29,7 @@ MANY = [PurePosixPath(f"album/{number}.jpg") for number in range(400)]
 
 
 def planned(*sources: str, output_format: Any = None, **options: Any) -> list[Job]:
-    return plan([PurePosixPath(source) for source in sources], Img2ImgOptions(**options), output_format, CONFIG)
+    return plan(map(Source, sources), Img2ImgOptions(**options), Sweep(), output_format, CONFIG).jobs
 
 
 def test_choices_depend_on_the_path_alone():
@@ -106,8 +108,8 @@ def test_look_alikes_get_names_that_no_file_system_mixes_up(sources: tuple[str, 
 def test_stem_that_ends_in_the_words_of_a_prompt_is_told_apart():
     one = choose(PurePosixPath("cat_in.jpg"), Img2ImgOptions(seed=1, model="often", prompt="oil"), CONFIG)
     words = AppConfig(models=CONFIG.models, prompts=("oil", "in oil"))
-    sources = [PurePosixPath(f"cat{'_in' * times}.jpg") for times in range(30)]
-    jobs = plan(sources, Img2ImgOptions(seed=1, model="often"), None, words)
+    sources = [Source(f"cat{'_in' * times}.jpg") for times in range(30)]
+    jobs = plan(sources, Img2ImgOptions(seed=1, model="often"), Sweep(), None, words).jobs
     assert one.prompt == "oil"
     assert len({job.output for job in jobs}) == len(jobs)
     assert {job.settings.prompt for job in jobs} == {"oil", "in oil"}
@@ -125,14 +127,6 @@ def test_stem_that_ends_in_the_words_of_a_prompt_is_told_apart():
 )
 def test_extension_is_the_sources_own_unless_the_format_changes(source: str, output_format: str | None, suffix: str):
     assert PurePosixPath(planned(f"sub/{source}", output_format=output_format)[0].output).suffix == suffix
-
-
-def test_listing_goes_into_sub_folders_in_order_and_skips_hidden_files(tmp_path: Path):
-    for name in ("b.jpg", "a/z.PNG", "a/.thumb.jpg", ".cache/c.jpg", "results.jsonl", "notes.txt"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).touch()
-    assert [str(path) for path in find_files(tmp_path, recursive=True)] == ["b.jpg", "notes.txt", "a/z.PNG"]
-    assert [str(path) for path in find_files(tmp_path, recursive=False)] == ["b.jpg", "notes.txt"]
 
 
 @pytest.mark.parametrize("name", ["a.jpg", "a.JPEG", "a.Png", "a.webp", "a.gif", "a.bmp", "a.tif", "a.TIFF"])

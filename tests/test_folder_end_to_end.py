@@ -14,6 +14,7 @@ import pytest
 import ray
 from PIL import Image
 
+from tests.folders import Folder
 from tests.pictures import exif, file_of, gradient
 from tests.service import Service, serving
 
@@ -87,8 +88,7 @@ def run_folder(folder: Path, output: Path) -> subprocess.CompletedProcess[str]:
 
 
 def contents(output: Path) -> dict[str, str]:
-    files = [path for path in output.rglob("*") if path.is_file() and path.name != "results.jsonl"]
-    return {str(path.relative_to(output)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    return {name: hashlib.sha256(data).hexdigest() for name, data in Folder(str(output)).results().items()}
 
 
 def upright_size(path: Path) -> tuple[int, int]:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from batch.naming import folded
-from batch.plan import Plan, plan, plan_sources
+from batch.plan import Plan, plan
 from batch.sources import Source
 from batch.storage import FileInfo
 from batch.sweep import Sweep
@@ -35,17 +35,11 @@ def source(path: str = "sub/a.jpg", mask: str | None = None, **fields: Any) -> S
 
 
 def planned(*sources: Source, sweep: Sweep | None = None, output_format: Any = None, **options: Any) -> Plan:
-    return plan_sources(sources, Img2ImgOptions(**options), sweep or Sweep(), output_format, CONFIG)
+    return plan(sources, Img2ImgOptions(**options), sweep or Sweep(), output_format, CONFIG)
 
 
-def names_of(plan: Plan) -> list[str]:
-    return [job.output for job in plan.jobs]
-
-
-def test_plain_sources_are_planned_as_their_paths_are():
-    paths = ["a.jpg", "A.jpg", "sub/b.png"]
-    plain = plan([PurePosixPath(path) for path in paths], Img2ImgOptions(strength=0.4), "webp", CONFIG)
-    assert planned(*map(Source, paths), strength=0.4, output_format="webp").jobs == plain
+def names_of(made: Plan) -> list[str]:
+    return [job.output for job in made.jobs]
 
 
 def test_job_knows_the_files_it_is_made_of_so_that_a_change_is_seen():

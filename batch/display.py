@@ -1,0 +1,131 @@
+"""What a person sees of a folder job: bars on a terminal, a line now and then elsewhere, and a table at the end."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from batch.results import Result
+
+LINE_EVERY_S = 5.0  # without a terminal
+SPEED_OVER_S = 60.0
+LISTED_FAILURES = 50
+ALL = "all"
+
+CONSOLE = Console(highlight=False, markup=False, soft_wrap=True)
+
+
+class SpeedColumn(ProgressColumn):
+    """Images per second, over the last minute."""
+
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text("" if speed is None else rate_text(speed), style="progress.data.speed")
+
+
+class Tally:
+    """Counts and times by model, of which table() makes a summary; the same size however many images there are."""
+
+    def __init__(self) -> None:
+        self.done: Counter[str] = Counter()
+        self.failed: Counter[str] = Counter()
+        self._denoise_s: defaultdict[str, float] = defaultdict(float)
+        self._total_s: defaultdict[str, float] = defaultdict(float)
+
+    def add(self, result: Result) -> None:
+        model = result.model or "no model"
+        if result.error_type:
+            self.failed[model] += 1
+            return
+        self.done[model] += 1
+        self._denoise_s[model] += result.denoise_s or 0.0
+        self._total_s[model] += result.total_s or 0.0
+
+    def table(self) -> Table:
+        """A row for each model, and one for all of several."""
+        table = Table("model", "images", "failed", "seconds denoising", "seconds in all")
+        for model in sorted(self.done | self.failed):
+            count = self.done[model]
+            times = [f"{seconds[model] / count:.2f}" if count else "" for seconds in (self._denoise_s, self._total_s)]
+            table.add_row(model, str(count), str(self.failed[model]), *times)
+        return table
+
+
+class Display:
+    """The progress of a run: a bar for each model that has something to do, and one for all of them."""
+
+    def __init__(self, todo_by_model: Mapping[str, int]) -> None:
+        self.tally = Tally()
+        self._total = sum(todo_by_model.values())
+        self._started = self._told = time.monotonic()
+        self._bars = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            SpeedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[failed]} failed"),
+            console=CONSOLE,
+            disable=not CONSOLE.is_terminal,
+            speed_estimate_period=SPEED_OVER_S,
+        )
+        totals = {**(todo_by_model if len(todo_by_model) > 1 else {}), ALL: self._total}
+        self._tasks = {name: self._bars.add_task(name, total=total, failed=0) for name, total in totals.items()}
+
+    def __enter__(self) -> Self:
+        self._bars.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._bars.stop()
+
+    @property
+    def count(self) -> int:
+        """The images that are through, failed or not."""
+        return self.tally.done.total() + self.tally.failed.total()
+
+    def add(self, result: Result) -> None:
+        """One more image is through."""
+        self.tally.add(result)
+        failed = self.tally.failed
+        if result.error_type and failed.total() <= LISTED_FAILURES:
+            self.say(failure_text(result))
+        if (task := self._tasks.get(str(result.model))) is not None:
+            self._bars.update(task, advance=1, failed=failed[str(result.model)])
+        self._bars.update(self._tasks[ALL], advance=1, failed=failed.total())
+        if not CONSOLE.is_terminal:
+            self._tell()
+
+    def say(self, text: str) -> None:
+        """A line above the bars."""
+        self._bars.console.print(text)
+
+    def _tell(self) -> None:
+        now = time.monotonic()
+        if self.count in (1, self._total) or now - self._told > LINE_EVERY_S:
+            self._told = now
+            speed = self.count / max(now - self._started, 1e-6)
+            left = seconds_text((self._total - self.count) / speed)
+            failed = self.tally.failed.total()
+            CONSOLE.print(f"[{self.count}/{self._total}] {rate_text(speed)}, {failed} failed, about {left} left")
+
+
+def failure_text(result: Result) -> str:
+    return f"failed: {result.source}: {result.error_type}: {result.error}"
+
+
+def rate_text(per_s: float) -> str:
+    """A rate in the unit that leaves it readable."""
+    return f"{per_s:.1f} images/s" if per_s >= 1 else f"{60 * per_s:.1f} images/min"
+
+
+def seconds_text(seconds: float) -> str:
+    return str(timedelta(seconds=round(seconds)))

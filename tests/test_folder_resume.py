@@ -1,0 +1,206 @@
+"""A folder job goes on where it was, whatever stopped it, and does again only what is not as it should be."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from threading import Timer
+
+import pytest
+import ray
+from ray import serve
+
+from deployments.config import AppConfig
+from tests.folders import Folder, NewFolder, folders, run_folder
+from tests.pictures import gradient
+from tests.stand_in import MODELS, StandIn, asking
+
+pytestmark = pytest.mark.service
+
+
+@pytest.fixture(scope="module", autouse=True)
+def running_app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    serve.start(proxy_location="Disabled")
+    serve.run(StandIn.bind(AppConfig(models=MODELS), str(tmp_path_factory.mktemp("notes"))), name="img2img")
+    yield
+    serve.shutdown()
+    ray.shutdown()
+
+
+@pytest.fixture(scope="module", params=["local", "s3"])
+def new_folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[NewFolder]:
+    with folders(request.param, tmp_path_factory) as make:
+        yield make
+
+
+@pytest.fixture
+def source(new_folder: NewFolder) -> Folder:
+    folder = new_folder("in")
+    for name in ("a.png", "b.png", "sub/c.png"):
+        folder.write(name, gradient())
+    return folder
+
+
+@pytest.fixture
+def output(new_folder: NewFolder) -> Folder:
+    return new_folder("out")
+
+
+def finished_at(output: Folder) -> dict[str, str]:
+    """When each result was made, by source: equal where it was not made again."""
+    return {source: row["finished_at"] for source, row in output.rows().items()}
+
+
+def remade(before: dict[str, str], after: dict[str, str]) -> set[str]:
+    return {source for source in after if after[source] != before.get(source)}
+
+
+def test_second_run_makes_nothing_again(source: Folder, output: Folder):
+    assert run_folder(source, output).exit_code == 0
+    before, files = finished_at(output), output.results()
+    result = run_folder(source, output)
+    assert result.exit_code == 0
+    assert "0 to make, 3 done before" in result.output
+    assert (finished_at(output), output.results()) == (before, files)
+
+
+def test_what_is_new_changed_gone_or_cut_is_made(source: Folder, output: Folder):
+    assert run_folder(source, output).exit_code == 0
+    before, rows = finished_at(output), output.rows()
+    source.write("new.png", gradient())
+    source.write("a.png", gradient(50, 40))
+    output.storage.delete(rows["b.png"]["output"])
+    output.write(rows["sub/c.png"]["output"], output.read(rows["sub/c.png"]["output"])[:-9])
+    assert run_folder(source, output).exit_code == 0
+    assert remade(before, finished_at(output)) == {"new.png", "a.png", "b.png", "sub/c.png"}
+    assert output.pixels(output.rows()["a.png"]["output"]).shape == (40, 50, 3)
+
+
+def test_other_settings_are_other_results_beside_the_old(source: Folder, output: Folder):
+    assert run_folder(source, output, "--strength", 0.4).exit_code == 0
+    first = output.results()
+    assert run_folder(source, output, "--strength", 0.6).exit_code == 0
+    assert first.items() < output.results().items()
+    assert len(output.results()) == 6
+
+
+def test_overwrite_makes_everything_again(source: Folder, output: Folder):
+    assert run_folder(source, output).exit_code == 0
+    before, files = finished_at(output), output.results()
+    assert run_folder(source, output, "--overwrite").exit_code == 0
+    assert remade(before, finished_at(output)) == set(before)
+    assert output.results() == files
+
+
+def test_failed_image_stands_until_it_is_retried(source: Folder, output: Folder):
+    source.write("bad.png", b"no picture")
+    assert run_folder(source, output).exit_code == 1
+    before = finished_at(output)
+    result = run_folder(source, output)
+    assert result.exit_code == 1
+    assert "--retry-failed" in result.output
+    assert remade(before, finished_at(output)) == set()
+    assert run_folder(source, output, "--retry-failed").exit_code == 1
+    assert remade(before, finished_at(output)) == {"bad.png"}
+
+
+def test_verify_finds_what_only_the_bytes_show(source: Folder, output: Folder):
+    assert run_folder(source, output).exit_code == 0
+    before, rows = finished_at(output), output.rows()
+    made = output.read(rows["b.png"]["output"])
+    output.write(rows["b.png"]["output"], bytes(len(made)))
+    source.write("a.png", source.read("a.png"))  # a new time, the same bytes
+    assert run_folder(source, output, "--verify").exit_code == 0
+    assert remade(before, finished_at(output)) == {"b.png"}
+    assert output.read(rows["b.png"]["output"]) == made
+
+
+def test_dry_run_counts_finds_bad_pictures_measures_and_writes_nothing(source: Folder, output: Folder):
+    source.write("bad.png", b"no picture")
+    result = run_folder(source, output, "--dry-run")
+    assert result.exit_code == 0, result.output
+    assert "failed: bad.png: NotAnImage" in result.output
+    assert "3 to make; 1 pictures cannot be read" in result.output
+    assert "measured on 3 images: " in result.output
+    with pytest.raises(FileNotFoundError):
+        output.names()
+
+
+def test_deadline_lets_images_in_flight_end_and_the_next_run_goes_on(source: Folder, output: Folder):
+    for number in range(40):
+        source.write(f"{number}.png", asking("take a while"))
+    result = run_folder(source, output, "--deadline", 0.1, "--concurrency", 1)
+    assert result.exit_code == 3
+    assert "goes on from here" in result.output
+    early = finished_at(output)
+    assert len(early) < 43
+    assert len(output.results()) == len(early)
+    assert run_folder(source, output).exit_code == 0
+    assert remade(early, finished_at(output)).isdisjoint(early)
+    assert len(output.results()) == 43
+
+
+def job_process(source: Folder, output: Folder) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "batch.run_folder", "--input", source.uri, "--output", output.uri]
+    address = {"RAY_ADDRESS": ray.get_runtime_context().gcs_address}
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | address)
+
+
+def wait_for_results(output: Folder, count: int) -> None:
+    """Until `count` pictures are there."""
+    deadline = time.monotonic() + 90
+    while time.monotonic() < deadline:
+        try:
+            if len(output.results()) >= count:
+                return
+        except FileNotFoundError:
+            pass
+        time.sleep(0.1)
+    raise TimeoutError
+
+
+def test_interrupted_job_finishes_what_is_in_flight_and_says_how_to_go_on(source: Folder, output: Folder):
+    for number in range(40):
+        source.write(f"{number}.png", asking("take a while"))
+    with job_process(source, output) as job:
+        assert job.stdout is not None
+        guard = Timer(120, job.kill)
+        guard.start()
+        wait_for_results(output, 2)
+        job.send_signal(signal.SIGINT)
+        said = job.stdout.read()
+        job.wait()
+        guard.cancel()
+    assert job.returncode == 130, said
+    assert "the same command goes on from here" in said
+    rows = output.rows()
+    assert set(output.results()) == {row["output"] for row in rows.values()}
+    assert 2 <= len(rows) < 43
+    assert "report.html" in output.names()
+
+
+def test_killed_job_goes_on_after_its_last_recorded_result(source: Folder, output: Folder):
+    source.write("stuck.png", asking("never answer"))
+    with job_process(source, output) as job:
+        guard = Timer(120, job.kill)
+        guard.start()
+        wait_for_results(output, 3)
+        job.kill()
+        guard.cancel()
+    before = finished_at(output)  # nothing on S3, where a killed job loses the record of its last five seconds
+    folder = output.storage.local
+    if folder is not None:
+        with open(folder / "results.jsonl", "ab") as record:
+            record.write(b'{"source": "torn')
+        (folder / f".{'0' * 32}.part").touch()
+    source.write("stuck.png", gradient())
+    assert run_folder(source, output).exit_code == 0
+    assert remade(before, finished_at(output)).isdisjoint(before)
+    assert set(output.rows()) == {"a.png", "b.png", "sub/c.png", "stuck.png"}
+    assert len(output.results()) == 4
+    assert folder is None or not list(folder.rglob(".*"))

@@ -1,0 +1,78 @@
+"""What the folder job's command line refuses, and what it says then."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.folders import Folder, assert_refused, run_folder
+from tests.pictures import gradient
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Folder:
+    folder = Folder(str(tmp_path / "photos"))
+    folder.write("a.png", gradient())
+    return folder
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> Folder:
+    return Folder(str(tmp_path / "out"))
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "allowed"),
+    [
+        ("--strength", "1.5", "'1.5' is not a number from 0 to 1"),
+        ("--strength", "0.5,nan", "a number from 0 to 1"),
+        ("--strength", "0.5,,0.7", "a number from 0 to 1"),
+        ("--guidance-scale", "5,99", "a number from 0 to 50"),
+        ("--num-inference-steps", "0", "a whole number of at least 1"),
+        ("--seed", "-1", "a whole number from 0"),
+        ("--seeds", "0", "at least 1"),
+        ("--sampler", "plms", "euler"),
+        ("--max-side", "8", "at least 16"),
+        ("--output-format", "avif", "'webp'"),
+        ("--concurrency", "0", "greater than or equal to 1"),
+        ("--deadline", "-1", "greater than or equal to 0"),
+        ("--prompts-file", "nowhere.txt", "nowhere.txt"),
+    ],
+)
+def test_bad_option_is_named_with_what_is_allowed(
+    source: Folder, output: Folder, option: str, value: str, allowed: str
+):
+    assert_refused(run_folder(source, output, option, value), option, allowed)
+
+
+def test_two_ways_to_give_prompts_are_refused(source: Folder, output: Folder):
+    assert_refused(run_folder(source, output, "--prompt", "a", "--prompts-file", "b"), "--prompts-file", "--prompt")
+
+
+@pytest.mark.parametrize("name", ["photos", "photos/out", "photos/../photos/", "."])
+def test_results_never_mix_with_sources(source: Folder, tmp_path: Path, name: str):
+    assert_refused(run_folder(source, Folder(str(tmp_path / name))), "--output", "outside")
+    assert len(list(tmp_path.rglob("*"))) == 2
+
+
+def test_missing_input_folder_is_named(tmp_path: Path, output: Folder):
+    assert_refused(run_folder(Folder(str(tmp_path / "nowhere")), output), "--input", "nowhere")
+
+
+def test_output_that_is_a_file_is_refused(source: Folder, output: Folder, tmp_path: Path):
+    (tmp_path / "out").touch()
+    assert_refused(run_folder(source, output), "--output", "not a folder")
+
+
+def test_output_of_an_unknown_kind_is_refused(source: Folder, output: Folder):
+    output.uri = "nosuch://bucket/folder"
+    assert_refused(run_folder(source, output), "--output", "nosuch")
+
+
+def test_folder_without_images_is_done_at_once(tmp_path: Path, output: Folder):
+    source = Folder(str(tmp_path / "in"))
+    source.write("notes.txt", b"")
+    result = run_folder(source, output, "--config", tmp_path / "none.yaml")
+    assert result.exit_code == 0
+    assert not (tmp_path / "out").exists()

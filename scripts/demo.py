@@ -85,6 +85,7 @@ def tour(scratch: Path) -> None:
         started = time.monotonic()
         folder = map_folder(OUTPUT / "folder")
         report.add_row("a folder of pictures", f"{folder}/", f"{time.monotonic() - started:.1f}")
+        report.add_row("its pictures, before and after", str(folder / "report.html"), "")
         report.add_row("its results table", str(folder / "results.jsonl"), "")
     CONSOLE.print()
     CONSOLE.print(report)

@@ -152,6 +152,7 @@ def main(
     photos: Annotated[Path, typer.Option(help="The folder with held_out.npy.")],
     classifier: Annotated[Path, typer.Option(help="What training.classifier wrote.")],
     out: Annotated[Path | None, typer.Option(help="The .json file to write, with the sheet beside it as .jpg.")] = None,
+    count: Annotated[int | None, typer.Option(min=LEAST_PHOTOS, help="Photos to use; left out, all.")] = None,
     quick: Annotated[bool, typer.Option(help="A few photos and settings only.")] = False,
 ) -> None:
     """Measure at the defaults of the model that the folder is named after. Exit code 1 if a bound is missed."""
@@ -161,7 +162,7 @@ def main(
         names_styles = StyleClassifier.load(classifier)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
-    evaluation, grid = evaluate(painter, sources, names_styles, QUICK if quick else Scale())
+    evaluation, grid = evaluate(painter, sources, names_styles, QUICK if quick else Scale(photos=count))
     show(evaluation)
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(evaluation.model_dump_json(indent=1))

@@ -78,7 +78,9 @@ class FolderJob:
         """Leave one line for every result in results.jsonl, and write results.parquet and the report.
 
         They show all that is in the output folder, whichever run made it. Nothing is written where nothing is new.
+        What killed writers left, of this run or an earlier one, is removed.
         """
+        self.outputs.sweep()
         last = self.ledger.load()
         new = [failure for failure in self.agenda.failures if last.get(failure.key) != failure]
         for failure in new:

@@ -87,7 +87,6 @@ def main(
         if dry_run:
             estimate(agenda.todo, found.storage, app.config.limits, lambda: _worker(app, job), concurrency)
             return
-        outputs.sweep()
         outcome, tally = Outcome.DONE, Tally()
         if agenda.todo:
             outcome, tally = job.run(_worker(app, job), concurrency, None if deadline is None else 60 * deadline)

@@ -25,7 +25,7 @@ def photos() -> Pixels:
 
 @pytest.fixture(scope="module")
 def classifier(photos: Pixels) -> StyleClassifier:
-    return train(np.tile(photos[:-1], (7, 1, 1, 1)), steps=40)
+    return train(np.tile(photos[:-1], (7, 1, 1, 1)), steps=80)
 
 
 def test_a_short_training_names_styles_of_an_unseen_photo_far_better_than_chance(

@@ -72,9 +72,7 @@ def test_grid_has_each_photos_picture_where_it_belongs(painter: Painter, photos:
     assert abs(grid["mosaic"][1].astype(int) - alone[0]).max() <= 1
 
 
-def test_style_that_is_its_own_negative_is_the_picture_without_guidance(
-    painter: Painter, photos: list[Pixels]
-) -> None:
+def test_style_that_is_its_own_negative_is_the_picture_without_guidance(painter: Painter, photos: list[Pixels]) -> None:
     prompts = {"mosaic": ("mosaic",)}
     (negated,) = measures.paint_grid(painter, photos[:1], prompts, negated=True)["mosaic"]
     (unguided,) = measures.paint_grid(painter, photos[:1], prompts, guidance_scale=1.0)["mosaic"]

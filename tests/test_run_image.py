@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 from batch.run_image import main
 from deployments.config import AppConfig
 from deployments.images import decode_image, read_parameters
+from tests.folders import assert_refused
 from tests.pictures import file_of, gradient
 from tests.stand_in import MODELS, StandIn, asking
 
@@ -28,13 +29,6 @@ NAME = "photo_in_the_style_of_picasso_str0.3_guide12_steps20_seed0_red"
 
 def run_image(*arguments: object) -> Result:
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
-
-
-def assert_refused(result: Result, option: str, words: str) -> None:
-    message = " ".join(result.output.replace("│", " ").split())
-    assert result.exit_code == 2
-    assert option in message
-    assert words in message
 
 
 def serve_config(folder: Path, port: int = 8000, **args: bool) -> Path:

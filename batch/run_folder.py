@@ -95,7 +95,8 @@ def main(
         CONSOLE.print(tally.table())
     num_failed = tally.failed.total() + len(agenda.failures) + len(agenda.failed_before)
     if outcome is not Outcome.DONE:
-        CONSOLE.print(f"{outcome.name.lower()}: the same command goes on from here")
+        then = "with --overwrite the same command starts over" if overwrite else "the same command goes on from here"
+        CONSOLE.print(f"{outcome.name.lower()}: {then}")
     num_done = tally.done.total() + len(agenda.standing) - len(agenda.failed_before)
     CONSOLE.print(f"{num_done} of {agenda.total} images done, {num_failed} failed")
     raise typer.Exit(outcome.value or int(num_failed > 0))

@@ -172,7 +172,7 @@ def test_failed_image_says_why_in_its_row(job: tuple[Result, Folder], source: st
 
 
 def test_image_is_asked_for_again_when_the_app_could_not_take_it(new_folder: NewFolder):
-    attempts = {"full twice.png": 3, "die once.png": 2, "not ready once.png": 2}
+    attempts = {"die once.png": 2, "not ready once.png": 2}
     source, output = new_folder("in"), new_folder("out")
     for name in attempts:
         source.write(name, asking(name.removesuffix(".png"), next(WIDTHS)))
@@ -180,7 +180,15 @@ def test_image_is_asked_for_again_when_the_app_could_not_take_it(new_folder: New
     # A replica that dies takes others' requests with it, and its successor is not there at once.
     rows = output.rows()
     assert all(attempts[name] <= row["attempts"] <= attempts[name] + 2 for name, row in rows.items())
-    assert rows["full twice.png"]["total_s"] >= 2 * FULL_TWICE_S
+
+
+def test_image_refused_by_a_full_app_comes_back_when_it_was_told_to(new_folder: NewFolder):
+    source, output = new_folder("in"), new_folder("out")
+    source.write("full twice.png", asking("full twice", next(WIDTHS)))
+    assert run_folder(source, output).exit_code == 0
+    row = output.rows()["full twice.png"]
+    assert row["attempts"] == 3
+    assert row["total_s"] >= 2 * FULL_TWICE_S
 
 
 def test_draws_are_the_same_whatever_else_is_in_the_folder(new_folder: NewFolder):

@@ -155,15 +155,22 @@ def steering(
 def random_request(
     painter: Painter, photos: Sequence[Pixels], number: int, guidance: tuple[float, float] = USUAL_GUIDANCE
 ) -> Img2ImgRequest:
-    """Case `number` of the random settings, the same every time; small pictures come more often."""
+    """Case `number` of the random settings, the same every time; small pictures come more often.
+
+    A negative prompt names a style only where the prompt names one: without it, guidance leads away from that style
+    and nowhere else, at high strength to a plain colour.
+    """
     rng = random.Random(f"settings {number}")
     width, height = (8 * round(16 * 4 ** rng.random() ** 3) for _ in range(2))
     steps = rng.randint(2, 30)
     words = [prompt_for(rng.choice(STYLES)), rng.choice([name for names in SYNONYMS.values() for name in names])]
+    photo, named = fit_photo(rng.choice(photos), width, height), rng.sample(words, rng.randint(0, 2))
+    prompt = " ".join([*named, rng.choice(FREE_WORDS)]).strip()
+    negative = rng.choice([None, "", prompt_for(rng.choice(STYLES))])
     return painter.request(
-        fit_photo(rng.choice(photos), width, height),
-        " ".join([*rng.sample(words, rng.randint(0, 2)), rng.choice(FREE_WORDS)]).strip(),
-        negative_prompt=rng.choice([None, "", prompt_for(rng.choice(STYLES))]),
+        photo,
+        prompt,
+        negative_prompt=negative if named else None,
         strength=rng.uniform(1.001 / steps, 1),
         num_inference_steps=steps,
         guidance_scale=rng.uniform(*guidance),

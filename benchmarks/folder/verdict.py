@@ -22,7 +22,7 @@ from deployments.config import REPO_ROOT, Strict
 
 RESULTS = REPO_ROOT / "benchmarks" / "results" / "folder"
 OutputDir = Annotated[Path, typer.Option(help="Where the numbers go.")]
-CONSOLE = Console(highlight=False, soft_wrap=True)
+CONSOLE = Console(width=max(Console().width, 140), highlight=False, soft_wrap=True)
 QUARTERS = 4
 
 

@@ -46,7 +46,7 @@ class ServeBatch:
         return picture
 
     async def close(self) -> None:
-        _stop_ray()
+        stop_ray()
 
 
 class Service:
@@ -56,13 +56,9 @@ class Service:
         self._job = job
 
     async def open(self) -> None:
-        _start_ray()
-        port = _free_port()
-        serve.start(http_options={"host": "127.0.0.1", "port": port})
-        _get_global_client().deploy_apps(ServeDeploySchema(applications=[self._application()]))
-        await _until_running()
+        url = await start_service(self._application())
         unlimited = httpx.Limits(max_connections=None)
-        self._client = httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=None, limits=unlimited)
+        self._client = httpx.AsyncClient(base_url=url, timeout=None, limits=unlimited)
         models = (await self._client.get("/v1/models")).raise_for_status().json()
         self.dtype = models["data"][0]["dtype"]
 
@@ -85,7 +81,7 @@ class Service:
 
     async def close(self) -> None:
         await self._client.aclose()
-        _stop_ray()
+        stop_ray()
 
     def _application(self) -> dict[str, Any]:
         no_limit = {"max_queued_requests": -1}  # waiting is measured here, not refusing
@@ -101,6 +97,16 @@ class Service:
                 {"name": MODEL, "ray_actor_options": _actor_options(self._job), **no_limit},
             ],
         }
+
+
+async def start_service(application: dict[str, Any]) -> str:
+    """Deploy an application named APP, on a Ray cluster of its own; its address, once it runs."""
+    _start_ray()
+    port = _free_port()
+    serve.start(http_options={"host": "127.0.0.1", "port": port})
+    _get_global_client().deploy_apps(ServeDeploySchema(applications=[application]))
+    await _until_running()
+    return f"http://127.0.0.1:{port}"
 
 
 def _actor_options(job: Job) -> dict[str, float]:
@@ -119,7 +125,8 @@ def _start_ray() -> None:
     )
 
 
-def _stop_ray() -> None:
+def stop_ray() -> None:
+    """Stop what runs and the cluster with it."""
     serve.shutdown()
     ray.shutdown()
 

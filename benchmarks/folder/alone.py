@@ -1,0 +1,65 @@
+"""The engine by itself on the pictures of a folder, decoded beforehand, with the settings the folder job gives them.
+
+Run by rate.py in a process of its own: `python -m benchmarks.folder.alone CONFIG PHOTOS` prints finish times as JSON.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import time
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import torch
+import typer
+import yaml
+
+from batch.plan import choose
+from benchmarks.folder.setup import IN_FLIGHT, MODEL
+from benchmarks.workload import closed_loop
+from deployments.config import AppConfig
+from deployments.engine.async_engine import AsyncEngine
+from deployments.engine.request import Img2ImgRequest, Pixels
+from deployments.images import decode_image, fit_pixels
+from deployments.model import build_engine
+from deployments.schemas import Img2ImgOptions
+
+REPLICA_NICENESS = 15  # that Ray gives its workers: both are to lose alike to whatever else runs
+
+
+def main(config: Path, photos: Path) -> None:
+    """Print when each picture was done, in seconds of `time.time()`, sorted."""
+    os.nice(REPLICA_NICENESS)
+    torch.set_num_threads(len(os.sched_getaffinity(0)))  # as the replica does
+    (application,) = yaml.safe_load(config.read_text())["applications"]
+    app = AppConfig.model_validate(application["args"])
+    requests = [_request(path, app) for path in sorted(photos.iterdir())]
+    print(json.dumps(asyncio.run(_finish_times(app, requests))))
+
+
+def _request(path: Path, app: AppConfig) -> Img2ImgRequest:
+    settings = choose(PurePosixPath(path.name), Img2ImgOptions(), app)
+    asked: dict[str, Any] = settings.model_dump(exclude={"model", "max_side"})
+    source = decode_image(path.read_bytes(), max_bytes=app.limits.max_upload_bytes, max_pixels=app.limits.max_pixels)
+    pixels = fit_pixels(source.pixels, max_side=settings.max_side, min_side=app.limits.min_side)
+    return Img2ImgRequest(path.name, pixels, priority="folder", **asked)
+
+
+async def _finish_times(app: AppConfig, requests: list[Img2ImgRequest]) -> list[float]:
+    engine = AsyncEngine(build_engine(app.models[MODEL]))
+    finished: list[float] = []
+
+    async def run(request: Img2ImgRequest) -> Pixels:
+        output = await engine.generate(request)
+        finished.append(time.time())
+        return output.pixels
+
+    await closed_loop(run, requests, IN_FLIGHT)
+    engine.close()
+    return finished
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -2,14 +2,18 @@
 
     python -m batch.run_folder --input photos --output paintings --prompt "in the style of picasso"
 
-Exit codes: 0 all done, 1 some images failed, 2 bad usage, 3 stopped at the deadline, 130 stopped by Ctrl-C.
+Exit codes: 0 all done, 1 some images failed, or the storage or the Ray cluster did, 2 bad usage, 3 stopped at the
+deadline, 130 stopped by Ctrl-C.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import typer
+from ray.exceptions import RayError
 
 from batch import options as cli
 from batch.agenda import Agenda, make_agenda
@@ -80,7 +84,7 @@ def main(
     if not found.sources and not found.failures:
         return
     order = Order(found, outputs, options, sweep, prompts, overwrite, retry_failed, verify)
-    with cli.usage_errors(), find_app(config, app_name, CONSOLE.print) as app:
+    with _failure_in_a_line(overwrite), cli.usage_errors(), find_app(config, app_name, CONSOLE.print) as app:
         job = order.job(app.config)
         if dry_run:
             estimate(job.agenda.todo, job.inputs, app.config.limits, lambda: _worker(app, job), concurrency)
@@ -122,6 +126,17 @@ def _make(job: FolderJob, app: App, concurrency: int, deadline: float | None) ->
         outcome, tally = job.run(_worker(app, job), concurrency, None if deadline is None else 60 * deadline)
     job.finish()
     return outcome, tally
+
+
+@contextmanager
+def _failure_in_a_line(overwrite: bool) -> Iterator[None]:
+    """A storage or a Ray cluster that fails for good is no bug to look for: the command says what it was and ends."""
+    try:
+        yield
+    except (OSError, RayError) as error:
+        *_, reason = str(error).rstrip().split("\n")  # Ray puts it last
+        CONSOLE.print(f"stopped by {type(error).__name__}: {reason}: {_how_to_go_on(overwrite)}")
+        raise typer.Exit(1) from error
 
 
 def _worker(app: App, job: FolderJob) -> ImageWorker:

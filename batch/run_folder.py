@@ -29,6 +29,7 @@ from batch.sweep import Sweep
 from batch.worker import ImageWorker
 from deployments.config import AppConfig
 from deployments.engine.errors import InvalidRequest
+from deployments.revisions import with_revisions
 from deployments.schemas import Img2ImgOptions
 
 
@@ -108,6 +109,7 @@ class Order:
 
     def job(self, config: AppConfig) -> FolderJob:
         """What there is to do, after earlier runs. Raises InvalidRequest where the app does not allow it, OSError."""
+        config = with_revisions(config)
         if self.prompts is not None:
             config = config.model_copy(update={"prompts": self.prompts})
         output_format = self.options.output_format if "output_format" in self.options.model_fields_set else None

@@ -1,4 +1,4 @@
-"""What the record and the report say of images that could not be worked on, before and after somebody mended them."""
+"""What the record and the report say after a second run, when somebody mended or changed something in between."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ def output(tmp_path: Path) -> Folder:
     return Folder(str(tmp_path / "out"))
 
 
-def run(source: Folder, output: Folder) -> None:
+def run(source: Folder, output: Folder, config: AppConfig = CONFIG) -> None:
     """A run whose every image gets a picture."""
     found = find_sources(source.uri)
-    job = Order(found, output.storage, Img2ImgOptions(), Sweep(), None, False, False, False).job(CONFIG)
+    job = Order(found, output.storage, Img2ImgOptions(), Sweep(), None, False, False, False).job(config)
     for each in job.agenda.todo:
         output.write(each.output, PICTURE)
         job.ledger.append(Result.of(each, output_bytes=len(PICTURE)))
@@ -91,3 +91,16 @@ def test_failure_without_an_output_stands_as_long_as_it_is_found(source: Folder,
     run(source, output)
     assert (output.read("report.html"), output.read("results.jsonl")) == before
     assert failing(output)["report.html"] == {"a.png"}
+
+
+def test_picture_is_made_again_when_its_checkpoint_was_changed_in_place(source: Folder, output: Folder, tmp_path: Path):
+    config = AppConfig(models={"tiny": {"checkpoint": str(tmp_path / "tiny")}})
+    made = []
+    for content in ("{}", "{}", '{"other": 1}'):
+        Folder(str(tmp_path / "tiny")).write("model_index.json", content.encode())
+        run(source, output, config)
+        made.append(output.rows()["a.png"])
+    assert made[0] == made[1]
+    assert None not in {row["revision"] for row in made}
+    assert made[1]["revision"] != made[2]["revision"]
+    assert made[1]["digest"] != made[2]["digest"]

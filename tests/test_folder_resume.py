@@ -7,37 +7,18 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from threading import Timer
 
 import pytest
 import ray
-from ray import serve
 
-from deployments.config import AppConfig
-from tests.folders import Folder, NewFolder, folders, run_folder
+from tests.folders import Folder, NewFolder, run_folder
 from tests.pictures import gradient
 from tests.s3_server import s3_server
-from tests.stand_in import MODELS, StandIn, asking
+from tests.stand_in import asking
 
-pytestmark = pytest.mark.service
-
-
-@pytest.fixture(scope="module", autouse=True)
-def running_app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
-    serve.start(proxy_location="Disabled")
-    serve.run(StandIn.bind(AppConfig(models=MODELS), str(tmp_path_factory.mktemp("notes"))), name="img2img")
-    yield
-    serve.shutdown()
-    ray.shutdown()
-
-
-@pytest.fixture(scope="module", params=["local", "s3"])
-def new_folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[NewFolder]:
-    with folders(request.param, tmp_path_factory) as make:
-        yield make
+pytestmark = [pytest.mark.service, pytest.mark.usefixtures("running_app")]
 
 
 @pytest.fixture

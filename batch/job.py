@@ -77,17 +77,19 @@ class FolderJob:
     def finish(self) -> None:
         """Leave one line for every result in results.jsonl, and write results.parquet and the report.
 
-        They show all that is in the output folder, whichever run made it. Nothing is written where nothing is new.
-        What killed writers left, of this run or an earlier one, is removed.
+        They show all that is in the output folder, whichever run made it, and of the images that got no output those
+        that this run found failing. Nothing is written where nothing is new. What killed writers left, of this run or
+        an earlier one, is removed.
         """
         self.outputs.sweep()
-        last = self.ledger.load()
-        new = [failure for failure in self.agenda.failures if last.get(failure.key) != failure]
+        last, failures = self.ledger.load(), {failure.key: failure for failure in self.agenda.failures}
+        new = [failure for key, failure in failures.items() if last.get(key) != failure]
+        mended = [key for key, result in last.items() if result.output is None and key not in failures]
         for failure in new:
             self.ledger.append(failure)
-        if not (self.agenda.todo or new) and self.agenda.has_report:
+        if not (self.agenda.todo or new or mended) and self.agenda.has_report:
             return
-        self.ledger.close()
+        self.ledger.close(forget=mended)
         self.ledger.write_parquet()
         write_report(self.ledger.load().values(), self.inputs, self.outputs, title=f"{self.inputs} to {self.outputs}")
         for problem in self.ledger.problems:

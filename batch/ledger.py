@@ -78,14 +78,19 @@ class Ledger:
                 self.append(result)
         return [job for job, result in zip(jobs, results, strict=True) if result is None], list(filter(None, results))
 
-    def close(self) -> None:
-        """Save everything, and leave one file with one line for every output. Raises OSError."""
+    def close(self, forget: Iterable[str] = ()) -> None:
+        """Save everything, and leave one file with one line for every output, but for the keys to forget.
+
+        Raises OSError.
+        """
         self._log.close()
         last: dict[str | int, bytes] = {}
         num_lines = 0
         for line, result in self._records():
             last[num_lines if result is None else result.key] = line
             num_lines += 1
+        for key in forget:
+            last.pop(key, None)
         if num_lines != len(last) or not self._log.is_one_file():
             self._log.rewrite(last.values())
 

@@ -2,12 +2,18 @@
 
     python -m batch.run_folder --input photos --output paintings --prompt "in the style of picasso"
 
-Exit codes: 0 all done, 1 some images failed, 2 bad usage, 3 stopped at the deadline, 130 stopped by Ctrl-C.
+Exit codes: 0 all done, 1 some images failed, or the storage or the Ray cluster did, 2 bad usage, 3 stopped at the
+deadline, 130 stopped by Ctrl-C.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
 import typer
+from ray.exceptions import RayError
 
 from batch import options as cli
 from batch.agenda import Agenda, make_agenda
@@ -21,7 +27,10 @@ from batch.sources import Found, find_sources, read_prompts
 from batch.storage import Storage, StorageError, open_storage, overlap
 from batch.sweep import Sweep
 from batch.worker import ImageWorker
+from deployments.config import AppConfig
 from deployments.engine.errors import InvalidRequest
+from deployments.revisions import with_revisions
+from deployments.schemas import Img2ImgOptions
 
 
 def main(
@@ -75,31 +84,61 @@ def main(
     _say_found(found)
     if not found.sources and not found.failures:
         return
-    with cli.usage_errors(), find_app(config, app_name, CONSOLE.print) as app:
-        app_config = app.config if prompts is None else app.config.model_copy(update={"prompts": prompts})
-        planned = plan(found.sources, options, sweep, options.output_format if output_format else None, app_config)
-        ledger = Ledger(outputs)
-        agenda = make_agenda(
-            found, planned, ledger, outputs, overwrite=overwrite, retry_failed=retry_failed, verify=verify
-        )
-        job = FolderJob(agenda, found.storage, outputs, ledger)
-        _say_agenda(agenda, planned.num_repeats)
+    order = Order(found, outputs, options, sweep, prompts, overwrite, retry_failed, verify)
+    with _failure_in_a_line(overwrite), cli.usage_errors(), find_app(config, app_name, CONSOLE.print) as app:
+        job = order.job(app.config)
         if dry_run:
-            estimate(agenda.todo, found.storage, app.config.limits, lambda: _worker(app, job), concurrency)
+            estimate(job.agenda.todo, job.inputs, app.config.limits, lambda: _worker(app, job), concurrency)
             return
-        outcome, tally = Outcome.DONE, Tally()
-        if agenda.todo:
-            outcome, tally = job.run(_worker(app, job), concurrency, None if deadline is None else 60 * deadline)
-        job.finish()
-    if agenda.todo:
-        CONSOLE.print(tally.table())
-    num_failed = tally.failed.total() + len(agenda.failures) + len(agenda.failed_before)
-    if outcome is not Outcome.DONE:
-        then = "with --overwrite the same command starts over" if overwrite else "the same command goes on from here"
-        CONSOLE.print(f"{outcome.name.lower()}: {then}")
-    num_done = tally.done.total() + len(agenda.standing) - len(agenda.failed_before)
-    CONSOLE.print(f"{num_done} of {agenda.total} images done, {num_failed} failed")
-    raise typer.Exit(outcome.value or int(num_failed > 0))
+        outcome, tally = _make(job, app, concurrency, deadline)
+    raise typer.Exit(_say_end(job.agenda, outcome, tally, overwrite))
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What the command line asks for, checked as far as that goes without the app."""
+
+    found: Found
+    outputs: Storage
+    options: Img2ImgOptions
+    sweep: Sweep
+    prompts: tuple[str, ...] | None
+    overwrite: bool
+    retry_failed: bool
+    verify: bool
+
+    def job(self, config: AppConfig) -> FolderJob:
+        """What there is to do, after earlier runs. Raises InvalidRequest where the app does not allow it, OSError."""
+        config = with_revisions(config)
+        if self.prompts is not None:
+            config = config.model_copy(update={"prompts": self.prompts})
+        output_format = self.options.output_format if "output_format" in self.options.model_fields_set else None
+        planned = plan(self.found.sources, self.options, self.sweep, output_format, config)
+        ledger = Ledger(self.outputs)
+        how = {"overwrite": self.overwrite, "retry_failed": self.retry_failed, "verify": self.verify}
+        agenda = make_agenda(self.found, planned, ledger, self.outputs, **how)
+        _say_agenda(agenda, planned.num_repeats)
+        return FolderJob(agenda, self.found.storage, self.outputs, ledger)
+
+
+def _make(job: FolderJob, app: App, concurrency: int, deadline: float | None) -> tuple[Outcome, Tally]:
+    """Do the job, and start nothing after `deadline` minutes. What is done already needs no app."""
+    outcome, tally = Outcome.DONE, Tally()
+    if job.agenda.todo:
+        outcome, tally = job.run(_worker(app, job), concurrency, None if deadline is None else 60 * deadline)
+    job.finish()
+    return outcome, tally
+
+
+@contextmanager
+def _failure_in_a_line(overwrite: bool) -> Iterator[None]:
+    """A storage or a Ray cluster that fails for good is no bug to look for: the command says what it was and ends."""
+    try:
+        yield
+    except (OSError, RayError) as error:
+        *_, reason = str(error).rstrip().split("\n")  # Ray puts it last
+        CONSOLE.print(f"stopped by {type(error).__name__}: {reason}: {_how_to_go_on(overwrite)}")
+        raise typer.Exit(1) from error
 
 
 def _worker(app: App, job: FolderJob) -> ImageWorker:
@@ -135,6 +174,22 @@ def _say_agenda(agenda: Agenda, num_repeats: int) -> None:
         CONSOLE.print(f"{len(agenda.failed_before)} failed before: --retry-failed tries them again")
     for result in [*agenda.failures, *agenda.failed_before][:LISTED_FAILURES]:
         CONSOLE.print(failure_text(result))
+
+
+def _say_end(agenda: Agenda, outcome: Outcome, tally: Tally, overwrite: bool) -> int:
+    """What came of the job; the exit code."""
+    if agenda.todo:
+        CONSOLE.print(tally.table())
+    if outcome is not Outcome.DONE:
+        CONSOLE.print(f"{outcome.name.lower()}: {_how_to_go_on(overwrite)}")
+    num_failed = tally.failed.total() + len(agenda.failures) + len(agenda.failed_before)
+    num_done = tally.done.total() + len(agenda.standing) - len(agenda.failed_before)
+    CONSOLE.print(f"{num_done} of {agenda.total} images done, {num_failed} failed")
+    return outcome.value or int(num_failed > 0)
+
+
+def _how_to_go_on(overwrite: bool) -> str:
+    return "with --overwrite the same command starts over" if overwrite else "the same command goes on from here"
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Options and the one fixture that every part of the suite shares."""
+"""Options and the fixtures that parts of the suite share."""
 
 from __future__ import annotations
 
@@ -6,14 +6,19 @@ import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 
 import pytest
+import ray
 import torch
+from ray import serve
 
+from deployments.config import AppConfig
 from tests.checkpoints import build
+from tests.folders import NewFolder, folders
+from tests.stand_in import MODELS, StandIn
 
 # The tests' networks are tiny: more threads only get in each other's way. Replicas choose for themselves.
 torch.set_num_threads(1)
@@ -36,3 +41,26 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """The folder of a tiny checkpoint of the given kind, built when first asked for."""
     return cache(lambda kind: build(kind, tmp_path_factory.mktemp("checkpoints") / kind))
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    """A Ray cluster in this process."""
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    yield
+    serve.shutdown()
+    ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def running_app(cluster: None, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The stand-in, for a command to join."""
+    serve.start(proxy_location="Disabled")
+    serve.run(StandIn.bind(AppConfig(models=MODELS), str(tmp_path_factory.mktemp("notes"))), name="img2img")
+
+
+@pytest.fixture(scope="module", params=["local", "s3"])
+def new_folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[NewFolder]:
+    """Makes folders of this machine, and again on an S3 server that fails at times."""
+    with folders(request.param, tmp_path_factory) as make:
+        yield make

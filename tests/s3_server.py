@@ -15,14 +15,19 @@ from werkzeug.serving import make_server
 
 BUCKET = "pictures"
 BUSY = b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
+DENIED = b"<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"
 
 
 class S3Server:
-    """`requests` lists the method and path of each. A share of them, `failure_rate`, is answered 503."""
+    """`requests` lists the method and path of each. A share of them, `failure_rate`, is answered 503.
+
+    Nothing may be written to paths that hold `denied`, where it is set: 403.
+    """
 
     def __init__(self) -> None:
         self.requests: list[tuple[str, str]] = []
         self.failure_rate = 0.0
+        self.denied: str | None = None
         self._lock = threading.Lock()
         self._random = random.Random(0)
         self._app = DomainDispatcherApplication(create_backend_app)
@@ -59,14 +64,17 @@ class S3Server:
         self._server.server_close()
 
     def _answer(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        method, path = environ["REQUEST_METHOD"], environ["PATH_INFO"]
         with self._lock:
-            self.requests.append((environ["REQUEST_METHOD"], environ["PATH_INFO"]))
+            self.requests.append((method, path))
             fails = self._random.random() < self.failure_rate
-        if not fails:
+        denied = self.denied is not None and self.denied in path and method in ("PUT", "POST")
+        if not (fails or denied):
             return self._app(environ, start_response)
         environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
-        start_response("503 Slow Down", [("Content-Type", "application/xml"), ("Content-Length", str(len(BUSY)))])
-        return [BUSY]
+        status, body = ("403 Forbidden", DENIED) if denied else ("503 Slow Down", BUSY)
+        start_response(status, [("Content-Type", "application/xml"), ("Content-Length", str(len(body)))])
+        return [body]
 
 
 @contextmanager

@@ -7,35 +7,18 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from pathlib import Path
 from threading import Timer
 
 import pytest
 import ray
-from ray import serve
 
-from deployments.config import AppConfig
-from tests.folders import Folder, NewFolder, folders, run_folder
+from tests.folders import Folder, NewFolder, run_folder
 from tests.pictures import gradient
-from tests.stand_in import MODELS, StandIn, asking
+from tests.s3_server import s3_server
+from tests.stand_in import asking
 
-pytestmark = pytest.mark.service
-
-
-@pytest.fixture(scope="module", autouse=True)
-def running_app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
-    serve.start(proxy_location="Disabled")
-    serve.run(StandIn.bind(AppConfig(models=MODELS), str(tmp_path_factory.mktemp("notes"))), name="img2img")
-    yield
-    serve.shutdown()
-    ray.shutdown()
-
-
-@pytest.fixture(scope="module", params=["local", "s3"])
-def new_folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[NewFolder]:
-    with folders(request.param, tmp_path_factory) as make:
-        yield make
+pytestmark = [pytest.mark.service, pytest.mark.usefixtures("running_app")]
 
 
 @pytest.fixture
@@ -204,3 +187,20 @@ def test_killed_job_goes_on_after_its_last_recorded_result(source: Folder, outpu
     assert set(output.rows()) == {"a.png", "b.png", "sub/c.png", "stuck.png"}
     assert len(output.results()) == 4
     assert folder is None or not list(folder.rglob(".*"))
+
+
+def test_record_that_cannot_be_written_ends_the_job_with_a_line_and_the_next_run_goes_on(tmp_path: Path):
+    source = Folder(str(tmp_path))
+    source.write("a.png", gradient())
+    with s3_server() as server:
+        output = Folder(server.uri())
+        server.denied = "/.results/"
+        result = run_folder(source, output)
+        assert result.exit_code == 1
+        *_, said = result.output.splitlines()
+        assert "AWS Error ACCESS_DENIED" in said
+        assert "the same command goes on from here" in said
+        assert output.rows() == {}
+        server.denied = None
+        assert run_folder(source, output).exit_code == 0
+        assert set(output.rows()) == {"a.png"}

@@ -6,24 +6,22 @@ All of it runs on local folders, and again with input and output on an S3 server
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from io import BytesIO
 from itertools import count
 from pathlib import Path
 
 import numpy as np
 import pytest
-import ray
 from click.testing import Result
 from PIL import Image
 from pyarrow import parquet
-from ray import serve
 
-from deployments.config import AppConfig
 from deployments.images import read_parameters
-from tests.folders import REPORTS, Folder, NewFolder, assert_refused, folders, run_folder
+from tests.folders import REPORTS, Folder, NewFolder, assert_refused, run_folder
 from tests.pictures import exif, file_of, gradient, stored_turned
-from tests.stand_in import FULL_TWICE_S, MODELS, StandIn, asking
+from tests.stand_in import FULL_TWICE_S, asking
+
+pytestmark = [pytest.mark.service, pytest.mark.usefixtures("running_app")]
 
 SUFFIXES = {"jpeg": ".jpg", "tiff": ".TIF", "png": ".png", "webp": ".webp", "gif": ".gif", "bmp": ".bmp"}
 BAD = {
@@ -35,23 +33,6 @@ BAD = {
 FAILING = {*BAD, "refuse.png", "kill the caller.png"}
 WIDTHS = count(40)  # the stand-in counts by width what it does only so many times
 IGNORED = ("notes.txt", "clip.mp4", "results.jsonl")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def running_app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
-    serve.start(proxy_location="Disabled")
-    notes = tmp_path_factory.mktemp("notes")
-    serve.run(StandIn.bind(AppConfig(models=MODELS), str(notes)), name="img2img")
-    yield
-    serve.shutdown()
-    ray.shutdown()
-
-
-@pytest.fixture(scope="module", params=["local", "s3"])
-def new_folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[NewFolder]:
-    with folders(request.param, tmp_path_factory) as make:
-        yield make
 
 
 @pytest.fixture(scope="module")

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-import ray
 import typer
 import yaml
 from click.testing import Result
@@ -16,11 +14,10 @@ from ray import serve
 from typer.testing import CliRunner
 
 from batch.run_image import main
-from deployments.config import AppConfig
 from deployments.images import decode_image, read_parameters
 from tests.folders import assert_refused
 from tests.pictures import file_of, gradient
-from tests.stand_in import MODELS, StandIn, asking
+from tests.stand_in import asking
 
 app = typer.Typer()
 app.command()(main)
@@ -36,20 +33,6 @@ def serve_config(folder: Path, port: int = 8000, **args: bool) -> Path:
     path = folder / "serve.yaml"
     path.write_text(yaml.safe_dump({"http_options": {"port": port}, "applications": [application]}))
     return path
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[None]:
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
-    yield
-    serve.shutdown()
-    ray.shutdown()
-
-
-@pytest.fixture(scope="module")
-def running_app(cluster: None, tmp_path_factory: pytest.TempPathFactory) -> None:
-    serve.start(proxy_location="Disabled")
-    serve.run(StandIn.bind(AppConfig(models=MODELS), str(tmp_path_factory.mktemp("notes"))), name="img2img")
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from enum import Enum
+from pathlib import PurePosixPath
 from types import FrameType
 from typing import Any
 
@@ -91,7 +92,8 @@ class FolderJob:
             return
         self.ledger.close(forget=mended)
         self.ledger.write_parquet()
-        write_report(self.ledger.load().values(), self.inputs, self.outputs, title=f"{self.inputs} to {self.outputs}")
+        title = " to ".join(PurePosixPath(str(folder)).name for folder in (self.inputs, self.outputs))
+        write_report(self.ledger.load().values(), self.inputs, self.outputs, title=title)
         for problem in self.ledger.problems:
             CONSOLE.print(problem)
         CONSOLE.print(f"see {REPORT_FILE}, {RESULTS_FILE} and {PARQUET_FILE} in {self.outputs}")

@@ -95,10 +95,10 @@ def plan(
     return Plan(jobs, failures, num_asked - len(jobs))
 
 
-def plan_one(source: PurePosixPath, settings: Settings, output_format: OutputFormat | None, config: AppConfig) -> Job:
-    """The job of one image, its result in the same sub-folder as its source."""
-    draft = Draft(Source(str(source)), settings, is_only=True)
-    return _job(draft, _name(draft, output_format, config.defaults_for(settings.model)), config)
+def plan_one(source: Source, settings: Settings, config: AppConfig) -> Job:
+    """The job of one image, its result in the same sub-folder and format as its source."""
+    draft = Draft(source, settings, is_only=True)
+    return _job(draft, _name(draft, None, config.defaults_for(settings.model)), config)
 
 
 def _settings(source: Source, options: Img2ImgOptions, sweep: Sweep, config: AppConfig) -> list[Settings]:

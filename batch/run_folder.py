@@ -85,7 +85,7 @@ def main(
     if not found.sources and not found.failures:
         return
     order = Order(found, outputs, options, sweep, prompts, overwrite, retry_failed, verify)
-    with _failure_in_a_line(overwrite), cli.usage_errors(), find_app(config, app_name, CONSOLE.print) as app:
+    with cli.usage_errors(), find_app(config, app_name, CONSOLE.print) as app, _failure_in_a_line(overwrite):
         job = order.job(app.config)
         if dry_run:
             estimate(job.agenda.todo, job.inputs, app.config.limits, lambda: _worker(app, job), concurrency)
@@ -132,12 +132,15 @@ def _make(job: FolderJob, app: App, concurrency: int, deadline: float | None) ->
 
 @contextmanager
 def _failure_in_a_line(overwrite: bool) -> Iterator[None]:
-    """A storage or a Ray cluster that fails for good is no bug to look for: the command says what it was and ends."""
+    """A storage or a Ray cluster that fails for good is no bug to look for: the command says what it was and ends.
+
+    Inside `find_app`: where the cluster is dead, Ray may end this program as the app is being stopped.
+    """
     try:
         yield
     except (OSError, RayError) as error:
         *_, reason = str(error).rstrip().split("\n")  # Ray puts it last
-        CONSOLE.print(f"stopped by {type(error).__name__}: {reason}: {_how_to_go_on(overwrite)}")
+        CONSOLE.print(f"stopped; {_how_to_go_on(overwrite)}: {type(error).__name__}: {reason}")
         raise typer.Exit(1) from error
 
 

@@ -8,6 +8,7 @@ Exit codes: 0 done, 1 failed, 2 bad usage.
 from __future__ import annotations
 
 import asyncio
+import os
 from pathlib import Path, PurePosixPath
 from typing import Annotated
 
@@ -18,8 +19,11 @@ from batch.backends import LocalFolder
 from batch.cluster import find_app
 from batch.naming import FORMATS, is_image
 from batch.plan import plan_one
-from batch.storage import Storage
+from batch.sources import Source
+from batch.storage import FileInfo, Storage
 from batch.worker import ImageWorker
+from deployments.config import Limits
+from deployments.images import ImageError, decode_image
 from deployments.routing import choose_model, resolve
 
 
@@ -40,6 +44,9 @@ def main(
     seed: cli.Seed = None,
     sampler: cli.Sampler = None,
     max_side: cli.MaxSide = None,
+    mask: Annotated[
+        Path | None, typer.Option(help="A picture, found like FILENAME: white changes, black stays.")
+    ] = None,
 ) -> None:
     """Make an image of one picture and say where it is. What is left out takes the app's defaults."""
     options = cli.image_options(
@@ -53,12 +60,14 @@ def main(
         sampler=sampler,
         max_side=max_side,
     )
-    source = _find(filename)
+    source = _find(filename, "FILENAME")
+    mask = None if mask is None else _find(mask, "--mask")
     _check_extension(output_filename)
     with cli.usage_errors(), find_app(config, app_name, typer.echo) as app:
         number = app.config.seed if options.seed is None else options.seed
         settings = resolve(options, app.config, choose_model(options.model, app.config, number), number)
-        job = plan_one(PurePosixPath(source.name), settings, None, app.config)
+        info = None if mask is None else _mask_info(mask, source.parent, app.config.limits)
+        job = plan_one(Source(source.name, mask=info), settings, app.config)
         if output_filename is not None:
             job = job.model_copy(update={"output": output_filename})
         inputs, outputs = (Storage(LocalFolder(folder.absolute())) for folder in (source.parent, output))
@@ -70,12 +79,23 @@ def main(
     typer.echo(str(output / job.output))
 
 
-def _find(filename: Path) -> Path:
+def _find(filename: Path, param: str) -> Path:
     for path in (filename, cli.INPUT_FOLDER / filename):
         if path.is_file() and is_image(PurePosixPath(path.name)):
             return path
     kinds = " ".join(FORMATS)
-    raise typer.BadParameter(f"no picture {str(filename)!r}; pictures are {kinds}", param_hint="FILENAME")
+    raise typer.BadParameter(f"no picture {str(filename)!r}; pictures are {kinds}", param_hint=param)
+
+
+def _mask_info(mask: Path, folder: Path, limits: Limits) -> FileInfo:
+    """The mask as the job in `folder` knows it."""
+    try:
+        data = mask.read_bytes()
+        decode_image(data, max_bytes=limits.max_upload_bytes, max_pixels=limits.max_pixels)
+    except (OSError, ImageError) as error:
+        raise typer.BadParameter(f"{str(mask)!r}: {error}", param_hint="--mask") from error
+    path = Path(os.path.relpath(mask.resolve(), folder.resolve()))
+    return FileInfo(path.as_posix(), len(data), mask.stat().st_mtime_ns)
 
 
 def _check_extension(output_filename: str | None) -> None:

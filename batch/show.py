@@ -66,7 +66,8 @@ def main(
     for name, value in facts.items():
         if value:
             typer.echo(f"{name:{width}}  {_visible(value)}")
-    typer.echo("\n" + command(options, record.source if record else UNKNOWN_SOURCE, file))
+    mask = {"mask": record.mask} if record and record.mask else {}
+    typer.echo("\n" + command(options | mask, record.source if record else UNKNOWN_SOURCE, file))
     for problem in [*refused, *_doubts(record)]:
         typer.echo(f"note: {_visible(problem)}", err=True)
 
@@ -181,9 +182,8 @@ def _doubts(record: Result | None) -> Iterator[str]:
     if record is None:
         yield f"{UNKNOWN_SOURCE} stands for the picture it was made of: no {RESULTS_FILE} in its folder or above tells"
     else:
-        yield f"{record.source} is a path in the input folder of the job"
-        if record.mask is not None:
-            yield f"it was made with the mask {record.mask}, which the command does not know"
+        for path in filter(None, (record.source, record.mask)):
+            yield f"{path} is a path in the input folder of the job"
 
 
 if __name__ == "__main__":

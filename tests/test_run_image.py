@@ -111,6 +111,27 @@ def test_every_option_reaches_the_image(running_app: None, photo: Path, tmp_path
 
 
 @pytest.mark.service
+def test_mask_says_what_may_change(running_app: None, photo: Path):
+    mask = np.zeros_like(gradient())
+    half = mask.shape[1] // 2
+    mask[:, :half] = 255
+    (photo.parent / "masks").mkdir()
+    (photo.parent / "masks" / "left.png").write_bytes(file_of(mask, "png"))
+    result = run_image("photo.png", "--mask", "masks/left.png")
+    assert result.exit_code == 0, result.output
+    made = decode_image(Path(result.output.splitlines()[-1]).read_bytes(), max_bytes=2**20, max_pixels=2**20).pixels
+    np.testing.assert_array_equal(made[:, : half - 1], 255 - gradient()[:, : half - 1])
+    np.testing.assert_array_equal(made[:, half + 1 :], gradient()[:, half + 1 :])
+
+
+@pytest.mark.service
+def test_mask_that_is_no_picture_is_bad_usage(running_app: None, photo: Path, tmp_path: Path):
+    (tmp_path / "text.png").write_bytes(b"no picture")
+    assert_refused(run_image(photo, "--mask", "text.png"), "--mask", "'text.png': the file is not a picture")
+    assert not (photo.parent.parent / "output_images").exists()
+
+
+@pytest.mark.service
 def test_image_that_fails_says_why_and_exits_1(running_app: None, photo: Path):
     photo.write_bytes(file_of(asking("refuse"), "png"))
     result = run_image(photo)
@@ -132,6 +153,7 @@ def test_app_of_another_name_is_left_alone(running_app: None, photo: Path, tmp_p
         (["missing.png"], "FILENAME", "missing.png"),
         (["notes.txt"], "FILENAME", ".webp"),
         (["photo.png", "--strength", "2"], "--strength", "less than or equal to 1"),
+        (["photo.png", "--mask", "missing.png"], "--mask", "no picture 'missing.png'"),
         (["photo.png", "--output-filename", "fox.xcf"], "--output-filename", "'fox.xcf' must end in"),
     ],
 )

@@ -99,6 +99,15 @@ def test_source_comes_from_the_results_of_a_folder_above(tmp_path: Path) -> None
     assert "-pets/my cat.png is a path in the input folder" in result.stderr
 
 
+def test_mask_comes_from_the_results_too(tmp_path: Path) -> None:
+    made = picture(tmp_path / "photo.png")
+    job = Job(source="photo.png", output="photo.png", settings=SETTINGS, mask="-m/my sky.png")
+    recorded(tmp_path, JobResult.of(job))
+    result = run_show(made)
+    assert shown_command(result)["mask"] == Path("-m/my sky.png")
+    assert "-m/my sky.png is a path in the input folder" in result.stderr
+
+
 def test_result_in_another_format_than_its_source_is_asked_for_by_name(tmp_path: Path) -> None:
     made = picture(tmp_path / "photo.webp")
     recorded(tmp_path, JobResult.of(Job(source="photo.JPG", output="photo.webp", settings=SETTINGS)))

@@ -44,6 +44,9 @@ PHOTO = REPO_ROOT / "data" / "input_images" / "astronaut.jpg"
 MAX_RUNS = 4  # of one trial; one that still fails has a cause of its own
 RUN_TIMEOUT_S = 600
 OURS = ("results.jsonl", "results.parquet", "report.html", "contact_sheet.png", "report_files")
+GIVE_UP = {
+    "RAY_gcs_rpc_server_reconnect_timeout_s": "5"
+}  # not after a minute: a Ray that was killed does not come back
 CONSOLE = Console(highlight=False, soft_wrap=True)
 
 # What a process of each kind has in its command line or, once Ray has named it, its title.
@@ -80,7 +83,7 @@ class Bench:
         """The folder job as a process."""
         command = [sys.executable, "-m", "batch.run_folder", "--config", str(config_of(self.folder))]
         command += ["--input", str(self.photos), "--output", str(output)]
-        environment = os.environ | {"RAY_ADDRESS": "local" if own_cluster else self.address}
+        environment = os.environ | {"RAY_ADDRESS": "local" if own_cluster else self.address, **GIVE_UP}
         with (self.folder / "log.txt").open("ab") as log:
             job = subprocess.Popen(command, cwd=REPO_ROOT, env=environment, stdout=log, stderr=log)
         return Run(job, psutil.Process(job.pid if own_cluster else os.getpid()))

@@ -115,17 +115,17 @@ def test_dry_run_counts_finds_bad_pictures_measures_and_writes_nothing(source: F
 
 
 def test_deadline_lets_images_in_flight_end_and_the_next_run_goes_on(source: Folder, output: Folder):
-    for number in range(40):
+    for number in range(20):
         source.write(f"{number}.png", asking("take a while"))
-    result = run_folder(source, output, "--deadline", 0.1, "--concurrency", 1)
+    result = run_folder(source, output, "--deadline", 0.05, "--concurrency", 1)
     assert result.exit_code == 3
     assert "goes on from here" in result.output
     early = finished_at(output)
-    assert len(early) < 43
+    assert len(early) < 23
     assert len(output.results()) == len(early)
     assert run_folder(source, output).exit_code == 0
     assert remade(early, finished_at(output)).isdisjoint(early)
-    assert len(output.results()) == 43
+    assert len(output.results()) == 23
 
 
 def job_process(source: Folder, output: Folder) -> subprocess.Popen[str]:

@@ -200,7 +200,7 @@ def run_trial(bench: Bench, number: int, expected: dict[str, bytes]) -> Trial:
     """
     rng = random.Random(f"kill {number}")
     kind = KINDS[number % len(KINDS)]
-    own_cluster = kind == "ray" or (kind == "driver" and number % (2 * len(KINDS)) != 0)
+    own_cluster = kind == "ray" or (kind == "driver" and number % (4 * len(KINDS)) == len(KINDS))
     count, delay_s = rng.randrange(PICTURES), rng.uniform(0, 0.5)
     output = bench.folder / f"out{number}"
     ripe: list[float] = []
@@ -236,29 +236,40 @@ def fault(output: Path, code: int, before: dict[str, str], expected: dict[str, b
 
 def main(
     trials: Annotated[int, typer.Option(min=1)] = 60,
+    first: Annotated[int, typer.Option(min=0, help="The first trial's number, where several run side by side.")] = 0,
     out: Annotated[Path | None, typer.Option(help="A .json file for the results.")] = None,
 ) -> None:
     """Run the trials and print what became of each."""
     results: list[Trial] = []
     with benches() as bench:
         expected = undisturbed(bench)
-        for number in range(trials):
+        for number in range(first, first + trials):
             results.append(it := run_trial(bench, number, expected))
             where = "its own cluster" if it.own_cluster else "a running app"
             told = f"{it.killed} killed after {it.recorded} pictures, in {where}"
-            CONSOLE.print(f"{number + 1} of {trials}: {told}: {it.runs} runs, {it.wrong or 'fine'}")
+            CONSOLE.print(f"{number}: {told}: {it.runs} runs, {it.wrong or 'fine'}")
+            if out is not None:
+                write_results(results, out)
+    CONSOLE.print(table_of(results))
+    raise typer.Exit(int(any(result.wrong for result in results)))
+
+
+def write_results(results: Sequence[Trial], out: Path) -> None:
+    """Write the trials with when, where and on which commit they ran."""
+    facts = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "commit": git_commit()}
+    machine, trials = describe_machine().model_dump(), [asdict(result) for result in results]
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps({**facts, "machine": machine, "trials": trials}, indent=1))
+
+
+def table_of(results: Sequence[Trial]) -> Table:
+    """How many trials of each kind went well, and in how many runs."""
     table = Table("killed", "trials", "fine", "runs it took: trials")
     for kind in KINDS:
         members = [result for result in results if result.killed == kind]
         runs = ", ".join(f"{n}: {count}" for n, count in sorted(Counter(it.runs for it in members).items()))
         table.add_row(kind, str(len(members)), str(sum(not result.wrong for result in members)), runs)
-    CONSOLE.print(table)
-    if out is not None:
-        facts = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "commit": git_commit()}
-        machine = describe_machine().model_dump()
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(json.dumps({**facts, "machine": machine, "trials": [asdict(it) for it in results]}, indent=1))
-    raise typer.Exit(int(any(result.wrong for result in results)))
+    return table
 
 
 if __name__ == "__main__":

@@ -28,7 +28,6 @@ from batch.thumbnails import Pair, thumbnail
 from deployments.config import Limits
 from deployments.engine.errors import RequestAborted
 from deployments.engine.request import Pixels
-from deployments.http_errors import ModelNotReady
 from deployments.images import (
     ImageTooLarge,
     Mask,
@@ -40,6 +39,7 @@ from deployments.images import (
 )
 from deployments.parameters import format_parameters
 from deployments.schemas import Img2ImgResult
+from deployments.service import ModelNotReady
 
 # Someone else's failure: the same request may well succeed on another replica, or on this one restarted.
 TRANSIENT = (RayActorError, DeploymentUnavailableError, ModelNotReady, RequestAborted)

@@ -4,55 +4,22 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import NamedTuple
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from ray.exceptions import RayActorError, RayTaskError
-from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from starlette.exceptions import HTTPException
 
 from deployments.engine.errors import InvalidRequest, RequestAborted
 from deployments.images import ImageTooLarge, NotAnImage, UnusableImage
 from deployments.routing import UnknownModel
 from deployments.schemas import ErrorDetail, ErrorReply, Img2ImgOptions
+from deployments.service import ModelNotReady, QueueFull
 
 logger = logging.getLogger(__name__)
 RETRY_AFTER_S = 2
-
-
-class ModelNotReady(Exception):
-    """The model is starting, waiting for resources, or failed to load; `reason` says which."""
-
-    def __init__(self, model: str, reason: str) -> None:
-        super().__init__(model, reason)
-        self.model = model
-        self.reason = reason
-
-    def __str__(self) -> str:
-        return f"model {self.model!r} is not ready: {self.reason}"
-
-
-class QueueFull(Exception):
-    """The model has as many requests as it may hold."""
-
-    def __init__(self, retry_after_s: float | None) -> None:
-        super().__init__(retry_after_s)
-        self.retry_after_s = retry_after_s
-
-
-@contextmanager
-def past_serves_handlers(model: str) -> Iterator[None]:
-    """Serve answers its own exceptions itself, in plain text, before our handlers see them: rename those."""
-    try:
-        yield
-    except BackPressureError as exc:
-        raise QueueFull(exc.retry_after_s) from exc
-    except DeploymentUnavailableError as exc:
-        raise ModelNotReady(model, str(exc)) from exc
 
 
 class _Kind(NamedTuple):

@@ -1,0 +1,169 @@
+"""The way of a request: pick the model, read and fit the picture, ask the model, encode what it made. Knows no HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
+from ray.serve.handle import DeploymentHandle
+
+from deployments import routing
+from deployments.config import AppConfig
+from deployments.engine.request import Img2ImgOutput, Img2ImgRequest, Pixels, Priority
+from deployments.images import SourceImage, decode_image, encode_image, fit_pixels, restore_size
+from deployments.parameters import format_parameters
+from deployments.readiness import Readiness
+from deployments.schemas import Img2ImgOptions, Img2ImgResult, OutputFormat, Settings
+
+
+class ModelNotReady(Exception):
+    """The model is starting, waiting for resources, or failed to load; `reason` says which."""
+
+    def __init__(self, model: str, reason: str) -> None:
+        super().__init__(model, reason)
+        self.model = model
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"model {self.model!r} is not ready: {self.reason}"
+
+
+class QueueFull(Exception):
+    """The model has as many requests as it may hold."""
+
+    def __init__(self, retry_after_s: float | None) -> None:
+        super().__init__(retry_after_s)
+        self.retry_after_s = retry_after_s
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prepared:
+    """A request that can be run: image i of `num_images` has the settings' seed + i.
+
+    `fitted` is the source as the model gets it.
+    """
+
+    settings: Settings
+    num_images: int
+    output_format: OutputFormat
+    source: SourceImage
+    fitted: Pixels
+
+    def each(self) -> list[Settings]:
+        """The settings of every image."""
+        seed = self.settings.seed
+        return [self.settings.model_copy(update={"seed": seed + number}) for number in range(self.num_images)]
+
+
+class Img2ImgService:
+    """What every door of the application does with a request; `models` are the deployments' handles by model id."""
+
+    def __init__(self, config: AppConfig, models: Mapping[str, DeploymentHandle], readiness: Readiness) -> None:
+        self.config = config
+        self._models = models
+        self._readiness = readiness
+
+    async def prepare(self, options: Img2ImgOptions, image: bytes) -> Prepared:
+        """Decide the settings and decode the picture. Raises InvalidRequest (also UnknownModel) or ImageError."""
+        seed = routing.pick_seed(options)
+        model_id = routing.choose_model(options.model, self.config, seed)
+        model_id = routing.first_ready(model_id, self.config, await self._readiness.ready())
+        settings = routing.resolve(options, self.config, model_id, seed)
+        source, fitted = await asyncio.to_thread(self._decode, image, settings)
+        return Prepared(settings, options.num_images, options.output_format, source, fitted)
+
+    async def images(self, prepared: Prepared) -> list[Img2ImgResult]:
+        """All images, or none: the first failure cancels the rest, as does the deadline (TimeoutError).
+
+        Raises what `img2img` does, with QueueFull for Serve's BackPressureError.
+        """
+        with past_serves_handlers(prepared.settings.model):
+            async with asyncio.timeout(self.config.limits.deadline_s):
+                return await _all_or_none(
+                    [self.img2img(prepared.fitted, settings, "interactive") for settings in prepared.each()]
+                )
+
+    async def encode(self, prepared: Prepared, result: Img2ImgResult) -> bytes:
+        """The picture's file, in the source's size."""
+        return await asyncio.to_thread(_encode, prepared, result)
+
+    async def img2img(
+        self, pixels: Pixels, settings: Settings, priority: Priority = "folder", request_id: str | None = None
+    ) -> Img2ImgResult:
+        """The image for fitted pixels and resolved settings, in the size that was sent.
+
+        Raises ModelNotReady, EngineError, Serve's BackPressureError.
+        """
+        if settings.model not in await self._readiness.ready():
+            raise ModelNotReady(settings.model, await self._readiness.reason(settings.model))
+        asked = settings.model_dump(exclude={"model", "max_side"})
+        engine_id = f"{request_id or 'http'}-{uuid.uuid4().hex}"
+        request = Img2ImgRequest(engine_id, pixels, priority=priority, **asked)
+        response = self._models[settings.model].img2img.remote(request)
+        try:
+            output: Img2ImgOutput = await response
+        except asyncio.CancelledError:
+            response.cancel()  # Serve passes on a caller's disconnect by itself, but not a deadline
+            raise
+        return Img2ImgResult(settings, output.pixels, output.num_denoise_steps, output.truncated, output.timings)
+
+    async def model_cards(self) -> list[dict[str, Any]]:
+        """The models as OpenAI lists them, with what each can do and whether it is ready, and if not, why."""
+        described = await self._readiness.describe()
+        return [self._model_card(model_id, described[model_id]) for model_id in self._models]
+
+    def _model_card(self, model_id: str, described: dict[str, Any]) -> dict[str, Any]:
+        model, limits = self.config.models[model_id], self.config.limits
+        return {
+            "id": model_id,
+            "object": "model",
+            "created": 0,
+            "owned_by": "img2img-serve",
+            "aliases": list(model.aliases),
+            "checkpoint": model.checkpoint,
+            "defaults": self.config.defaults_for(model_id).model_dump(),
+            "limits": limits.model_dump(exclude={"deadline_s"}),
+            **described,
+        }
+
+    def _decode(self, data: bytes, settings: Settings) -> tuple[SourceImage, Pixels]:
+        limits = self.config.limits
+        source = decode_image(data, max_bytes=limits.max_upload_bytes, max_pixels=limits.max_pixels)
+        return source, fit_pixels(source.pixels, max_side=settings.max_side, min_side=limits.min_side)
+
+
+@contextmanager
+def past_serves_handlers(model: str) -> Iterator[None]:
+    """Serve answers its own exceptions itself, in plain text, before our handlers see them: rename those."""
+    try:
+        yield
+    except BackPressureError as exc:
+        raise QueueFull(exc.retry_after_s) from exc
+    except DeploymentUnavailableError as exc:
+        raise ModelNotReady(model, str(exc)) from exc
+
+
+async def _all_or_none(coroutines: Sequence[Coroutine[Any, Any, Img2ImgResult]]) -> list[Img2ImgResult]:
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(coroutine) for coroutine in coroutines]
+    except BaseExceptionGroup as failures:
+        raise failures.exceptions[0] from None
+    return [task.result() for task in tasks]
+
+
+def _encode(prepared: Prepared, result: Img2ImgResult) -> bytes:
+    height, width = result.pixels.shape[:2]
+    source = prepared.source
+    return encode_image(
+        restore_size(result.pixels, source.size),
+        prepared.output_format,
+        parameters=format_parameters(result.settings, (width, height)),
+        alpha=source.alpha,
+        icc_profile=source.icc_profile,
+    )

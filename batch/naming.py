@@ -52,7 +52,7 @@ def output_name(
     - the stem had to be cut to keep the name within 255 bytes;
     - `extension` is another format than the source's, so that a.jpg and a.png stay apart as PNG;
     - negative prompt, sampler or max_side is not that of `defaults` (the model's; None stands for the app's own);
-    - there is a `mask`, a path relative to the input folder;
+    - there are `loras`, or a `mask`, a path relative to the input folder;
     - `digits` asks for one of that length: the one thing that a caller can see only by looking at the other names too.
     """
     shown = f"_str{shortest(settings.strength)}_guide{shortest(settings.guidance_scale)}"
@@ -68,6 +68,7 @@ def output_name(
         or stem != source.stem
         or mask is not None
         or FORMATS.get(extension.lower()) != FORMATS.get(source.suffix.lower())
+        or settings.loras is not None
         or any(getattr(settings, name) != getattr(defaults or Defaults(), name) for name in NOT_SHOWN)
     )
     digest = "_" + _digest(source, settings, extension, mask)[:num_digits] if vague else ""
@@ -101,8 +102,10 @@ def valid_name(path: PurePosixPath) -> bool:
 
 
 def _digest(source: PurePosixPath, settings: Settings, extension: str, mask: str | None) -> str:
-    everything = f"{source}\n{extension}\n{settings.model_dump_json()}" + (f"\n{mask}" if mask else "")
-    return hashlib.sha256(everything.encode()).hexdigest()
+    everything = f"{source}\n{extension}\n{settings.model_dump_json(exclude_defaults=True)}" + (
+        f"\n{mask}" if mask else ""
+    )
+    return hashlib.sha256("\n".join(everything).encode()).hexdigest()
 
 
 def _cut(text: str, num_bytes: int) -> str:

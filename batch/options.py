@@ -25,6 +25,7 @@ Steps = Annotated[int | None, typer.Option("--num-inference-steps", help="int(st
 Seed = Annotated[int | None, typer.Option(help="The random seed.")]
 Sampler = Annotated[str | None, typer.Option(help="dpmpp_2m, dpmpp_2m_karras, euler, euler_ancestral, ddim, lcm.")]
 MaxSide = Annotated[int | None, typer.Option(help="The longest side that the model sees, in pixels.")]
+Loras = Annotated[str | None, typer.Option(help="Adapters of the model and their weights: `name:0.8,other:0.5`.")]
 Models = Annotated[str | None, typer.Option("--model", help=f"Model id, alias, or `auto`{SEVERAL}")]
 Strengths = Annotated[str | None, typer.Option("--strength", help=f"0 (keeps the source) to 1 (ignores it){SEVERAL}")]
 GuidanceScales = Annotated[str | None, typer.Option("--guidance-scale", help=f"0 to 50{SEVERAL}")]

@@ -11,7 +11,7 @@ const LABELS = {
   source: "Source", output: "Result", mask: "Mask", prompt: "Prompt", negative_prompt: "Negative prompt",
   truncated: "Not seen by the model", model: "Model", revision: "Revision", strength: "Strength",
   guidance_scale: "Guidance scale", num_inference_steps: "Steps", num_denoise_steps: "Steps run", seed: "Seed",
-  sampler: "Sampler", max_side: "Longest side", size: "Size", queued_s: "Queued", denoise_s: "Denoising",
+  sampler: "Sampler", max_side: "Longest side", loras: "LoRAs", size: "Size", queued_s: "Queued", denoise_s: "Denoising",
   total_s: "Total", attempts: "Attempts", finished_at: "Finished",
 };
 

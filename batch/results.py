@@ -57,6 +57,7 @@ class Result(Strict):
     seed: int | None = None
     sampler: str | None = None
     max_side: int | None = None
+    loras: str | None = None
     source_bytes: int | None = None
     source_mtime_ns: int | None = None
     source_width: int | None = None

@@ -50,6 +50,7 @@ def main(
     seeds: cli.Seeds = 1,
     sampler: cli.Samplers = None,
     max_side: cli.MaxSides = None,
+    loras: cli.Loras = None,
     output_format: cli.OutputFormat = None,
     concurrency: cli.Concurrency = 16,
     recursive: cli.Recursive = True,
@@ -66,7 +67,9 @@ def main(
     """
     if prompt is not None and prompts_file is not None:
         raise typer.BadParameter("there is a --prompt already", param_hint="--prompts-file")
-    options = cli.image_options(prompt=prompt, negative_prompt=negative_prompt, output_format=output_format)
+    options = cli.image_options(
+        prompt=prompt, negative_prompt=negative_prompt, loras=loras, output_format=output_format
+    )
     several = {
         "model": model,
         "strength": strength,

@@ -44,6 +44,7 @@ def main(
     seed: cli.Seed = None,
     sampler: cli.Sampler = None,
     max_side: cli.MaxSide = None,
+    loras: cli.Loras = None,
     mask: Annotated[
         Path | None, typer.Option(help="A picture, found like FILENAME: white changes, black stays.")
     ] = None,
@@ -59,6 +60,7 @@ def main(
         seed=seed,
         sampler=sampler,
         max_side=max_side,
+        loras=loras,
     )
     source = _find(filename, "FILENAME")
     mask = None if mask is None else _find(mask, "--mask")

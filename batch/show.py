@@ -36,6 +36,7 @@ NAMES = {
     "seed": "Seed",
     "sampler": "Sampler",
     "max_side": "Size",
+    "loras": "Loras",
 }
 # As SAMPLER_NAMES, and what the web UI wrote before it had schedule types.
 SAMPLERS: dict[tuple[str, str], Sampler] = {

@@ -15,8 +15,6 @@ from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any
 
-import numpy as np
-from PIL import Image
 from ray.exceptions import RayActorError, RayTaskError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
@@ -27,16 +25,16 @@ from batch.storage import FileTooLarge, Storage
 from batch.thumbnails import Pair, thumbnail
 from deployments.config import Limits
 from deployments.engine.errors import RequestAborted
-from deployments.engine.request import Pixels
+from deployments.engine.request import Mask, Pixels
 from deployments.images import (
     ImageTooLarge,
-    Mask,
     SourceImage,
     decode_image,
     encode_image,
     fit_pixels,
     restore_size,
 )
+from deployments.masks import about_the_mask, fit_mask, paste_back, read_mask
 from deployments.parameters import format_parameters
 from deployments.schemas import Img2ImgResult
 from deployments.service import ModelNotReady
@@ -83,7 +81,7 @@ class ImageWorker:
     async def make(self, job: Job, facts: dict[str, Any]) -> tuple[bytes, Pair]:
         """The file of one image and its thumbnails; `facts` hears what a Result says of them. Raises what fails."""
         prepared = await asyncio.to_thread(self._prepare, job, facts)
-        made = await self._ask(job, prepared.source.pixels, facts)
+        made = await self._ask(job, prepared, facts)
         facts |= {
             "num_denoise_steps": made.num_denoise_steps,
             "truncated": made.truncated,
@@ -98,8 +96,9 @@ class ImageWorker:
         fitted = fit_pixels(source.pixels, max_side=job.settings.max_side, min_side=self.limits.min_side)
         kept = None
         if job.mask is not None:
-            mask, facts["mask_sha256"] = self._read(job.mask)
-            kept = source.pixels, read_mask(mask, source.size)
+            with about_the_mask():
+                picture, facts["mask_sha256"] = self._read(job.mask)
+            kept = source.pixels, read_mask(picture, source.size)
         before = thumbnail(source.pixels, source.icc_profile)
         return _Prepared(replace(source, pixels=fitted), source.size, before, kept)
 
@@ -113,14 +112,14 @@ class ImageWorker:
         source = decode_image(data, max_bytes=limit, max_pixels=self.limits.max_pixels)
         return source, hashlib.sha256(data).hexdigest()
 
-    async def _ask(self, job: Job, pixels: Pixels, facts: dict[str, Any]) -> Img2ImgResult:
+    async def _ask(self, job: Job, prepared: _Prepared, facts: dict[str, Any]) -> Img2ImgResult:
         """The router's answer, waiting while it is full (up to deadline_s) and retrying transient failures."""
         give_up = time.monotonic() + self.limits.deadline_s
         failures = 0
         for pause_s in _pauses():
             facts["attempts"] += 1
             try:
-                return await self._ask_once(job, pixels)
+                return await self._ask_once(job, prepared)
             except BackPressureError as error:
                 if time.monotonic() > give_up:
                     raise
@@ -132,8 +131,10 @@ class ImageWorker:
             await asyncio.sleep(pause_s)
         raise AssertionError("pauses never end")
 
-    async def _ask_once(self, job: Job, pixels: Pixels) -> Img2ImgResult:
-        response = self.router.img2img.remote(pixels, job.settings, "folder", uuid.uuid4().hex)
+    async def _ask_once(self, job: Job, prepared: _Prepared) -> Img2ImgResult:
+        pixels = prepared.source.pixels
+        mask = None if prepared.kept is None else fit_mask(prepared.kept[1], pixels)
+        response = self.router.img2img.remote(pixels, job.settings, "folder", uuid.uuid4().hex, mask)
         deadline = asyncio.timeout(self.limits.deadline_s)
         try:
             async with deadline:
@@ -146,19 +147,12 @@ class ImageWorker:
             raise TimeoutError(f"no answer within {self.limits.deadline_s:g} s") from error
 
 
-def read_mask(image: SourceImage, size: tuple[int, int]) -> Mask:
-    """How much of each pixel is to change, of 255, in a picture of `size`: white changes, black stays."""
-    grey = np.asarray(Image.fromarray(image.pixels).convert("L"))
-    return np.asarray(Image.fromarray(grey).resize(size, Image.Resampling.BILINEAR))
-
-
 def _finish(job: Job, prepared: _Prepared, made: Img2ImgResult) -> tuple[bytes, Pair]:
     """The file, of the source's size and in the format of its name, and the thumbnails."""
     source, pixels = prepared.source, restore_size(made.pixels, prepared.size)
     if prepared.kept is not None:
         whole, mask = prepared.kept
-        share = mask[..., None].astype(np.float32) / 255
-        pixels = np.rint(whole * (1 - share) + pixels * share).astype(np.uint8)
+        pixels = paste_back(whole, pixels, mask)
     data = encode_image(
         pixels,
         FORMATS[PurePosixPath(job.output).suffix.lower()],

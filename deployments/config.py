@@ -11,6 +11,7 @@ from deployments.engine.request import Sampler
 
 REPO_ROOT = Path(__file__).resolve().parent.parent
 ModelId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
+LoraName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_. -]*$", max_length=100)]
 
 RESERVED_NAMES = {"auto": "the word for a random choice", "router": "the router's own"}
 # The homes that the Hub's Stable Diffusion repositories moved to, by the names scripts still carry.
@@ -60,6 +61,7 @@ class ModelConfig(Strict):
     `checkpoint` is a diffusers folder (relative paths start at the repository), one `.safetensors` file, or a hub id
     with an optional `revision`. `weight` is its share when a request says `auto`; `fallback` lists models to try, in
     order, while this one is not ready. `max_rows` caps the UNet rows of one step batch (a guided request is two).
+    `loras` are adapters that requests may name: `.safetensors` files, relative paths as for `checkpoint`.
     `reproducible` gives the same bytes whatever else is running, at the price of padding.
     """
 
@@ -73,6 +75,7 @@ class ModelConfig(Strict):
     max_rows: int | None = Field(None, ge=2)
     memory_efficient: bool = False
     reproducible: bool = False
+    loras: dict[LoraName, str] = Field(default_factory=dict)
     defaults: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="after")
@@ -87,6 +90,11 @@ class ModelConfig(Strict):
         if local.exists():
             return str(local)
         return HUB_MOVES.get(self.checkpoint, self.checkpoint)
+
+    @property
+    def lora_files(self) -> dict[str, str]:
+        """The adapters' files with relative paths made absolute."""
+        return {name: str(REPO_ROOT / file) for name, file in self.loras.items()}
 
 
 class AppConfig(Strict):

@@ -17,9 +17,8 @@ from typing import Any, Literal
 import numpy as np
 from PIL import ExifTags, Image, ImageCms, ImageOps, PngImagePlugin
 
-from deployments.engine.request import Pixels
+from deployments.engine.request import Mask, Pixels
 
-Mask = np.ndarray[Any, np.dtype[np.uint8]]  # (height, width)
 Format = Literal["jpeg", "png", "webp", "gif", "bmp", "tiff"]
 
 FORMATS: tuple[Format, ...] = ("jpeg", "png", "webp", "gif", "bmp", "tiff")
@@ -40,11 +39,15 @@ USER_COMMENT_UNICODE = b"UNICODE\0"
 
 
 class ImageError(Exception):
-    """Base of everything this module raises on purpose."""
+    """Base of everything this module raises on purpose. `param` is the field that the picture came in."""
 
-    def __init__(self, message: str) -> None:
-        super().__init__(message)
+    def __init__(self, message: str, param: str = "image") -> None:
+        super().__init__(message, param)
         self.message = message
+        self.param = param
+
+    def __str__(self) -> str:
+        return self.message
 
 
 class NotAnImage(ImageError):
@@ -167,12 +170,12 @@ def fit_pixels(pixels: Pixels, *, max_side: int, min_side: int) -> Pixels:
     return restore_size(pixels, size)
 
 
-def pad_to_multiple(pixels: Pixels, multiple: int) -> Pixels:
+def pad_to_multiple(pixels: np.ndarray[Any, Any], multiple: int) -> np.ndarray[Any, Any]:
     """Mirror the right and bottom edges outwards to a multiple each; what fits comes back untouched."""
     height, width = pixels.shape[:2]
     if height % multiple == 0 and width % multiple == 0:
         return pixels
-    return np.pad(pixels, ((0, -height % multiple), (0, -width % multiple), (0, 0)), mode="symmetric")
+    return np.pad(pixels, ((0, -height % multiple), (0, -width % multiple), (0, 0))[: pixels.ndim], mode="symmetric")
 
 
 def restore_size(pixels: Pixels, size: tuple[int, int]) -> Pixels:

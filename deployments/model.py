@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import AsyncIterator
 from concurrent.futures import Future
+from contextlib import aclosing
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +19,7 @@ from deployments.config import ModelConfig
 from deployments.engine.async_engine import AsyncEngine
 from deployments.engine.engine import Engine
 from deployments.engine.loading import load_checkpoint
-from deployments.engine.request import Img2ImgOutput, Img2ImgRequest
+from deployments.engine.request import Img2ImgOutput, Img2ImgRequest, Pixels, Progress
 from deployments.engine.runner import Runner
 from deployments.engine.sampling import SAMPLERS
 from deployments.images import pad_to_multiple
@@ -34,6 +36,7 @@ def build_runner(model: ModelConfig) -> Runner:
         dtype=model.dtype,
         reproducible=model.reproducible,
         memory_efficient=model.memory_efficient,
+        loras=model.lora_files,
     )
     return Runner(checkpoint, reproducible=model.reproducible)
 
@@ -76,17 +79,34 @@ class Img2ImgModel:
 
         Cancelling the call frees the request's rows at the next step boundary.
         """
-        height, width = request.pixels.shape[:2]
-        padded = replace(request, pixels=pad_to_multiple(request.pixels, self._runner.codec.factor))
-        admission = asyncio.ensure_future(self.admit(padded))
+        admitted = await self._admit(request)
+        output = await self._engine.wait(request.request_id, admitted)
+        return replace(output, pixels=_cropped(output.pixels, request))
+
+    async def img2img_events(self, request: Img2ImgRequest) -> AsyncIterator[Progress | Img2ImgOutput]:
+        """As `img2img`, with the request's progress before the image."""
+        admitted = await self._admit(request)
+        async with aclosing(self._engine.events(request.request_id, admitted)) as events:
+            async for progress in events:
+                preview = progress.preview
+                if preview is not None:
+                    preview = _cropped(preview, request, self._runner.codec.factor)
+                yield replace(progress, preview=preview)
+        output = await self._engine.wait(request.request_id, admitted)
+        yield replace(output, pixels=_cropped(output.pixels, request))
+
+    async def _admit(self, request: Img2ImgRequest) -> Future[Img2ImgOutput]:
+        factor = self._runner.codec.factor
+        mask = None if request.mask is None else pad_to_multiple(request.mask, factor)
+        admission = asyncio.ensure_future(
+            self.admit(replace(request, pixels=pad_to_multiple(request.pixels, factor), mask=mask))
+        )
         try:
-            admitted = await asyncio.shield(admission)
+            return await asyncio.shield(admission)
         except asyncio.CancelledError:
             # It may be on its way to the engine in an admission batch, where a cancellation does not reach it.
             admission.add_done_callback(lambda _: self._engine.abort(request.request_id))
             raise
-        output = await self._engine.wait(request.request_id, admitted)
-        return replace(output, pixels=output.pixels[:height, :width])
 
     @serve.batch(max_batch_size=32, batch_wait_timeout_s=0.002)
     async def admit(self, requests: list[Img2ImgRequest]) -> list[Future[Img2ImgOutput]]:
@@ -126,3 +146,9 @@ class Img2ImgModel:
     def __del__(self) -> None:
         if hasattr(self, "_engine"):
             self._engine.close()
+
+
+def _cropped(pixels: Pixels, request: Img2ImgRequest, factor: int = 1) -> Pixels:
+    """Without the padding; `factor` is how many pixels of the request each one stands for."""
+    height, width = (-(-side // factor) for side in request.pixels.shape[:2])
+    return pixels[:height, :width]

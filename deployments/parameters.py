@@ -44,6 +44,7 @@ def format_parameters(settings: Settings, size: tuple[int, int]) -> str:
         "Size": f"{size[0]}x{size[1]}",
         "Model": settings.model,
         "Denoising strength": settings.strength,
+        **({"Loras": settings.loras} if settings.loras else {}),
         "Version": f"img2img-serve {_version()}",
     }
     lines = [prompt] if prompt else []

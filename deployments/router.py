@@ -8,7 +8,7 @@ from ray.serve.handle import DeploymentHandle
 
 from deployments.api import build_api
 from deployments.config import AppConfig
-from deployments.engine.request import Pixels, Priority
+from deployments.engine.request import Mask, Pixels, Priority
 from deployments.readiness import Readiness
 from deployments.schemas import Img2ImgResult, Settings
 from deployments.service import Img2ImgService
@@ -37,10 +37,15 @@ class Router:
         return build_api(self._service)
 
     async def img2img(
-        self, pixels: Pixels, settings: Settings, priority: Priority = "folder", request_id: str | None = None
+        self,
+        pixels: Pixels,
+        settings: Settings,
+        priority: Priority = "folder",
+        request_id: str | None = None,
+        mask: Mask | None = None,
     ) -> Img2ImgResult:
         """The image for fitted pixels and resolved settings; see Img2ImgService.img2img."""
-        return await self._service.img2img(pixels, settings, priority, request_id)
+        return await self._service.img2img(pixels, settings, priority, request_id=request_id, mask=mask)
 
     def config(self) -> AppConfig:
         """The configuration, for folder jobs that join the running application."""

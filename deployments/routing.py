@@ -8,7 +8,7 @@ from collections.abc import Container
 
 from deployments.config import AppConfig
 from deployments.engine.errors import InvalidRequest
-from deployments.schemas import MAX_SEED, Img2ImgOptions, Settings
+from deployments.schemas import MAX_SEED, Img2ImgOptions, Settings, parse_loras
 
 
 class UnknownModel(InvalidRequest):
@@ -67,6 +67,11 @@ def _check_limits(options: Img2ImgOptions, settings: Settings, config: AppConfig
         if len(text) > limits.max_prompt_chars:
             most = limits.max_prompt_chars
             raise InvalidRequest(f"{param} must have at most {most} characters, not {len(text)}", param)
+    known = config.models[settings.model].loras
+    for name, _ in parse_loras(settings.loras or ""):
+        if name not in known:
+            names = ", ".join(known) or "none"
+            raise InvalidRequest(f"loras: model {settings.model!r} has no adapter {name!r}; adapters: {names}", "loras")
     if settings.seed + options.num_images - 1 > MAX_SEED:
         raise InvalidRequest(f"seed + num_images must stay below {MAX_SEED + 2}", "seed")
     steps = settings.num_inference_steps

@@ -3,15 +3,35 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import AfterValidator, BaseModel, Field
 
 from deployments.config import Strict
-from deployments.engine.request import Pixels, Sampler, Timings
+from deployments.engine.request import Loras, Pixels, Sampler, Timings
 
 OutputFormat = Literal["png", "jpeg", "webp"]
 MAX_SEED = 2**63 - 1
+MAX_LORA_WEIGHT = 4.0
+
+
+def parse_loras(text: str) -> Loras:
+    """Adapters and weights of "name:0.8,other". Raises ValueError."""
+    loras: dict[str, float] = {}
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        name, _, weight = part.partition(":")
+        try:
+            value = float(weight or 1)
+        except ValueError:
+            raise ValueError(f"{weight!r} is not a weight; write name:weight,name:weight") from None
+        if not abs(value) <= MAX_LORA_WEIGHT:
+            raise ValueError(f"the weight of {name!r} must be {-MAX_LORA_WEIGHT:g} to {MAX_LORA_WEIGHT:g}, not {value}")
+        loras[name.strip()] = value
+    return tuple((name, value) for name, value in loras.items() if value)
+
+
+def _canonical_loras(text: str | None) -> str | None:
+    return ",".join(f"{name}:{weight:.10g}" for name, weight in parse_loras(text or "")) or None
 
 
 class Img2ImgOptions(Strict):
@@ -27,6 +47,9 @@ class Img2ImgOptions(Strict):
     num_inference_steps: int | None = Field(None, ge=1, description="int(steps * strength) of these are run.")
     seed: int | None = Field(None, ge=0, le=MAX_SEED, description="Image i of a request uses seed + i.")
     sampler: Sampler | None = None
+    loras: Annotated[str | None, AfterValidator(_canonical_loras)] = Field(
+        None, description="Adapters of the model and their weights, `name:0.8,other:0.5`."
+    )
     max_side: int | None = Field(None, ge=16, description="The longest side the model sees; never enlarged.")
     output_format: OutputFormat = "png"
     num_images: int = Field(1, ge=1)
@@ -44,6 +67,7 @@ class Settings(Strict):
     seed: int
     sampler: Sampler
     max_side: int
+    loras: str | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

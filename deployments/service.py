@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
@@ -14,11 +15,19 @@ from ray.serve.handle import DeploymentHandle
 
 from deployments import routing
 from deployments.config import AppConfig
-from deployments.engine.request import Img2ImgOutput, Img2ImgRequest, Pixels, Priority
+from deployments.engine.request import Img2ImgOutput, Img2ImgRequest, Mask, Pixels, Priority, Progress
 from deployments.images import SourceImage, decode_image, encode_image, fit_pixels, restore_size
+from deployments.masks import MASK_BLUR, MaskMode, about_the_mask, fit_mask, paste_back, read_mask
 from deployments.parameters import format_parameters
 from deployments.readiness import Readiness
-from deployments.schemas import Img2ImgOptions, Img2ImgResult, OutputFormat, Settings
+from deployments.schemas import Img2ImgOptions, Img2ImgResult, OutputFormat, Settings, parse_loras
+
+OnProgress = Callable[[int, Progress], None]
+Reshape = Callable[[SourceImage, Mask | None], tuple[SourceImage, Mask | None]]
+
+
+def _as_it_is(source: SourceImage, mask: Mask | None) -> tuple[SourceImage, Mask | None]:
+    return source, mask
 
 
 class ModelNotReady(Exception):
@@ -42,10 +51,19 @@ class QueueFull(Exception):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class MaskFile:
+    """A mask as it came: the picture's bytes, which part of it stands for change, and the feather's width in pixels."""
+
+    data: bytes
+    mode: MaskMode = "auto"
+    blur: float = MASK_BLUR
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Prepared:
     """A request that can be run: image i of `num_images` has the settings' seed + i.
 
-    `fitted` is the source as the model gets it.
+    `fitted` is the source as the model gets it. `mask` has the source's size.
     """
 
     settings: Settings
@@ -53,6 +71,8 @@ class Prepared:
     output_format: OutputFormat
     source: SourceImage
     fitted: Pixels
+    mask: Mask | None = None
+    mask_blur: float = MASK_BLUR
 
     def each(self) -> list[Settings]:
         """The settings of every image."""
@@ -68,24 +88,57 @@ class Img2ImgService:
         self._models = models
         self._readiness = readiness
 
-    async def prepare(self, options: Img2ImgOptions, image: bytes) -> Prepared:
-        """Decide the settings and decode the picture. Raises InvalidRequest (also UnknownModel) or ImageError."""
+    async def prepare(
+        self,
+        options: Img2ImgOptions,
+        image: bytes,
+        *,
+        mask: MaskFile | None = None,
+        reshape: Reshape = _as_it_is,
+    ) -> Prepared:
+        """Decide the settings, decode the picture and its mask, and give both the shape that the caller wants.
+
+        Raises InvalidRequest (also UnknownModel) or ImageError.
+        """
         seed = routing.pick_seed(options)
         model_id = routing.choose_model(options.model, self.config, seed)
         model_id = routing.first_ready(model_id, self.config, await self._readiness.ready())
         settings = routing.resolve(options, self.config, model_id, seed)
-        source, fitted = await asyncio.to_thread(self._decode, image, settings)
-        return Prepared(settings, options.num_images, options.output_format, source, fitted)
+        return await asyncio.to_thread(self._prepare, options, settings, image, mask, reshape)
 
-    async def images(self, prepared: Prepared) -> list[Img2ImgResult]:
+    def _prepare(
+        self, options: Img2ImgOptions, settings: Settings, image: bytes, mask: MaskFile | None, reshape: Reshape
+    ) -> Prepared:
+        source, area = self._decode(image), None
+        if mask is not None:
+            with about_the_mask():
+                picture = self._decode(mask.data)
+            area = read_mask(picture, source.size, mask.mode)
+        source, area = reshape(source, area)
+        fitted = fit_pixels(source.pixels, max_side=settings.max_side, min_side=self.config.limits.min_side)
+        blur = MASK_BLUR if mask is None else mask.blur
+        return Prepared(settings, options.num_images, options.output_format, source, fitted, area, blur)
+
+    async def images(self, prepared: Prepared, on_progress: OnProgress | None = None) -> list[Img2ImgResult]:
         """All images, or none: the first failure cancels the rest, as does the deadline (TimeoutError).
 
-        Raises what `img2img` does, with QueueFull for Serve's BackPressureError.
+        `on_progress` hears of the progress of each image, by its number. Raises what `img2img` does, with QueueFull
+        for Serve's BackPressureError.
         """
+        mask = None if prepared.mask is None else await asyncio.to_thread(fit_mask, prepared.mask, prepared.fitted)
         with past_serves_handlers(prepared.settings.model):
             async with asyncio.timeout(self.config.limits.deadline_s):
                 return await _all_or_none(
-                    [self.img2img(prepared.fitted, settings, "interactive") for settings in prepared.each()]
+                    [
+                        self.img2img(
+                            prepared.fitted,
+                            settings,
+                            "interactive",
+                            mask=mask,
+                            on_progress=None if on_progress is None else partial(on_progress, number),
+                        )
+                        for number, settings in enumerate(prepared.each())
+                    ]
                 )
 
     async def encode(self, prepared: Prepared, result: Img2ImgResult) -> bytes:
@@ -93,23 +146,27 @@ class Img2ImgService:
         return await asyncio.to_thread(_encode, prepared, result)
 
     async def img2img(
-        self, pixels: Pixels, settings: Settings, priority: Priority = "folder", request_id: str | None = None
+        self,
+        pixels: Pixels,
+        settings: Settings,
+        priority: Priority,
+        *,
+        request_id: str | None = None,
+        mask: Mask | None = None,
+        on_progress: Callable[[Progress], None] | None = None,
     ) -> Img2ImgResult:
-        """The image for fitted pixels and resolved settings, in the size that was sent.
+        """The image for fitted pixels (and their mask) and resolved settings, in the size that was sent.
 
         Raises ModelNotReady, EngineError, Serve's BackPressureError.
         """
         if settings.model not in await self._readiness.ready():
             raise ModelNotReady(settings.model, await self._readiness.reason(settings.model))
-        asked = settings.model_dump(exclude={"model", "max_side"})
+        asked = settings.model_dump(exclude={"model", "max_side", "loras"})
         engine_id = f"{request_id or 'http'}-{uuid.uuid4().hex}"
-        request = Img2ImgRequest(engine_id, pixels, priority=priority, **asked)
-        response = self._models[settings.model].img2img.remote(request)
-        try:
-            output: Img2ImgOutput = await response
-        except asyncio.CancelledError:
-            response.cancel()  # Serve passes on a caller's disconnect by itself, but not a deadline
-            raise
+        loras = parse_loras(settings.loras or "")
+        request = Img2ImgRequest(engine_id, pixels, priority=priority, mask=mask, loras=loras, **asked)
+        model = self._models[settings.model]
+        output = await (_ask(model, request) if on_progress is None else _follow(model, request, on_progress))
         return Img2ImgResult(settings, output.pixels, output.num_denoise_steps, output.truncated, output.timings)
 
     async def model_cards(self) -> list[dict[str, Any]]:
@@ -125,16 +182,16 @@ class Img2ImgService:
             "created": 0,
             "owned_by": "img2img-serve",
             "aliases": list(model.aliases),
+            "loras": list(model.loras),
             "checkpoint": model.checkpoint,
             "defaults": self.config.defaults_for(model_id).model_dump(),
             "limits": limits.model_dump(exclude={"deadline_s"}),
             **described,
         }
 
-    def _decode(self, data: bytes, settings: Settings) -> tuple[SourceImage, Pixels]:
+    def _decode(self, data: bytes) -> SourceImage:
         limits = self.config.limits
-        source = decode_image(data, max_bytes=limits.max_upload_bytes, max_pixels=limits.max_pixels)
-        return source, fit_pixels(source.pixels, max_side=settings.max_side, min_side=limits.min_side)
+        return decode_image(data, max_bytes=limits.max_upload_bytes, max_pixels=limits.max_pixels)
 
 
 @contextmanager
@@ -146,6 +203,31 @@ def past_serves_handlers(model: str) -> Iterator[None]:
         raise QueueFull(exc.retry_after_s) from exc
     except DeploymentUnavailableError as exc:
         raise ModelNotReady(model, str(exc)) from exc
+
+
+async def _ask(model: DeploymentHandle, request: Img2ImgRequest) -> Img2ImgOutput:
+    response = model.img2img.remote(request)
+    try:
+        output: Img2ImgOutput = await response
+    except asyncio.CancelledError:
+        response.cancel()  # Serve passes on a caller's disconnect by itself, but not a deadline
+        raise
+    return output
+
+
+async def _follow(
+    model: DeploymentHandle, request: Img2ImgRequest, on_progress: Callable[[Progress], None]
+) -> Img2ImgOutput:
+    events = model.options(stream=True).img2img_events.remote(request)
+    try:
+        async for event in events:
+            if isinstance(event, Img2ImgOutput):
+                return event
+            on_progress(event)
+    except asyncio.CancelledError:
+        events.cancel()
+        raise
+    raise AssertionError("the last event is the image")
 
 
 async def _all_or_none(coroutines: Sequence[Coroutine[Any, Any, Img2ImgResult]]) -> list[Img2ImgResult]:
@@ -160,8 +242,11 @@ async def _all_or_none(coroutines: Sequence[Coroutine[Any, Any, Img2ImgResult]])
 def _encode(prepared: Prepared, result: Img2ImgResult) -> bytes:
     height, width = result.pixels.shape[:2]
     source = prepared.source
+    pixels = restore_size(result.pixels, source.size)
+    if prepared.mask is not None:
+        pixels = paste_back(source.pixels, pixels, prepared.mask, prepared.mask_blur)
     return encode_image(
-        restore_size(result.pixels, source.size),
+        pixels,
         prepared.output_format,
         parameters=format_parameters(result.settings, (width, height)),
         alpha=source.alpha,

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from deployments.engine.request import Img2ImgRequest, Priority
+from deployments.engine.request import Img2ImgRequest, Pixels, Priority
 from deployments.engine.state import DenoiseState
 
 Trouble = Callable[[str, list[str]], None]  # told the verb and the request ids; may raise, or block
@@ -60,6 +60,9 @@ class FakeRunner:
         for state in states:
             state.pixels = np.full((1, 1, 3), state.step_index, np.uint8)
             self.decoded[state.request.request_id] += 1
+
+    def preview(self, state: DenoiseState) -> Pixels | None:
+        return None if state.step_index == 0 else np.full((1, 1, 3), state.step_index, np.uint8)
 
     def free_memory(self) -> None:
         self.times_memory_was_freed += 1

@@ -39,14 +39,14 @@ class Reference:
     def __init__(self, checkpoint: Path) -> None:
         is_sdxl = (checkpoint / "text_encoder_2").exists()
         pipeline_class = StableDiffusionXLImg2ImgPipeline if is_sdxl else StableDiffusionImg2ImgPipeline
-        self._pipeline = pipeline_class.from_pretrained(checkpoint, dtype=torch.float32)
-        self._pipeline.set_progress_bar_config(disable=True)
-        self._config = self._pipeline.scheduler.config
+        self.pipeline = pipeline_class.from_pretrained(checkpoint, dtype=torch.float32)
+        self.pipeline.set_progress_bar_config(disable=True)
+        self._config = self.pipeline.scheduler.config
 
     def __call__(self, request: Img2ImgRequest) -> Pixels:
         scheduler_class, options = SCHEDULERS[request.sampler]
-        self._pipeline.scheduler = scheduler_class.from_config(self._config, **options)
-        image = self._pipeline(
+        self.pipeline.scheduler = scheduler_class.from_config(self._config, **options)
+        image = self.pipeline(
             request.prompt,
             image=Image.fromarray(request.pixels),
             negative_prompt=request.negative_prompt,

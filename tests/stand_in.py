@@ -20,7 +20,7 @@ from ray.serve.exceptions import BackPressureError
 
 from deployments.config import AppConfig
 from deployments.engine.errors import InvalidRequest
-from deployments.engine.request import Pixels, Timings
+from deployments.engine.request import Mask, Pixels, Timings
 from deployments.schemas import Img2ImgResult, Settings
 from deployments.service import ModelNotReady
 
@@ -62,7 +62,9 @@ class StandIn:
     def config(self) -> AppConfig:
         return self._config
 
-    async def img2img(self, pixels: Pixels, settings: Settings, priority: str, request_id: str) -> Img2ImgResult:
+    async def img2img(
+        self, pixels: Pixels, settings: Settings, priority: str, request_id: str, mask: Mask | None
+    ) -> Img2ImgResult:
         assert pixels.dtype == np.uint8
         assert pixels.shape[2:] == (3,)
         assert max(pixels.shape) <= settings.max_side

@@ -164,7 +164,7 @@ def test_running_out_of_memory_lowers_the_cap_and_goes_on_with_the_same_results(
     ends = drive(engine)
     assert {count for _, count in steps_of(ends).values()} == {5}
     assert len(ends) == 8
-    assert engine.scheduler.cap((8, 8)) == cap
+    assert engine.scheduler.cap((8, 8, ())) == cap
     assert engine.runner.times_memory_was_freed == engine.stats()["out_of_memory"] == {4: 1, 2: 2, 1: 3}[cap]
     assert engine.stats()["failed"] == 0
 

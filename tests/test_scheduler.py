@@ -184,7 +184,7 @@ def test_cap_is_halved_from_what_ran_out_of_memory_down_to_one_row() -> None:
     scheduler.admit()
     caps = []
     while scheduler.halve_cap(batch := scheduler.select()):
-        caps.append((len(batch), scheduler.cap((8, 8))))
+        caps.append((len(batch), scheduler.cap((8, 8, ()))))
     assert caps == [(6, 3), (3, 1)]
     assert ids(batch) == "a"
 
@@ -193,7 +193,7 @@ def test_halved_cap_holds_for_its_own_shape_only() -> None:
     scheduler = scheduler_of(*(waiting(name) for name in "abcd"))
     scheduler.admit()
     scheduler.halve_cap(scheduler.select())
-    assert (scheduler.cap((8, 8)), scheduler.cap((16, 16))) == (2, 4)
+    assert (scheduler.cap((8, 8, ())), scheduler.cap((16, 16, ()))) == (2, 4)
 
 
 def test_those_over_a_lowered_cap_wait_their_turn() -> None:

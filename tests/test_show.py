@@ -82,7 +82,8 @@ def test_every_format_tells_its_parameters(tmp_path: Path, extension: str) -> No
 
 @pytest.mark.parametrize("prompt", ["in the style of picasso", "--help", " spaced ", "it's", HOSTILE])
 def test_command_asks_for_the_same_image(tmp_path: Path, prompt: str) -> None:
-    settings = SETTINGS.model_copy(update={"prompt": prompt, "negative_prompt": f"not {prompt}", "sampler": "lcm"})
+    changed = {"prompt": prompt, "negative_prompt": f"not {prompt}", "sampler": "lcm", "loras": "ink:0.8,oil.v2:-1"}
+    settings = SETTINGS.model_copy(update=changed)
     asked = shown_command(run_show(picture(tmp_path / "photo.png", settings)))
     assert asked["filename"] == Path("SOURCE")
     wanted = settings.model_dump() | {"max_side": 48}  # the longest side that the model saw

@@ -5,19 +5,24 @@ from __future__ import annotations
 from fastapi import FastAPI
 
 from deployments.api import native
-from deployments.api.errors import install_error_handlers
+from deployments.api.errors import BodyLimit, install_error_handlers
 from deployments.schemas import ErrorReply
 from deployments.service import Img2ImgService
+
+MAX_PARTS = 3  # a picture and its mask, a third larger each where they come as base64
+FIELDS_BYTES = 1024**2
 
 
 def build_api(service: Img2ImgService) -> FastAPI:
     """The application behind the door; every route finds `service` as `app.state.service`."""
+    max_bytes = MAX_PARTS * service.config.limits.max_upload_bytes + FIELDS_BYTES
     api = FastAPI(
         title="img2img-serve",
         description="Stable Diffusion image-to-image. Requests of all kinds share one running UNet batch.",
         responses={code: {"model": ErrorReply} for code in (400, 404, 413, 415, 429, 503, 504)},
     )
     api.state.service = service
+    api.add_middleware(BodyLimit, max_bytes=max_bytes)
     install_error_handlers(api)
     api.include_router(native.routes)
     return api

@@ -22,10 +22,11 @@ def _service(request: Request) -> Img2ImgService:
 Service = Annotated[Img2ImgService, Depends(_service)]
 
 
-async def read_upload(upload: UploadFile, limits: Limits) -> bytes:
+async def read_upload(upload: UploadFile, limits: Limits, field: str = "image") -> bytes:
     """The file's bytes. Raises ImageTooLarge before any is read."""
-    if (upload.size or 0) > limits.max_upload_bytes:
-        raise ImageTooLarge(f"image: {upload.size} bytes are more than the {limits.max_upload_bytes} that are accepted")
+    most = limits.max_upload_bytes
+    if (upload.size or 0) > most:
+        raise ImageTooLarge(f"{field}: {upload.size} bytes are more than the {most} that are accepted", field)
     return await upload.read()
 
 

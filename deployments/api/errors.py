@@ -10,10 +10,12 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from ray.exceptions import RayActorError, RayTaskError
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from deployments.engine.errors import InvalidRequest, RequestAborted
-from deployments.images import ImageTooLarge, NotAnImage, UnusableImage
+from deployments.images import ImageError, ImageTooLarge, NotAnImage, UnusableImage
 from deployments.routing import UnknownModel
 from deployments.schemas import ErrorDetail, ErrorReply, Img2ImgOptions
 from deployments.service import ModelNotReady, QueueFull
@@ -33,9 +35,9 @@ class _Kind(NamedTuple):
 _KINDS: tuple[tuple[type[Exception], _Kind], ...] = (
     (UnknownModel, _Kind(404, "invalid_request_error", "model_not_found")),
     (InvalidRequest, _Kind(400, "invalid_request_error", "invalid_value")),
-    (UnusableImage, _Kind(400, "invalid_request_error", "unusable_image", "image")),
-    (ImageTooLarge, _Kind(413, "invalid_request_error", "image_too_large", "image")),
-    (NotAnImage, _Kind(415, "invalid_request_error", "not_an_image", "image")),
+    (UnusableImage, _Kind(400, "invalid_request_error", "unusable_image")),
+    (ImageTooLarge, _Kind(413, "invalid_request_error", "image_too_large")),
+    (NotAnImage, _Kind(415, "invalid_request_error", "not_an_image")),
     (QueueFull, _Kind(429, "rate_limit_error", "queue_full")),
     (ModelNotReady, _Kind(503, "service_unavailable_error", "model_not_ready")),
     (RequestAborted, _Kind(503, "service_unavailable_error", "model_stopped")),
@@ -54,27 +56,67 @@ def install_error_handlers(api: FastAPI) -> None:
     api.add_exception_handler(RequestValidationError, _invalid_field)
     api.add_exception_handler(HTTPException, _http_exception)
     for error, _ in _KINDS:
-        api.add_exception_handler(error, _known)
-    api.add_exception_handler(RayTaskError, _known)
-    api.add_exception_handler(Exception, _known)
+        api.add_exception_handler(error, _any_error)
+    api.add_exception_handler(RayTaskError, _any_error)
+    api.add_exception_handler(Exception, _any_error)
+
+
+class BodyLimit:
+    """Middleware that reads at most `max_bytes` of a request's body; FastAPI's own answers in plain text."""
+
+    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
+        self._app = app
+        self._max_bytes = max_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        left = self._max_bytes
+
+        async def limited() -> Message:
+            nonlocal left
+            message = await receive()
+            left -= len(message.get("body", b""))
+            if left < 0 or declared > self._max_bytes:
+                raise HTTPException(413, f"the request has more than {self._max_bytes} bytes")
+            return message
+
+        length = Headers(scope=scope).get("content-length", "") if scope["type"] == "http" else ""
+        declared = int(length) if length.isdigit() else 0
+        await self._app(scope, limited, send)
+
+
+def describe(error: Exception) -> ErrorReply:
+    """The error body; what nobody expected is logged, and its text stays there."""
+    return _body(*_known(error))
+
+
+def _known(error: Exception) -> tuple[_Kind, str]:
+    cause = _cause(error)
+    kind = next((kind for known, kind in _KINDS if isinstance(cause, known)), None)
+    if kind is None:
+        logger.error("a request failed", exc_info=error)
+        return _Kind(500, "server_error", "internal_error"), "something went wrong on the server"
+    if isinstance(cause, (InvalidRequest, ImageError)):
+        kind = kind._replace(param=cause.param)
+    return kind, _MESSAGES.get(kind.code, str(cause))
+
+
+def _cause(error: Exception) -> BaseException:
+    return error.cause if isinstance(error, RayTaskError) else error
+
+
+def _body(kind: _Kind, message: str) -> ErrorReply:
+    return ErrorReply(error=ErrorDetail(message=message, type=kind.type, param=kind.param, code=kind.code))
 
 
 def _reply(kind: _Kind, message: str, retry_after_s: float | None = None) -> JSONResponse:
-    detail = ErrorDetail(message=message, type=kind.type, param=kind.param, code=kind.code)
     headers = {} if retry_after_s is None else {"Retry-After": str(math.ceil(retry_after_s))}
-    return JSONResponse(ErrorReply(error=detail).model_dump(), kind.status, headers=headers)
+    return JSONResponse(_body(kind, message).model_dump(), kind.status, headers=headers)
 
 
-async def _known(request: Request, error: Exception) -> JSONResponse:
-    cause = error.cause if isinstance(error, RayTaskError) else error
-    kind = next((kind for known, kind in _KINDS if isinstance(cause, known)), None)
-    if kind is None:
-        logger.exception("%s %s failed", request.method, request.url.path, exc_info=error)
-        return _reply(_Kind(500, "server_error", "internal_error"), "something went wrong on the server")
-    if isinstance(cause, InvalidRequest):
-        kind = kind._replace(param=cause.param)
-    retry_after_s = getattr(cause, "retry_after_s", None) or RETRY_AFTER_S if kind.status in (429, 503) else None
-    return _reply(kind, _MESSAGES.get(kind.code, str(cause)), retry_after_s)
+async def _any_error(request: Request, error: Exception) -> JSONResponse:
+    kind, message = _known(error)
+    retry_after_s = getattr(_cause(error), "retry_after_s", None) or RETRY_AFTER_S
+    return _reply(kind, message, retry_after_s if kind.status in (429, 503) else None)
 
 
 async def _invalid_field(request: Request, error: Exception) -> JSONResponse:
@@ -106,6 +148,6 @@ def _allowed(param: str | None) -> str:
 
 async def _http_exception(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
-    code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "bad_request")
+    code = {404: "not_found", 405: "method_not_allowed", 413: "too_large"}.get(error.status_code, "bad_request")
     message = f"{request.method} {request.url.path}: {error.detail}"
     return _reply(_Kind(error.status_code, "invalid_request_error", code), message)

@@ -5,19 +5,24 @@ from __future__ import annotations
 import asyncio
 import base64
 import time
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Annotated, Any
 
 from fastapi import APIRouter, File, Form, Request, Response, UploadFile
 from fastapi.responses import JSONResponse
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Field
 
 from deployments.api.common import MEDIA_TYPES, Service, read_upload, result_headers
+from deployments.api.events import Event, follow, preview_png, respond
 from deployments.engine.errors import InvalidRequest
-from deployments.engine.request import Timings
+from deployments.engine.request import Progress, Timings
+from deployments.masks import MASK_BLUR, MaskMode
 from deployments.schemas import ImageReply, Img2ImgOptions, Img2ImgReply, Img2ImgResult
-from deployments.service import Prepared
+from deployments.service import Img2ImgService, MaskFile, Prepared
 
 routes = APIRouter()
+MAX_MASK_BLUR = 64.0
 
 
 class Img2ImgForm(Img2ImgOptions):
@@ -25,22 +30,35 @@ class Img2ImgForm(Img2ImgOptions):
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
     image: Annotated[UploadFile, File(description="JPEG, PNG, WebP, GIF (first frame), BMP or TIFF.")]
+    mask: Annotated[UploadFile | None, File(description="A picture that says where the image may change.")] = None
+    mask_mode: MaskMode = Field(
+        "auto", description="What changes: `auto` is transparent where anything is, else white."
+    )
+    mask_blur: float = Field(MASK_BLUR, ge=0, le=MAX_MASK_BLUR, description="Pixels the mask's border is feathered by.")
 
 
 @routes.post("/v1/img2img", response_model=Img2ImgReply, responses={200: {"content": {"image/*": {}}}})
 async def post_img2img(request: Request, form: Annotated[Img2ImgForm, Form()], service: Service) -> Response:
-    """Restyle one picture. Answers with the image, or with JSON if the request accepts `application/json`."""
-    wants_json = "application/json" in request.headers.get("accept", "")
-    if form.num_images > 1 and not wants_json:
+    """Restyle one picture. Answers with the image; with JSON if the request accepts `application/json`; and with
+    events `progress` (place in line, steps, a preview as base64 PNG) and `completed` if it accepts `text/event-stream`.
+    """
+    accepted = request.headers.get("accept", "")
+    wants_json, wants_events = "application/json" in accepted, "text/event-stream" in accepted
+    if form.num_images > 1 and not (wants_json or wants_events):
         raise InvalidRequest("num_images above 1 needs the header Accept: application/json", "num_images")
-    prepared = await service.prepare(form, await read_upload(form.image, service.config.limits))
+    mask = None
+    if form.mask is not None:
+        mask = MaskFile(await read_upload(form.mask, service.config.limits, "mask"), form.mask_mode, form.mask_blur)
+    prepared = await service.prepare(form, await read_upload(form.image, service.config.limits), mask=mask)
+    request_id = request.headers.get("x-request-id", "")
+    if wants_events:
+        return await respond(_events(service, prepared, request_id), {"x-model": prepared.settings.model})
     results = await service.images(prepared)
-    encoded = await asyncio.gather(*(service.encode(prepared, result) for result in results))
     headers = result_headers(results[0])
-    if not wants_json:
-        return Response(encoded[0], media_type=MEDIA_TYPES[form.output_format], headers=headers)
-    reply = _reply(request.headers.get("x-request-id", ""), prepared, results, encoded)
-    return JSONResponse(reply.model_dump(), headers=headers)
+    if wants_json:
+        return JSONResponse(await _reply(service, request_id, prepared, results), headers=headers)
+    encoded = await service.encode(prepared, results[0])
+    return Response(encoded, media_type=MEDIA_TYPES[form.output_format], headers=headers)
 
 
 @routes.get("/v1/models")
@@ -55,10 +73,32 @@ async def get_healthz() -> dict[str, str]:
     return {"status": "ok"}
 
 
-def _reply(request_id: str, prepared: Prepared, results: list[Img2ImgResult], encoded: list[bytes]) -> Img2ImgReply:
+async def _events(service: Img2ImgService, prepared: Prepared, request_id: str) -> AsyncGenerator[Event, None]:
+    async with aclosing(follow(service, prepared)) as events:
+        async for event in events:
+            if isinstance(event, list):
+                yield "completed", await _reply(service, request_id, prepared, event)
+            else:
+                yield "progress", _progress(*event)
+
+
+def _progress(number: int, progress: Progress) -> dict[str, Any]:
+    return {
+        "image": number,
+        "place": progress.place,
+        "step": progress.step,
+        "num_steps": progress.num_steps,
+        "preview": None if progress.preview is None else preview_png(progress.preview),
+    }
+
+
+async def _reply(
+    service: Img2ImgService, request_id: str, prepared: Prepared, results: list[Img2ImgResult]
+) -> dict[str, Any]:
     width, height = prepared.source.size
     first = results[0]
-    return Img2ImgReply(
+    encoded = await asyncio.gather(*(service.encode(prepared, result) for result in results))
+    reply = Img2ImgReply(
         id=request_id,
         model=first.settings.model,
         created=int(time.time()),
@@ -76,3 +116,4 @@ def _reply(request_id: str, prepared: Prepared, results: list[Img2ImgResult], en
         ],
         parameters=first.settings.model_dump(),
     )
+    return reply.model_dump()

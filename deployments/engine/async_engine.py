@@ -7,12 +7,13 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 
 from deployments.engine.engine import Engine
 from deployments.engine.errors import EngineError, RequestAborted
-from deployments.engine.request import Img2ImgOutput, Img2ImgRequest
+from deployments.engine.request import Img2ImgOutput, Img2ImgRequest, Progress
 from deployments.engine.state import DenoiseState
 
 logger = logging.getLogger(__name__)
@@ -29,6 +30,7 @@ class AsyncEngine:
         self._arrivals: deque[DenoiseState] = deque()
         self._departures: deque[str] = deque()
         self._futures: dict[str, Future[Img2ImgOutput]] = {}
+        self._watches: dict[str, _Watch] = {}
         self._closing = False
         self._failure: BaseException | None = None
         self._busy_since: float | None = None
@@ -77,6 +79,26 @@ class AsyncEngine:
                 self.abort(request_id)
             raise
 
+    async def events(self, request_id: str, future: Future[Img2ImgOutput]) -> AsyncGenerator[Progress, None]:
+        """How far a request that was submitted is, whenever that has changed, until its future is done.
+
+        A slow reader misses some of it and holds up nobody. Leaving before the end aborts the request.
+        """
+        watch = _Watch(asyncio.get_running_loop())
+        with self._wakeup:
+            self._watches[request_id] = watch
+            self._wakeup.notify()
+        future.add_done_callback(lambda _: watch.show(None))
+        try:
+            while not future.done():
+                if (progress := await watch.next()) is not None:
+                    yield progress
+        finally:
+            with self._wakeup:
+                self._watches.pop(request_id, None)
+            if not future.done():
+                self.abort(request_id)
+
     def abort(self, request_id: str) -> None:
         """End a request at the next step boundary, wherever it is. Idempotent."""
         with self._wakeup:
@@ -107,6 +129,7 @@ class AsyncEngine:
         try:
             while self._take_in():
                 self._busy_since = time.monotonic()
+                self._show_progress()
                 finished = self._engine.step()
                 self._busy_since = None
                 with self._wakeup:
@@ -120,6 +143,13 @@ class AsyncEngine:
             self._closing = self._closing or self._failure is None
             for request_id in list(self._futures):
                 self._resolve(request_id, RequestAborted("the engine stopped before this image was done"))
+
+    def _show_progress(self) -> None:
+        """To those who watch, before each step: as they get in line, get their place, and after each of their steps."""
+        with self._wakeup:
+            watches = list(self._watches.items())
+        for request_id, watch in watches:
+            watch.show(self._engine.progress(request_id))
 
     def _take_in(self) -> bool:
         """Wait for something to do, take in what came and went; False when it is time to stop."""
@@ -144,3 +174,32 @@ class AsyncEngine:
             future.set_exception(result)
         else:
             future.set_result(result)
+
+
+class _Watch:
+    """The latest progress of one request, from the engine's thread to one reader's event loop."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._news = asyncio.Event()
+        self._latest: Progress | None = None
+        self._seen: tuple[int, int] | None = None
+
+    def show(self, progress: Progress | None) -> None:
+        """From any thread; None where there is nothing to tell but that the reader should look up."""
+        with suppress(RuntimeError):  # the loop is closed, and so nobody reads
+            self._loop.call_soon_threadsafe(self._put, progress)
+
+    def _put(self, progress: Progress | None) -> None:
+        self._latest = progress
+        self._news.set()
+
+    async def next(self) -> Progress | None:
+        """What has changed since the last time; None if nothing, when the request has come to its end."""
+        await self._news.wait()
+        self._news.clear()
+        latest = self._latest
+        if latest is None or (latest.place, latest.step) == self._seen:
+            return None
+        self._seen = (latest.place, latest.step)
+        return latest

@@ -13,7 +13,7 @@ from itertools import groupby
 from typing import Protocol
 
 from deployments.engine.devices import is_out_of_memory
-from deployments.engine.request import Img2ImgOutput, Img2ImgRequest, Timings
+from deployments.engine.request import Img2ImgOutput, Img2ImgRequest, Pixels, Progress, Timings
 from deployments.engine.scheduler import Scheduler
 from deployments.engine.state import DenoiseState
 
@@ -30,6 +30,7 @@ class RunnerLike(Protocol):
     def encode(self, states: list[DenoiseState]) -> None: ...
     def denoise_step(self, states: list[DenoiseState], max_rows: int) -> None: ...
     def decode(self, states: list[DenoiseState]) -> None: ...
+    def preview(self, state: DenoiseState) -> Pixels | None: ...
     def free_memory(self) -> None: ...
 
 
@@ -78,6 +79,19 @@ class Engine:
         self._decode(done)
         return [self._finish(state) for state in (*failed, *done)]
 
+    def progress(self, request_id: str) -> Progress | None:
+        """How far a request is; None if it is not here (any more)."""
+        found = self.scheduler.find(request_id)
+        if found is None:
+            return None
+        state, place = found
+        try:
+            preview = self.runner.preview(state)
+        except Exception:  # a picture to look at is not worth a request
+            logger.exception("no preview of request %s", request_id)
+            preview = None
+        return Progress(place, state.step_index, len(state.table), preview)
+
     def stats(self) -> dict[str, int]:
         """A snapshot of the counters."""
         scheduler = self.scheduler
@@ -99,7 +113,7 @@ class Engine:
         if not states:
             return []
         started = time.perf_counter()
-        cap = self.scheduler.cap(states[0].latent_shape)
+        cap = self.scheduler.cap(states[0].lane)
         try:
             self.runner.denoise_step(states, cap)
         except Exception as exc:

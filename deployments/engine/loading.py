@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,11 @@ from diffusers import DiffusionPipeline, StableDiffusionImg2ImgPipeline, StableD
 from safetensors import safe_open
 
 from deployments.engine import devices
+from deployments.engine.adapters import Adapters
 from deployments.engine.errors import CheckpointError
 from deployments.engine.sampling import PREDICTION_TYPES
 
+NO_LORAS: Mapping[str, str] = {}
 PICKLES = (".ckpt", ".bin", ".pt", ".pth", ".pkl")
 PARTS = ("vae", "unet", "scheduler", "tokenizer", "text_encoder", "tokenizer_2", "text_encoder_2")
 
@@ -29,6 +32,7 @@ class Checkpoint:
     device: torch.device
     dtype: torch.dtype
     vae_dtype: torch.dtype
+    adapters: Adapters
 
     @property
     def is_sdxl(self) -> bool:
@@ -43,8 +47,12 @@ def load_checkpoint(
     dtype: str = "auto",
     reproducible: bool = False,
     memory_efficient: bool = False,
+    loras: Mapping[str, str] = NO_LORAS,
 ) -> Checkpoint:
-    """Open a diffusers folder, a hub id or one `.safetensors` file. Raises CheckpointError saying what is wrong."""
+    """Open a diffusers folder, a hub id or one `.safetensors` file, and the adapters `loras`, paths by name.
+
+    Raises CheckpointError saying what is wrong.
+    """
     if Path(source).suffix in PICKLES:
         raise CheckpointError(f"{source}: a pickle can run code when it is opened; convert it to .safetensors")
     _quieten()
@@ -57,6 +65,7 @@ def load_checkpoint(
     except Exception as exc:
         raise CheckpointError(f"{source}: {exc}") from exc
     _check(pipeline, source)
+    adapters = Adapters(pipeline, loras)
     prediction_type = pipeline.scheduler.config.get("prediction_type", "epsilon")
     model_dtype = devices.choose_dtype(dtype, target, prediction_type=prediction_type, reproducible=reproducible)
     family = _family(pipeline)
@@ -64,7 +73,7 @@ def load_checkpoint(
     overflows = family == "sdxl" and bool(pipeline.vae.config.force_upcast)
     vae_dtype = devices.vae_dtype(model_dtype, target, overflows=overflows)
     _place(pipeline, target, model_dtype, vae_dtype, memory_efficient)
-    return Checkpoint(pipeline, family, target, model_dtype, vae_dtype)
+    return Checkpoint(pipeline, family, target, model_dtype, vae_dtype, adapters)
 
 
 def _quieten() -> None:

@@ -10,6 +10,8 @@ import numpy as np
 Sampler = Literal["dpmpp_2m", "dpmpp_2m_karras", "euler", "euler_ancestral", "ddim", "lcm"]
 Priority = Literal["interactive", "folder"]
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]  # (height, width, 3), RGB
+Mask = np.ndarray[Any, np.dtype[np.uint8]]  # (height, width)
+Loras = tuple[tuple[str, float], ...]  # names of adapters and their weights
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -18,7 +20,8 @@ class Img2ImgRequest:
 
     `pixels` has both sides a multiple of the model's VAE factor; `strength` is in [0, 1] and
     `int(num_inference_steps * strength)` steps are run, at least one; guidance is off at `guidance_scale <= 1`;
-    `negative_prompt=None` is diffusers' None (SDXL zeroes the embedding), which differs from "".
+    `negative_prompt=None` is diffusers' None (SDXL zeroes the embedding), which differs from "". Where `mask` is given,
+    (height, width), the picture changes only where it is 128 or more. `loras` are adapters of the checkpoint.
     """
 
     request_id: str
@@ -31,6 +34,8 @@ class Img2ImgRequest:
     seed: int = 0
     sampler: Sampler = "dpmpp_2m"
     priority: Priority = "interactive"
+    mask: Mask | None = None
+    loras: Loras = ()
 
     @property
     def num_denoise_steps(self) -> int:
@@ -46,6 +51,19 @@ class Timings:
     encode_s: float = 0.0
     denoise_s: float = 0.0
     decode_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Progress:
+    """How far a request is: it is the `place`-th in line (0: it runs) and has done `step` of `num_steps` steps.
+
+    `preview` is what the picture is going to be, one pixel for each of the latents; None before the first step.
+    """
+
+    place: int
+    step: int
+    num_steps: int
+    preview: Pixels | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

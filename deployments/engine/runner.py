@@ -7,13 +7,15 @@ from itertools import groupby
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from deployments.engine.errors import InvalidRequest, NumericalError
 from deployments.engine.loading import Checkpoint
-from deployments.engine.request import Img2ImgRequest
+from deployments.engine.preview import LatentColours
+from deployments.engine.request import Img2ImgRequest, Loras, Pixels
 from deployments.engine.sampling import CIN, SAMPLERS, Samplers, affine_step, guide
-from deployments.engine.state import Condition, DenoiseState
+from deployments.engine.state import Condition, DenoiseState, KeptSource
 from deployments.engine.text import PromptEncoder
 from deployments.engine.vae import ImageCodec
 
@@ -26,6 +28,7 @@ class _Row(NamedTuple):
     negative: bool
 
 
+MASK_THRESHOLD = 128  # of 255
 REPRODUCIBLE_ROWS = {"cpu": 2, "mps": 2, "cuda": 8}  # of every UNet call in reproducible mode
 
 
@@ -52,6 +55,8 @@ class Runner:
             pipeline.vae, device=checkpoint.device, dtype=checkpoint.vae_dtype, one_by_one=reproducible
         )
         self.unet_rows = 0
+        self._adapters = checkpoint.adapters
+        self._colours: LatentColours | None = None
         self._unet = pipeline.unet
         self._distilled_guidance: int | None = pipeline.unet.config.time_cond_proj_dim
         self._scores = bool(checkpoint.is_sdxl and pipeline.config.requires_aesthetics_score)
@@ -66,6 +71,7 @@ class Runner:
             raise InvalidRequest(f"image: {width}x{height} is not a multiple of {factor}", "image")
         if request.num_denoise_steps < 1:
             raise InvalidRequest("strength leaves no step to run", "strength")
+        self._adapters.check(request.loras)
         table = self.samplers.table(request.sampler, request.num_inference_steps, request.num_denoise_steps)
         guided = request.guidance_scale > 1 and self._distilled_guidance is None
         return DenoiseState(request, table, (height // factor, width // factor), guided)
@@ -73,25 +79,38 @@ class Runner:
     @torch.inference_mode()
     def encode(self, states: list[DenoiseState]) -> None:
         """Prompt embeddings and noised start latents; draws in diffusers' order: VAE posterior, then noise."""
-        prompts: list[str | None] = []
-        for state in states:
-            prompts += [state.request.negative_prompt] if state.guided else []
-            prompts += [state.request.prompt]
-        conditions = iter(self.text.encode(prompts))
-        for state in states:
-            state.conditions = [next(conditions) for _ in range(state.rows)]
+        for loras, group in groupby(sorted(states, key=_loras), key=_loras):
+            self._adapters.use(loras)
+            self._encode_prompts(list(group), loras)
         for _, group in groupby(sorted(states, key=_shape), key=_shape):
             alike = list(group)
             moments = self.codec.encode([state.request.pixels for state in alike])
             for state, moment in zip(alike, moments, strict=True):
                 self._start(state, moment)
 
+    def _encode_prompts(self, states: list[DenoiseState], loras: Loras) -> None:
+        prompts: list[str | None] = []
+        for state in states:
+            prompts += [state.request.negative_prompt] if state.guided else []
+            prompts += [state.request.prompt]
+        conditions = iter(self.text.encode(prompts, loras))
+        for state in states:
+            state.conditions = [next(conditions) for _ in range(state.rows)]
+
     def _start(self, state: DenoiseState, moments: torch.Tensor) -> None:
         state.generator = torch.Generator("cpu").manual_seed(state.request.seed)
         image = self.codec.sample(moments, state.generator).to(self.checkpoint.dtype)
         noise = self._draw(state.generator, image.shape)
-        state.latents = state.table.signal * image.float() + state.table.noise_scale * noise
+        signal, noise_scale = state.table.levels[0].tolist()
+        state.latents = signal * image.float() + noise_scale * noise
         state.history = torch.zeros_like(state.latents)
+        if state.request.mask is not None:
+            state.kept = KeptSource(image.float(), noise, self._latent_mask(state))
+
+    def _latent_mask(self, state: DenoiseState) -> torch.Tensor:
+        """(1, h, w), 1 where the picture may change; made smaller as diffusers' inpainting pipelines do it."""
+        mask = torch.from_numpy(np.asarray(state.request.mask) >= MASK_THRESHOLD).float()[None, None]
+        return torch.nn.functional.interpolate(mask, state.latent_shape)[0].to(self.device)
 
     def _draw(self, generator: torch.Generator, shape: torch.Size) -> torch.Tensor:
         """Noise as diffusers draws it: on the CPU, in the model's format."""
@@ -101,6 +120,7 @@ class Runner:
     @torch.inference_mode()
     def denoise_step(self, states: list[DenoiseState], max_rows: int) -> None:
         """Advance every state by one step. Nothing has changed if it raises, so that it can be tried again."""
+        self._adapters.use(states[0].request.loras)
         table_rows = np.stack([state.table.coefficients[state.step_index] for state in states])
         coefficients = torch.from_numpy(table_rows).to(self.device)
         latents = torch.stack([_known(state.latents) for state in states])
@@ -112,6 +132,9 @@ class Runner:
         guided = guide(outputs, uncond.to(self.device), cond.to(self.device), scale)
         history = torch.stack([_known(state.history) for state in states])
         stepped, denoised = affine_step(latents, guided, history, self._noise(states), coefficients)
+        for i, state in enumerate(states):
+            if state.kept is not None:
+                stepped[i] = _keep_source(stepped[i], state.kept, state.table.levels[state.step_index + 1])
         for i, state in enumerate(states):
             state.latents, state.history, state.noise = stepped[i], denoised[i], None
             state.step_index += 1
@@ -180,6 +203,18 @@ class Runner:
         for state, pixels in zip(states, self.codec.decode(latents), strict=True):
             state.pixels = pixels
 
+    @torch.inference_mode()
+    def preview(self, state: DenoiseState) -> Pixels | None:
+        """The picture that the last step expects in the end, (h, w, 3) of the latents; None before the first step."""
+        if state.step_index == 0 or state.history is None:
+            return None
+        if self._colours is None:  # only where somebody watches
+            self._colours = LatentColours(self.codec)
+        expected = state.history
+        if state.kept is not None:
+            expected = _keep_source(expected, state.kept, state.table.levels[-1])
+        return self._colours(expected)
+
     def free_memory(self) -> None:
         """Give cached blocks back to the device after it ran out."""
         if self.device.type == "cuda":
@@ -188,6 +223,20 @@ class Runner:
 
 def _shape(state: DenoiseState) -> tuple[int, int]:
     return state.latent_shape
+
+
+def _loras(state: DenoiseState) -> Loras:
+    return state.request.loras
+
+
+def _keep_source(latents: torch.Tensor, kept: KeptSource, level: npt.NDArray[np.float32]) -> torch.Tensor:
+    """The latents where the mask is 1, and the source, noised to this level, where it is 0.
+
+    As diffusers' StableDiffusionInpaintPipeline does it after each step for UNets of four input channels.
+    """
+    signal, noise_scale = level.tolist()
+    source = float(signal) * kept.image + float(noise_scale) * kept.noise
+    return (1 - kept.mask) * source + kept.mask * latents
 
 
 def _known(tensor: torch.Tensor | None) -> torch.Tensor:

@@ -39,11 +39,11 @@ CIN, P, Q, A, B, C, D = range(7)  # columns of a coefficient row; CIN scales the
 class StepTable:
     """All numbers that one request's denoising needs: `timesteps` (steps,), `coefficients` (steps, 7), float32.
 
-    The start latents are `signal * image_latents + noise_scale * noise`.
+    `levels` (steps + 1, 2) are the signal and the noise scale before each step and after the last, (1, 0): at step i
+    an image is noised to `signal * image_latents + noise_scale * noise`.
     """
 
-    signal: float
-    noise_scale: float
+    levels: npt.NDArray[np.float32]
     timesteps: npt.NDArray[np.float32]
     coefficients: npt.NDArray[np.float32]
 
@@ -111,9 +111,13 @@ def _to_denoised(prediction_type: str, alpha: float, sigma: float) -> tuple[floa
     return 0.0, 1.0
 
 
-def _table(start: tuple[float, float], timesteps: torch.Tensor, rows: Sequence[tuple[float, ...]]) -> StepTable:
+def _table(
+    levels: Sequence[tuple[float, float]], timesteps: torch.Tensor, rows: Sequence[tuple[float, ...]]
+) -> StepTable:
+    """`levels` are those of the steps; in the end there is no noise."""
     times = timesteps.numpy().astype(np.float32)
-    return StepTable(*start, times[len(times) - len(rows) :], np.array(rows, dtype=np.float32))
+    every_level = np.array([*levels, (1.0, 0.0)], dtype=np.float32)
+    return StepTable(every_level, times[len(times) - len(rows) :], np.array(rows, dtype=np.float32))
 
 
 def _dpmpp_2m(scheduler: Any, first: int, prediction_type: str) -> StepTable:
@@ -136,7 +140,7 @@ def _dpmpp_2m(scheduler: Any, first: int, prediction_type: str) -> StepTable:
             heun = config.solver_type == "heun"
             c = -(alphas[i + 1] * (math.expm1(-h) + h) if heun else b * h / 2) / (lambdas[i] - lambdas[i - 1])
         rows.append((1.0, p, q, stds[i + 1] / stds[i], b - c, c, 0.0))
-    return _table((alphas[first], stds[first]), scheduler.timesteps, rows)
+    return _table(list(zip(alphas, stds, strict=True))[first:count], scheduler.timesteps, rows)
 
 
 def _euler(scheduler: Any, first: int, prediction_type: str) -> StepTable:
@@ -151,7 +155,7 @@ def _euler(scheduler: Any, first: int, prediction_type: str) -> StepTable:
         p, q = _to_denoised(prediction_type, cin, sigma * cin)
         # These latents are not scaled by alpha: x = x0 + sigma noise, so P takes another factor of cin.
         rows.append((cin, p * cin, q, down / sigma, 1 - down / sigma, 0.0, up))
-    return _table((1.0, sigmas[first]), scheduler.timesteps, rows)
+    return _table([(1.0, sigma) for sigma in sigmas[first:-1]], scheduler.timesteps, rows)
 
 
 def _ddim(scheduler: Any, first: int, prediction_type: str) -> StepTable:
@@ -165,7 +169,7 @@ def _ddim(scheduler: Any, first: int, prediction_type: str) -> StepTable:
         p, q = _to_denoised(prediction_type, math.sqrt(a), math.sqrt(1 - a))
         keep = math.sqrt((1 - a_next) / (1 - a))
         rows.append((1.0, p, q, keep, math.sqrt(a_next) - keep * math.sqrt(a), 0.0, 0.0))
-    return _table(_variance_preserving_start(cumulated[timesteps[first]]), scheduler.timesteps, rows)
+    return _table([_variance_preserving(cumulated[t]) for t in timesteps[first:]], scheduler.timesteps, rows)
 
 
 def _lcm(scheduler: Any, first: int, prediction_type: str) -> StepTable:
@@ -178,10 +182,10 @@ def _lcm(scheduler: Any, first: int, prediction_type: str) -> StepTable:
         a_next = cumulated[timesteps[i + 1]] if i + 1 < len(timesteps) else 1.0
         signal = math.sqrt(a_next)
         rows.append((1.0, p, q, signal * c_skip, signal * c_out, 0.0, math.sqrt(1 - a_next)))
-    return _table(_variance_preserving_start(cumulated[timesteps[first]]), scheduler.timesteps, rows)
+    return _table([_variance_preserving(cumulated[t]) for t in timesteps[first:]], scheduler.timesteps, rows)
 
 
-def _variance_preserving_start(alpha_cumprod: float) -> tuple[float, float]:
+def _variance_preserving(alpha_cumprod: float) -> tuple[float, float]:
     return math.sqrt(alpha_cumprod), math.sqrt(1 - alpha_cumprod)
 
 

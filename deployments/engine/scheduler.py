@@ -1,7 +1,7 @@
 """Decides who is encoded and which rows share the next UNet forward. Plain Python: no torch, no threads, no clocks.
 
-Requests of one latent shape form a lane. Interactive requests go first: folder-job requests are neither admitted nor
-stepped while an interactive one is here, and take up where they stopped once it is gone.
+Requests of one latent shape with the same adapters form a lane. Interactive requests go first: folder-job requests are
+neither admitted nor stepped while an interactive one is here, and take up where they stopped once it is gone.
 """
 
 from __future__ import annotations
@@ -9,9 +9,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Iterable
 
-from deployments.engine.state import DenoiseState
-
-Lane = tuple[int, int]
+from deployments.engine.state import DenoiseState, Lane
 
 
 class Scheduler:
@@ -50,16 +48,27 @@ class Scheduler:
                     return state
         return None
 
+    def find(self, request_id: str) -> tuple[DenoiseState, int] | None:
+        """A request and its place in the line of those waiting, 0 if it is running; None if it is not here."""
+        for state in self.running:
+            if state.request.request_id == request_id:
+                return state, 0
+        line = sorted(self.waiting, key=lambda state: state.request.priority != "interactive")
+        for place, state in enumerate(line, 1):
+            if state.request.request_id == request_id:
+                return state, place
+        return None
+
     def admit(self) -> list[DenoiseState]:
         """Move to `running` those waiting, in order of arrival, whose lane still has room for their rows."""
         foremost = self._foremost((*self.waiting, *self.running))
         rows = Counter[Lane]()
         for state in foremost:
             if state in self.running:
-                rows[state.latent_shape] += state.rows
+                rows[state.lane] += state.rows
         admitted, full = [], set[Lane]()
         for state in foremost:
-            lane = state.latent_shape
+            lane = state.lane
             if state in self.running:
                 continue
             if rows[lane] and rows[lane] + state.rows > self.cap(lane):
@@ -76,7 +85,7 @@ class Scheduler:
         """The next step batch: the foremost requests of the lane that has been served least, up to its cap."""
         lanes: dict[Lane, list[DenoiseState]] = {}
         for state in self._foremost(self.running):
-            lanes.setdefault(state.latent_shape, []).append(state)
+            lanes.setdefault(state.lane, []).append(state)
         if not lanes:
             return []
         for lane in lanes:  # one that was idle or yielding starts level with the others, whatever it had before
@@ -102,7 +111,7 @@ class Scheduler:
     def halve_cap(self, batch: list[DenoiseState]) -> bool:
         """Lower the lane's cap to half of what just ran out of memory. False if it was one row already."""
         rows = sum(state.rows for state in batch)
-        lane = batch[0].latent_shape
+        lane = batch[0].lane
         least = min(rows, self.cap(lane))
         if least > 1:
             self._caps[lane] = least // 2

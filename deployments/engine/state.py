@@ -6,11 +6,15 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from deployments.engine.request import Loras
+
 if TYPE_CHECKING:
     import torch
 
     from deployments.engine.request import Img2ImgRequest, Pixels
     from deployments.engine.sampling import StepTable
+
+Lane = tuple[int, int, Loras]  # latent height and width, adapters
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -20,6 +24,15 @@ class Condition:
     hidden: torch.Tensor
     pooled: torch.Tensor | None = None
     truncated: str = ""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class KeptSource:
+    """What a masked request keeps of its source: `image` and `noise`, (channels, h, w), where `mask` (1, h, w) is 0."""
+
+    image: torch.Tensor
+    noise: torch.Tensor
+    mask: torch.Tensor
 
 
 @dataclass(slots=True, eq=False)
@@ -36,6 +49,7 @@ class DenoiseState:
     noise: torch.Tensor | None = None
     generator: torch.Generator | None = None
     conditions: list[Condition] = field(default_factory=list)  # [unconditional, conditional], or one alone
+    kept: KeptSource | None = None
     pixels: Pixels | None = None
     error: Exception | None = None
     arrived: float = field(default_factory=time.perf_counter)
@@ -48,6 +62,11 @@ class DenoiseState:
     def rows(self) -> int:
         """UNet rows that one step of this request takes."""
         return 2 if self.guided else 1
+
+    @property
+    def lane(self) -> Lane:
+        """What requests must have in common to share a step batch."""
+        return *self.latent_shape, self.request.loras
 
     @property
     def steps_left(self) -> int:

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from deployments.engine.request import Loras
 from deployments.engine.state import Condition
 
 MAX_CACHED_PROMPTS = 256
@@ -20,19 +21,22 @@ class PromptEncoder:
         self._is_sdxl = is_sdxl
         self._zero_empty = zero_empty
         self._one_by_one = one_by_one  # a fixed batch shape, for results that do not depend on company
-        self._cache: OrderedDict[str | None, Condition] = OrderedDict()
+        self._cache: OrderedDict[tuple[str | None, Loras], Condition] = OrderedDict()
         self.hits = self.misses = 0
 
-    def encode(self, prompts: list[str | None]) -> list[Condition]:
-        """Embeddings for each prompt; None is "no negative prompt", which SDXL embeds as zeros and SD as ""."""
-        keys = [prompt if prompt is not None or self._zero_empty else "" for prompt in prompts]
+    def encode(self, prompts: list[str | None], loras: Loras = ()) -> list[Condition]:
+        """Embeddings for each prompt; the caller has switched the adapters `loras` on.
+
+        None is "no negative prompt", which SDXL embeds as zeros and SD as "".
+        """
+        keys = [(prompt if prompt is not None or self._zero_empty else "", loras) for prompt in prompts]
         missing = [key for key in dict.fromkeys(keys) if key not in self._cache]
         self.misses += len(missing)
         self.hits += len(keys) - len(missing)
         found = {key: self._cache[key] for key in keys if key in self._cache}
         chunks = [[key] for key in missing] if self._one_by_one else [missing] if missing else []
         for chunk in chunks:
-            found.update(zip(chunk, self._forward(chunk), strict=True))
+            found.update(zip(chunk, self._forward([prompt for prompt, _ in chunk]), strict=True))
         for key in keys:
             self._cache[key] = found[key]
             self._cache.move_to_end(key)

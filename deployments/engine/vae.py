@@ -59,6 +59,11 @@ class ImageCodec:
             latents = DiagonalGaussianDistribution(latents).sample(generator)
         return self._normalize(latents)[0]
 
+    def mean(self, moments: torch.Tensor) -> torch.Tensor:
+        """Latents as `sample` gives them, without chance: the posterior's mean."""
+        channels: int = self._vae.config.latent_channels
+        return self._normalize(moments[None, :channels])[0]
+
     def decode(self, latents: torch.Tensor) -> list[Pixels]:
         """Latents (n, channels, h, w) to n uint8 images (h, w, 3). Raises NumericalError if even float32 gives NaN."""
         images: list[Pixels] = []

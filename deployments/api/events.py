@@ -1,0 +1,76 @@
+"""Server-Sent Events: what a request's progress looks like on the wire, whatever the contract calls it."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import io
+import json
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Any
+
+from fastapi.sse import EventSourceResponse, format_sse_event
+from PIL import Image
+
+from deployments.api.errors import describe
+from deployments.engine.request import Pixels, Progress
+from deployments.schemas import Img2ImgResult
+from deployments.service import Img2ImgService, Prepared
+
+Event = tuple[str, dict[str, Any]]  # name and data
+
+
+async def follow(
+    service: Img2ImgService, prepared: Prepared
+) -> AsyncGenerator[tuple[int, Progress] | list[Img2ImgResult], None]:
+    """The progress of each image, by its number, and in the end all results; raises as `service.images` does.
+
+    Who reads slowly gets the latest progress only. Leaving early cancels the request.
+    """
+    latest: dict[int, Progress] = {}
+    news = asyncio.Event()
+
+    def on_progress(number: int, progress: Progress) -> None:
+        latest[number] = progress
+        news.set()
+
+    task = asyncio.create_task(service.images(prepared, on_progress))
+    task.add_done_callback(lambda _: news.set())
+    try:
+        while not task.done():
+            await news.wait()
+            news.clear()
+            for number in sorted(latest):
+                yield number, latest.pop(number)
+        yield task.result()
+    finally:
+        task.cancel()
+
+
+async def respond(events: AsyncGenerator[Event, None], headers: dict[str, str]) -> EventSourceResponse:
+    """A stream of the events. What goes wrong before the first one is an ordinary error reply, later an event."""
+    first = await anext(events)
+    return EventSourceResponse(_encoded(first, events), headers=headers | {"cache-control": "no-cache"})
+
+
+async def _encoded(first: Event, events: AsyncGenerator[Event, None]) -> AsyncGenerator[bytes, None]:
+    async with aclosing(events):
+        try:
+            yield _bytes(first)
+            async for event in events:
+                yield _bytes(event)
+        except Exception as error:
+            yield _bytes(("error", describe(error).model_dump()))
+
+
+def _bytes(event: Event) -> bytes:
+    name, data = event
+    return format_sse_event(event=name, data_str=json.dumps(data))
+
+
+def preview_png(preview: Pixels) -> str:
+    """A small preview as base64."""
+    buffer = io.BytesIO()
+    Image.fromarray(preview).save(buffer, "PNG", compress_level=1)
+    return base64.b64encode(buffer.getvalue()).decode()

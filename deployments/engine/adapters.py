@@ -1,0 +1,57 @@
+"""The LoRA adapters of one checkpoint: all loaded at its start, and switched on for the forwards that want them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from deployments.engine.errors import CheckpointError, InvalidRequest
+from deployments.engine.request import Loras
+
+
+class Adapters:
+    """Loads `files` (paths by name, safetensors) into the pipeline, switched off. Raises CheckpointError."""
+
+    def __init__(self, pipeline: Any, files: Mapping[str, str]) -> None:
+        self._pipeline = pipeline
+        self._peft_names = {name: f"lora_{number}" for number, name in enumerate(files)}  # peft takes no dots
+        self._active: Loras = ()
+        for name, file in files.items():
+            _load(pipeline, name, Path(file), self._peft_names[name])
+        if files:
+            pipeline.disable_lora()
+
+    def check(self, loras: Loras) -> None:
+        """Raises InvalidRequest for an adapter that is not here."""
+        for name, _ in loras:
+            if name not in self._peft_names:
+                known = ", ".join(self._peft_names) or "none"
+                raise InvalidRequest(f"loras: no adapter {name!r}; adapters: {known}", "loras")
+
+    def use(self, loras: Loras) -> None:
+        """Make these, and no others, part of the forwards from now on."""
+        if loras == self._active:
+            return
+        if loras:
+            self._pipeline.enable_lora()
+            names, weights = zip(*((self._peft_names[name], weight) for name, weight in loras), strict=True)
+            self._pipeline.set_adapters(list(names), list(weights))
+        else:
+            self._pipeline.disable_lora()
+        self._active = loras
+
+
+def _load(pipeline: Any, name: str, file: Path, peft_name: str) -> None:
+    if file.suffix != ".safetensors":
+        raise CheckpointError(f"loras.{name}: {file}: an adapter must be a .safetensors file")
+    if not file.is_file():
+        raise CheckpointError(f"loras.{name}: {file}: no such file")
+    try:
+        pipeline.load_lora_weights(
+            str(file.parent), weight_name=file.name, adapter_name=peft_name, use_safetensors=True, local_files_only=True
+        )
+    except Exception as exc:
+        raise CheckpointError(f"loras.{name}: {file}: {exc}") from exc
+    if not any(peft_name in found for found in pipeline.get_list_adapters().values()):
+        raise CheckpointError(f"loras.{name}: {file}: it holds no LoRA weights for this checkpoint")

@@ -185,6 +185,12 @@ def restore_size(pixels: Pixels, size: tuple[int, int]) -> Pixels:
     return np.array(Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS))
 
 
+def crop_to(pixels: np.ndarray[Any, Any], size: tuple[int, int]) -> np.ndarray[Any, Any]:
+    """Cut to the shape of `size` (width, height) around the centre, then scale to it; colour, alpha or a mask."""
+    resample = Image.Resampling.LANCZOS if pixels.ndim == 3 else Image.Resampling.BILINEAR  # a mask must not ring
+    return np.array(ImageOps.fit(Image.fromarray(pixels), size, resample))
+
+
 def encode_image(
     pixels: Pixels,
     format: Format,
@@ -192,10 +198,12 @@ def encode_image(
     parameters: str,
     alpha: Mask | None = None,
     icc_profile: bytes | None = None,
+    quality: int | None = None,
 ) -> bytes:
     """The picture's file, with `parameters` inside where `read_parameters` and other tools look for them.
 
-    `alpha` is written to PNG, WebP and TIFF; a BMP holds no parameters, nor does a JPEG when they pass 64 KB.
+    `alpha` is written to PNG, WebP and TIFF; `quality`, 0 to 100, is of JPEG and WebP. A BMP holds no parameters,
+    nor does a JPEG when they pass 64 KB.
     Raises UnusableImage when the picture has a longer side than the format can hold.
     """
     height, width = pixels.shape[:2]
@@ -208,6 +216,8 @@ def encode_image(
     options = SAVE_OPTIONS[format] | _text_options(text, format)
     if icc_profile is not None:
         options["icc_profile"] = icc_profile
+    if quality is not None:
+        options["quality"] = quality
     buffer = BytesIO()
     image.save(buffer, format, **options)
     return buffer.getvalue()

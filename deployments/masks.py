@@ -15,6 +15,7 @@ from deployments.images import ImageError, SourceImage
 
 MaskMode = Literal["auto", "white", "transparent", "opaque"]
 MASK_BLUR = 4.0  # pixels; as in AUTOMATIC1111's web UI
+MAX_MASK_BLUR = 64.0
 
 
 def read_mask(picture: SourceImage, size: tuple[int, int], mode: MaskMode = "auto") -> Mask:

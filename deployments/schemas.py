@@ -34,25 +34,36 @@ def _canonical_loras(text: str | None) -> str | None:
     return ",".join(f"{name}:{weight:.10g}" for name, weight in parse_loras(text or "")) or None
 
 
-class Img2ImgOptions(Strict):
-    """What a caller may say about an image; anything left out takes the model's defaults, then the app's."""
+class ImageOptions(Strict):
+    """What a caller may say about how an image is made; what is left out takes the model's defaults, then the app's."""
 
     prompt: str | None = Field(None, description="What the picture should become.")
     negative_prompt: str | None = Field(None, description="What it should not become. Needs guidance_scale above 1.")
-    model: str | None = Field(None, description="Model id, alias, or `auto` for a seeded random choice.")
     strength: float | None = Field(
         None, ge=0, le=1, allow_inf_nan=False, description="0 keeps the source, 1 ignores it."
     )
-    guidance_scale: float | None = Field(None, ge=0, le=50, allow_inf_nan=False)
+    guidance_scale: float | None = Field(
+        None,
+        ge=0,
+        le=50,
+        allow_inf_nan=False,
+        description="How strongly to follow the prompt; 1 or less is without guidance.",
+    )
     num_inference_steps: int | None = Field(None, ge=1, description="int(steps * strength) of these are run.")
     seed: int | None = Field(None, ge=0, le=MAX_SEED, description="Image i of a request uses seed + i.")
-    sampler: Sampler | None = None
+    sampler: Sampler | None = Field(None, description="How each step is taken.")
     loras: Annotated[str | None, AfterValidator(_canonical_loras)] = Field(
         None, description="Adapters of the model and their weights, `name:0.8,other:0.5`."
     )
     max_side: int | None = Field(None, ge=16, description="The longest side the model sees; never enlarged.")
-    output_format: OutputFormat = "png"
-    num_images: int = Field(1, ge=1)
+
+
+class Img2ImgOptions(ImageOptions):
+    """What a caller may say about a request."""
+
+    model: str | None = Field(None, description="Model id, alias, or `auto` for a seeded random choice.")
+    output_format: OutputFormat = Field("png", description="The format of the result's file.")
+    num_images: int = Field(1, ge=1, description="How many images to make, each with the next seed.")
 
 
 class Settings(Strict):

@@ -26,7 +26,8 @@ OnProgress = Callable[[int, Progress], None]
 Reshape = Callable[[SourceImage, Mask | None], tuple[SourceImage, Mask | None]]
 
 
-def _as_it_is(source: SourceImage, mask: Mask | None) -> tuple[SourceImage, Mask | None]:
+def as_it_is(source: SourceImage, mask: Mask | None) -> tuple[SourceImage, Mask | None]:
+    """The Reshape that changes nothing."""
     return source, mask
 
 
@@ -94,7 +95,7 @@ class Img2ImgService:
         image: bytes,
         *,
         mask: MaskFile | None = None,
-        reshape: Reshape = _as_it_is,
+        reshape: Reshape = as_it_is,
     ) -> Prepared:
         """Decide the settings, decode the picture and its mask, and give both the shape that the caller wants.
 
@@ -141,9 +142,15 @@ class Img2ImgService:
                     ]
                 )
 
-    async def encode(self, prepared: Prepared, result: Img2ImgResult) -> bytes:
-        """The picture's file, in the source's size."""
-        return await asyncio.to_thread(_encode, prepared, result)
+    async def encode(self, prepared: Prepared, result: Img2ImgResult, quality: int | None = None) -> bytes:
+        """The picture's file, in the source's size; `quality`, 0 to 100, is of JPEG and WebP."""
+        return await asyncio.to_thread(_encode, prepared, result.settings, result.pixels, quality)
+
+    async def encode_preview(
+        self, prepared: Prepared, number: int, preview: Pixels, quality: int | None = None
+    ) -> bytes:
+        """A preview of image `number` as `encode` makes the image itself."""
+        return await asyncio.to_thread(_encode, prepared, prepared.each()[number], preview, quality)
 
     async def img2img(
         self,
@@ -239,16 +246,17 @@ async def _all_or_none(coroutines: Sequence[Coroutine[Any, Any, Img2ImgResult]])
     return [task.result() for task in tasks]
 
 
-def _encode(prepared: Prepared, result: Img2ImgResult) -> bytes:
-    height, width = result.pixels.shape[:2]
+def _encode(prepared: Prepared, settings: Settings, pixels: Pixels, quality: int | None) -> bytes:
+    height, width = prepared.fitted.shape[:2]
     source = prepared.source
-    pixels = restore_size(result.pixels, source.size)
+    pixels = restore_size(pixels, source.size)
     if prepared.mask is not None:
         pixels = paste_back(source.pixels, pixels, prepared.mask, prepared.mask_blur)
     return encode_image(
         pixels,
         prepared.output_format,
-        parameters=format_parameters(result.settings, (width, height)),
+        parameters=format_parameters(settings, (width, height)),
         alpha=source.alpha,
         icc_profile=source.icc_profile,
+        quality=quality,
     )

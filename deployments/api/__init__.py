@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import FastAPI
 
-from deployments.api import native
+from deployments.api import huggingface, native, openai
 from deployments.api.errors import BodyLimit, install_error_handlers
 from deployments.schemas import ErrorReply
 from deployments.service import Img2ImgService
@@ -24,5 +24,6 @@ def build_api(service: Img2ImgService) -> FastAPI:
     api.state.service = service
     api.add_middleware(BodyLimit, max_bytes=max_bytes)
     install_error_handlers(api)
-    api.include_router(native.routes)
+    for contract in (native, openai, huggingface):
+        api.include_router(contract.routes)
     return api

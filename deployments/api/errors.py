@@ -124,18 +124,21 @@ async def _invalid_field(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
     param = ".".join(str(part) for part in first["loc"][1:]) or None
+    name = param or "the body"
     if first["type"] == "extra_forbidden":
         message = f"unknown field {param!r}"
     elif first["type"] == "missing":
-        message = f"{param}: this field is required"
+        message = f"{name}: this field is required"
+    elif first["type"] == "unsupported_value":
+        message = f"{name}: {first['msg']}"
     else:
-        message = f"{param}: {first['msg']}{_allowed(param)}, not {str(first.get('input'))[:100]!r}"
+        message = f"{name}: {first['msg']}{_allowed(name)}, not {str(first.get('input'))[:100]!r}"
     return _reply(_Kind(400, "invalid_request_error", first["type"], param), message)
 
 
-def _allowed(param: str | None) -> str:
+def _allowed(param: str) -> str:
     """The whole range of a number field, where pydantic names only the end that was passed."""
-    schema = Img2ImgOptions.model_json_schema()["properties"].get(param, {})
+    schema = Img2ImgOptions.model_json_schema()["properties"].get(param.rpartition(".")[2], {})
     number = next((option for option in (schema, *schema.get("anyOf", ())) if "minimum" in option), None)
     if number is None:
         return ""

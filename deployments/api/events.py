@@ -18,7 +18,7 @@ from deployments.engine.request import Pixels, Progress
 from deployments.schemas import Img2ImgResult
 from deployments.service import Img2ImgService, Prepared
 
-Event = tuple[str, dict[str, Any]]  # name and data
+Event = tuple[str | None, dict[str, Any]]  # name, where there is one, and data
 
 
 async def follow(
@@ -48,20 +48,25 @@ async def follow(
         task.cancel()
 
 
-async def respond(events: AsyncGenerator[Event, None], headers: dict[str, str]) -> EventSourceResponse:
+async def respond(
+    events: AsyncGenerator[Event, None], headers: dict[str, str], error_name: str | None = "error"
+) -> EventSourceResponse:
     """A stream of the events. What goes wrong before the first one is an ordinary error reply, later an event."""
     first = await anext(events)
-    return EventSourceResponse(_encoded(first, events), headers=headers | {"cache-control": "no-cache"})
+    encoded = _encoded(first, events, error_name)
+    return EventSourceResponse(encoded, headers=headers | {"cache-control": "no-cache"})
 
 
-async def _encoded(first: Event, events: AsyncGenerator[Event, None]) -> AsyncGenerator[bytes, None]:
+async def _encoded(
+    first: Event, events: AsyncGenerator[Event, None], error_name: str | None
+) -> AsyncGenerator[bytes, None]:
     async with aclosing(events):
         try:
             yield _bytes(first)
             async for event in events:
                 yield _bytes(event)
         except Exception as error:
-            yield _bytes(("error", describe(error).model_dump()))
+            yield _bytes((error_name, describe(error).model_dump()))
 
 
 def _bytes(event: Event) -> bytes:

@@ -17,12 +17,11 @@ from deployments.api.common import MEDIA_TYPES, Service, read_upload, result_hea
 from deployments.api.events import Event, follow, preview_png, respond
 from deployments.engine.errors import InvalidRequest
 from deployments.engine.request import Progress, Timings
-from deployments.masks import MASK_BLUR, MaskMode
+from deployments.masks import MASK_BLUR, MAX_MASK_BLUR, MaskMode
 from deployments.schemas import ImageReply, Img2ImgOptions, Img2ImgReply, Img2ImgResult
 from deployments.service import Img2ImgService, MaskFile, Prepared
 
 routes = APIRouter()
-MAX_MASK_BLUR = 64.0
 
 
 class Img2ImgForm(Img2ImgOptions):

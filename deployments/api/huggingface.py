@@ -1,0 +1,87 @@
+"""The Hugging Face Inference API's image-to-image task, as `huggingface_hub.InferenceClient` calls it."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Request, Response
+from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
+from pydantic_core import PydanticCustomError
+
+from deployments.api.common import MEDIA_TYPES, Service, in_size, result_headers
+from deployments.config import Strict
+from deployments.images import ImageError
+from deployments.schemas import ImageOptions, Img2ImgOptions, OutputFormat
+
+routes = APIRouter()
+DATA_URL = re.compile(r"data:[^,]{0,100},")
+
+
+def _decoded(inputs: Any) -> Any:
+    if not isinstance(inputs, str):
+        return inputs
+    start = DATA_URL.match(inputs)
+    try:
+        return base64.b64decode(inputs[start.end() if start else 0 :], validate=True)
+    except (binascii.Error, ValueError):
+        raise PydanticCustomError("not_base64", "must be a picture in base64, or a data: URL of one") from None
+
+
+class TargetSize(Strict):
+    """The size of the reply in pixels; the source is cropped around its centre and scaled, never stretched."""
+
+    width: int = Field(description="Pixels, within the server's limits of a side.")
+    height: int = Field(description="Pixels, within the server's limits of a side.")
+
+
+class Parameters(ImageOptions):
+    """What the client passes beside the picture; an unknown one is refused by name."""
+
+    target_size: TargetSize | None = Field(None, description="The size of the reply; otherwise the source's own.")
+
+
+class HuggingFaceRequest(Strict):
+    """The body as JSON; a body of any other type is the picture itself."""
+
+    inputs: Annotated[
+        bytes, BeforeValidator(_decoded), WithJsonSchema({"type": "string", "contentEncoding": "base64"})
+    ] = Field(description="The picture in base64, or as a data: URL: JPEG, PNG, WebP, GIF, BMP or TIFF.")
+    parameters: Parameters = Field(Parameters(), description="How the image is made.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _picture_alone(cls, body: Any) -> Any:
+        return {"inputs": body} if isinstance(body, bytes) else body
+
+
+@routes.post(
+    "/models/{model:path}",
+    response_class=Response,
+    responses={200: {"content": {media_type: {} for media_type in MEDIA_TYPES.values()}}},
+    openapi_extra={"requestBody": {"content": {"image/*": {"schema": {"type": "string", "format": "binary"}}}}},
+)
+async def post_model(model: str, request: Request, body: HuggingFaceRequest, service: Service) -> Response:
+    """Restyle one picture with the model of this id or alias; `auto` chooses one by the seed.
+
+    Answers with the image, in the format that the header Accept names (`image/png` otherwise).
+    """
+    output_format = _format(request.headers.get("accept", ""))
+    asked = body.parameters.model_dump(exclude={"target_size"})
+    options = Img2ImgOptions(**asked, model=model, output_format=output_format)
+    target = body.parameters.target_size
+    size = None if target is None else (target.width, target.height)
+    options, reshape = in_size(options, size, service.config.limits, "target_size")
+    try:
+        prepared = await service.prepare(options, body.inputs, reshape=reshape)
+    except ImageError as error:
+        raise type(error)(error.message, "inputs") from error
+    [result] = await service.images(prepared)
+    encoded = await service.encode(prepared, result)
+    return Response(encoded, media_type=MEDIA_TYPES[output_format], headers=result_headers(result))
+
+
+def _format(accept: str) -> OutputFormat:
+    return next((name for name, media_type in MEDIA_TYPES.items() if media_type in accept), "png")

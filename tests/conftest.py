@@ -37,6 +37,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--parity-count", type=int, default=30, help="random settings compared with diffusers")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The files that start Ray come first: most of their time is waiting, which goes well beside tests that compute."""
+    slow = {item.path for item in items if item.get_closest_marker("service")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 @pytest.fixture(scope="session")
 def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """The folder of a tiny checkpoint of the given kind, built when first asked for."""

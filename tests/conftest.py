@@ -35,6 +35,7 @@ def pytest_unconfigure() -> None:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--parity-count", type=int, default=30, help="random settings compared with diffusers")
+    parser.addoption("--fuzz-cases", type=int, default=300, help="requests generated from the OpenAPI document")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

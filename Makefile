@@ -16,7 +16,7 @@ serve: $(VENV)/.installed ## the application of serve_config.yaml, until Ctrl-C
 	$(BIN)/serve run serve_config.yaml
 
 test: $(VENV)/.installed ## all tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/.installed ## style, format and types
 	$(BIN)/ruff check

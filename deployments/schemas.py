@@ -43,15 +43,11 @@ class ImageOptions(Strict):
         None, ge=0, le=1, allow_inf_nan=False, description="0 keeps the source, 1 ignores it."
     )
     guidance_scale: float | None = Field(
-        None,
-        ge=0,
-        le=50,
-        allow_inf_nan=False,
-        description="How strongly to follow the prompt; 1 or less is without guidance.",
+        None, ge=0, le=50, allow_inf_nan=False, description="How closely to follow the prompt; up to 1 it is off."
     )
     num_inference_steps: int | None = Field(None, ge=1, description="int(steps * strength) of these are run.")
     seed: int | None = Field(None, ge=0, le=MAX_SEED, description="Image i of a request uses seed + i.")
-    sampler: Sampler | None = Field(None, description="How each step is taken.")
+    sampler: Sampler | None = Field(None, description="How the steps are computed.")
     loras: Annotated[str | None, AfterValidator(_canonical_loras)] = Field(
         None, description="Adapters of the model and their weights, `name:0.8,other:0.5`."
     )
@@ -62,8 +58,8 @@ class Img2ImgOptions(ImageOptions):
     """What a caller may say about a request."""
 
     model: str | None = Field(None, description="Model id, alias, or `auto` for a seeded random choice.")
-    output_format: OutputFormat = Field("png", description="The format of the result's file.")
-    num_images: int = Field(1, ge=1, description="How many images to make, each with the next seed.")
+    output_format: OutputFormat = Field("png", description="Of the picture that comes back.")
+    num_images: int = Field(1, ge=1, description="How many images; up to the server's `max_images`.")
 
 
 class Settings(Strict):

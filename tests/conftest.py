@@ -35,6 +35,13 @@ def pytest_unconfigure() -> None:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--parity-count", type=int, default=30, help="random settings compared with diffusers")
+    parser.addoption("--fuzz-cases", type=int, default=300, help="requests generated from the OpenAPI document")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The files that start Ray come first: most of their time is waiting, which goes well beside tests that compute."""
+    slow = {item.path for item in items if item.get_closest_marker("service")}
+    items.sort(key=lambda item: item.path not in slow)
 
 
 @pytest.fixture(scope="session")

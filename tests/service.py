@@ -7,13 +7,14 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
+import psutil
 import ray
 from PIL import Image
 from ray import serve
@@ -112,18 +113,20 @@ def pixels_of(data: bytes) -> Pixels:
 
 
 def replica_pids(deployment: str) -> list[int]:
-    """Process ids of the deployment's replicas, by the title that Serve gives them."""
+    """Process ids of the deployment's replicas in this test's Ray, by the title that Serve gives them."""
     title = f"ray::ServeReplica:{APP}:{deployment}"
-    processes = [entry for entry in Path("/proc").iterdir() if entry.name.isdigit()]
     # While it works on a call, the method's name follows after a dot.
-    return sorted(int(entry.name) for entry in processes if f"{_title(entry)}.".startswith(f"{title}."))
+    return sorted(
+        process.pid
+        for process in psutil.Process().children(recursive=True)
+        if f"{_title(process)}.".startswith(f"{title}.")
+    )
 
 
-def _title(process: Path) -> str:
-    try:
-        return (process / "cmdline").read_bytes().partition(b"\0")[0].decode()
-    except OSError:  # it just ended
-        return ""
+def _title(process: psutil.Process) -> str:
+    with suppress(psutil.Error):  # it just ended
+        return (process.cmdline() or [""])[0]
+    return ""
 
 
 def resident_mib(pid: int) -> float:

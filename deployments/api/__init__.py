@@ -9,6 +9,14 @@ from deployments.api.errors import BodyLimit, install_error_handlers
 from deployments.schemas import ErrorReply
 from deployments.service import Img2ImgService
 
+CONTRACTS = {
+    "img2img-serve": (native.routes, "Our own contract: everything that the server can do."),
+    "OpenAI": (
+        openai.routes,
+        "Image edits as OpenAI's SDKs ask for them, with what else this server can do as more fields.",
+    ),
+    "Hugging Face": (huggingface.routes, "The Inference API's image-to-image task, a URL for each model."),
+}
 MAX_PARTS = 3  # a picture and its mask, a third larger each where they come as base64
 FIELDS_BYTES = 1024**2
 
@@ -19,11 +27,21 @@ def build_api(service: Img2ImgService) -> FastAPI:
     api = FastAPI(
         title="img2img-serve",
         description="Stable Diffusion image-to-image. Requests of all kinds share one running UNet batch.",
+        openapi_tags=[{"name": tag, "description": description} for tag, (_, description) in CONTRACTS.items()],
         responses={code: {"model": ErrorReply} for code in (400, 404, 413, 415, 429, 503, 504)},
     )
     api.state.service = service
     api.add_middleware(BodyLimit, max_bytes=max_bytes)
     install_error_handlers(api)
-    for contract in (native, openai, huggingface):
-        api.include_router(contract.routes)
+    for tag, (routes, _) in CONTRACTS.items():
+        api.include_router(routes, tags=[tag])
+    _document_only_our_errors(api)
     return api
+
+
+def _document_only_our_errors(api: FastAPI) -> None:
+    """FastAPI describes a 422 for every route with fields; a bad field here is a 400, in the one error body."""
+    document = api.openapi()  # which FastAPI keeps
+    for methods in document["paths"].values():
+        for route in methods.values():
+            route["responses"].pop("422", None)

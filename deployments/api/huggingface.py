@@ -7,7 +7,7 @@ import binascii
 import re
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Path, Request, Response
 from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 from pydantic_core import PydanticCustomError
 
@@ -40,7 +40,9 @@ class TargetSize(Strict):
 class Parameters(ImageOptions):
     """What the client passes beside the picture; an unknown one is refused by name."""
 
-    target_size: TargetSize | None = Field(None, description="The size of the reply; otherwise the source's own.")
+    target_size: TargetSize | None = Field(
+        None, description="The size of the reply, `{width, height}` in pixels; otherwise the source's own."
+    )
 
 
 class HuggingFaceRequest(Strict):
@@ -63,7 +65,12 @@ class HuggingFaceRequest(Strict):
     responses={200: {"content": {media_type: {} for media_type in MEDIA_TYPES.values()}}},
     openapi_extra={"requestBody": {"content": {"image/*": {"schema": {"type": "string", "format": "binary"}}}}},
 )
-async def post_model(model: str, request: Request, body: HuggingFaceRequest, service: Service) -> Response:
+async def post_model(
+    model: Annotated[str, Path(description="Model id, alias, or `auto`.")],
+    request: Request,
+    body: HuggingFaceRequest,
+    service: Service,
+) -> Response:
     """Restyle one picture with the model of this id or alias; `auto` chooses one by the seed.
 
     Answers with the image, in the format that the header Accept names (`image/png` otherwise).

@@ -31,7 +31,7 @@ class Img2ImgForm(Img2ImgOptions):
     image: Annotated[UploadFile, File(description="JPEG, PNG, WebP, GIF (first frame), BMP or TIFF.")]
     mask: Annotated[UploadFile | None, File(description="A picture that says where the image may change.")] = None
     mask_mode: MaskMode = Field(
-        "auto", description="What changes: `auto` is transparent where anything is, else white."
+        "auto", description="What in the mask stands for change; `auto`: what is transparent, if anything, else white."
     )
     mask_blur: float = Field(MASK_BLUR, ge=0, le=MAX_MASK_BLUR, description="Pixels the mask's border is feathered by.")
 

@@ -12,7 +12,7 @@ from contextlib import aclosing
 from dataclasses import replace
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Form, Response, UploadFile
+from fastapi import APIRouter, Form, Path, Response, UploadFile
 from fastapi.responses import JSONResponse
 
 from deployments import routing
@@ -49,7 +49,7 @@ async def post_edits(
 
 
 @routes.get("/v1/models/{model:path}")
-async def get_model(model: str, service: Service) -> dict[str, Any]:
+async def get_model(model: Annotated[str, Path(description="Model id or alias.")], service: Service) -> dict[str, Any]:
     """The model of this id or alias, as `GET /v1/models` lists it."""
     cards = await service.model_cards()
     found = next((card for card in cards if model == card["id"] or model in card["aliases"]), None)

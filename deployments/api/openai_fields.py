@@ -37,7 +37,8 @@ class ImageEditForm(Img2ImgOptions):
         UploadFile | None,
         File(
             validation_alias=AliasChoices("mask", "mask_image"),
-            description="Where the picture may change: where it is transparent, or white if it is nowhere transparent.",
+            description="Where the picture may change: where it is transparent, or white if it is nowhere transparent. "
+            "Also as `mask_image`.",
         ),
     ] = None
     prompt: str = Field(description="What the picture should become.")
@@ -45,7 +46,7 @@ class ImageEditForm(Img2ImgOptions):
         1,
         ge=1,
         validation_alias=AliasChoices("n", "num_images_per_prompt", "num_images"),
-        description="How many images to make, each with the next seed.",
+        description="How many images; up to the server's `max_images`. Also as `num_images_per_prompt`, `num_images`.",
     )
     size: str = Field(
         "auto",
@@ -103,13 +104,13 @@ class ImageEditForm(Img2ImgOptions):
         ge=0,
         le=MAX_SEED,
         validation_alias=AliasChoices("seed", "rng_seed"),
-        description="Image i of a request uses seed + i; `data[].seed` tells it.",
+        description="Image i of a request uses seed + i; `data[].seed` tells it. Also as `rng_seed`.",
     )
     true_cfg_scale: Annotated[Any, _refuse("is not supported: use guidance_scale")] = Field(
         None, description="Refused: the models have one scale, `guidance_scale`."
     )
     mask_mode: MaskMode = Field(
-        "auto", description="What changes: `auto` is transparent where anything is, else white."
+        "auto", description="What in the mask stands for change; `auto`: what is transparent, if anything, else white."
     )
     mask_blur: float = Field(MASK_BLUR, ge=0, le=MAX_MASK_BLUR, description="Pixels the mask's border is feathered by.")
 

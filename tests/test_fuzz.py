@@ -1,0 +1,40 @@
+"""Generated requests against the API's own description: whatever comes, the answer is one of the documented ones."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.service import replica_pids, serving
+
+pytestmark = pytest.mark.service
+ROOT = Path(__file__).parent.parent
+CHECKS = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"
+LIMITS = {"max_side": 64, "max_steps": 4, "max_images": 2, "max_upload_bytes": 100_000, "max_pixels": 250_000}
+
+
+def test_generated_requests_get_documented_answers_and_cost_no_replica(
+    request: pytest.FixtureRequest, checkpoints: Callable[[str], Path], tmp_path: Path
+) -> None:
+    wanted = request.config.getoption("--fuzz-cases")
+    defaults = {"max_side": 64, "num_inference_steps": 2}
+    with serving({"sd15": {"checkpoint": str(checkpoints("sd15"))}}, limits=LIMITS, defaults=defaults) as service:
+        before = replica_pids("sd15") + replica_pids("router")
+        operations = sum(len(methods) for methods in service.client.get("/openapi.json").json()["paths"].values())
+        report = tmp_path / "report.json"
+        command = [sys.executable, "-m", "schemathesis.cli", "run", f"{service.url}/openapi.json", "--checks", CHECKS]
+        command += ["--phases", "coverage,fuzzing", "--max-examples", str(-(-wanted // operations)), "--seed", "1"]
+        command += ["--continue-on-failure", "--warnings", "off", "--suppress-health-check", "all", "--no-color"]
+        command += ["--report", "json", "--report-json-path", str(report)]
+        environment = os.environ | {"SCHEMATHESIS_HOOKS": "tests.fuzz_hooks", "PYTHONPATH": str(ROOT)}
+        run = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert run.returncode == 0, run.stdout[-6000:] + run.stderr[-2000:]
+        assert replica_pids("sd15") + replica_pids("router") == before
+    told = json.loads(report.read_text())
+    print(json.dumps(told)[:1000])

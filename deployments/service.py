@@ -240,7 +240,7 @@ async def _all_or_none(coroutines: Sequence[Coroutine[Any, Any, Img2ImgResult]])
 
 
 def _encode(prepared: Prepared, result: Img2ImgResult) -> bytes:
-    height, width = result.pixels.shape[:2]
+    height, width = prepared.fitted.shape[:2]
     source = prepared.source
     pixels = restore_size(result.pixels, source.size)
     if prepared.mask is not None:

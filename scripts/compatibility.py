@@ -62,9 +62,13 @@ def _parameters(document: Schema, route: Schema) -> Iterator[tuple[str, str, str
 
 def _body(document: Schema, route: Schema) -> Iterator[tuple[str, str, str, str]]:
     for content in route.get("requestBody", {}).get("content", {}).values():
-        schema = _resolved(document, content["schema"])
-        for name, field in schema.get("properties", {}).items():
-            yield _field(document, name, field, required=name in schema.get("required", []))
+        yield from _properties(document, _resolved(document, content["schema"]))
+
+
+def _properties(document: Schema, schema: Schema, prefix: str = "") -> Iterator[tuple[str, str, str, str]]:
+    for name, field in schema.get("properties", {}).items():
+        yield _field(document, prefix + name, field, required=name in schema.get("required", []))
+        yield from _properties(document, _resolved(document, field), f"{prefix}{name}.")
 
 
 def _field(document: Schema, name: str, schema: Schema, *, required: bool) -> tuple[str, str, str, str]:

@@ -354,9 +354,20 @@ def test_errors_have_the_web_uis_status_and_detail(
     assert reply.json()["error"]["message"]
 
 
-def test_body_that_is_no_json_is_refused(service: Service) -> None:
-    reply = service.client.post("/sdapi/v1/img2img", content=b"{", headers={"content-type": "application/json"})
+@pytest.mark.parametrize(
+    ("body", "detail"), [(b"{", "the body is not JSON"), (b"[]", "the body: "), (b"", "the body: ")]
+)
+def test_body_that_is_no_json_object_is_refused(body: bytes, detail: str, service: Service) -> None:
+    reply = service.client.post("/sdapi/v1/img2img", content=body, headers={"content-type": "application/json"})
     assert (reply.status_code, set(reply.json())) == (400, {"detail", "error"})
+    assert reply.json()["detail"].startswith(detail)
+
+
+def test_prompt_with_half_a_character_gets_an_image(service: Service) -> None:
+    asked = {"init_images": [b64(png(PICTURE))], "script_args": ["\ud800"], "prompt": "\ud800", **QUICK}
+    body = json.dumps(asked).encode()
+    reply = service.client.post("/sdapi/v1/img2img", content=body, headers={"content-type": "application/json"})
+    assert len(images_of(reply)) == 1
 
 
 @pytest.mark.parametrize("route", ["txt2img", "extra-single-image", "interrogate", "unload-checkpoint"])

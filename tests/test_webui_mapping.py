@@ -35,7 +35,7 @@ from deployments.api.webui_schemas import Img2ImgBody
 from deployments.config import AppConfig, Limits
 from deployments.engine.errors import InvalidRequest
 from deployments.engine.request import Img2ImgRequest, Sampler
-from deployments.images import ImageTooLarge, NotAnImage, SourceImage
+from deployments.images import SourceImage
 from deployments.parameters import SAMPLER_NAMES
 from deployments.schemas import Img2ImgOptions
 from deployments.webui_state import Stop, TaskReport, TaskState
@@ -178,6 +178,10 @@ def test_null_is_the_default_but_of_the_size_it_is_the_pictures_own() -> None:
     assert to_options(body, None, LIMITS).max_side == LIMITS.max_side
 
 
+def test_half_a_character_is_replaced() -> None:
+    assert Img2ImgBody(prompt="a \ud800 cät").prompt == "a ? cät"
+
+
 @pytest.mark.parametrize(
     ("fields", "param"),
     [
@@ -199,14 +203,6 @@ def test_errors_name_the_web_uis_field(ours: str) -> None:
     error = in_webui_words(InvalidRequest(f"{ours} must be at most 8, not 9", ours))
     assert isinstance(error, InvalidRequest)
     assert (error.param, error.message) == (FIELDS[ours], f"{FIELDS[ours]} must be at most 8, not 9")
-
-
-def test_errors_about_the_picture_say_which_one() -> None:
-    error = in_webui_words(ImageTooLarge("the picture has 9 bytes"))
-    assert isinstance(error, ImageTooLarge)
-    assert (error.param, error.message) == ("init_images", "init_images: the picture has 9 bytes")
-    about_the_mask = NotAnImage("mask: it is none", "mask")
-    assert in_webui_words(about_the_mask) is about_the_mask
 
 
 def lanczos(image: Image.Image, size: Size) -> Image.Image:

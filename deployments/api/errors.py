@@ -124,12 +124,14 @@ async def _invalid_field(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
     param = ".".join(str(part) for part in first["loc"][1:]) or None
-    if first["type"] == "extra_forbidden":
+    if first["type"] == "json_invalid":
+        param, message = None, f"the body is not JSON: {first['ctx']['error']}"
+    elif first["type"] == "extra_forbidden":
         message = f"unknown field {param!r}"
     elif first["type"] == "missing":
-        message = f"{param}: this field is required"
+        message = f"{param or 'the body'}: this field is required"
     else:
-        message = f"{param}: {first['msg']}{_allowed(param)}, not {str(first.get('input'))[:100]!r}"
+        message = f"{param or 'the body'}: {first['msg']}{_allowed(param)}, not {str(first.get('input'))[:100]!r}"
     return _reply(_Kind(400, "invalid_request_error", first["type"], param), message)
 
 

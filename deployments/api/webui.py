@@ -6,6 +6,8 @@ import asyncio
 import base64
 import binascii
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Annotated, Any
 
@@ -22,7 +24,7 @@ from deployments.api.webui_schemas import Img2ImgBody, Img2ImgReply, PngInfoBody
 from deployments.api.webui_tasks import Tasks, WebuiTasks
 from deployments.config import AppConfig
 from deployments.engine.errors import InvalidRequest
-from deployments.images import NotAnImage, read_parameters
+from deployments.images import ImageError, NotAnImage, read_parameters
 from deployments.parameters import parse_parameters
 from deployments.schemas import Img2ImgResult
 from deployments.service import Img2ImgService, MaskFile, Prepared
@@ -36,7 +38,8 @@ async def post_img2img(body: Img2ImgBody, service: Service, tasks: Tasks) -> Img
     image, mask = _init_image(body), await _mask(body, service)
     options = to_options(body, await _model(body, service.config, tasks), service.config.limits)
     canvas = Canvas(body, "white" if mask is None else mask.mode)
-    prepared = await service.prepare(options, image, mask=mask, reshape=canvas.reshape)
+    with _about_the_picture():
+        prepared = await service.prepare(options, image, mask=mask, reshape=canvas.reshape)
     prepared = await asyncio.to_thread(canvas.start, _without_empty_negative(prepared))
     results = await tasks.images(service, prepared, body.force_task_id or f"task({uuid.uuid4().hex[:15]})")
     return Img2ImgReply(
@@ -98,6 +101,17 @@ def _init_image(body: Img2ImgBody) -> bytes:
     if len(body.init_images) > 1:
         raise InvalidRequest(f"init_images must be one picture, not {len(body.init_images)}", "init_images")
     return _picture(body.init_images[0], "init_images")
+
+
+@contextmanager
+def _about_the_picture() -> Iterator[None]:
+    """What is wrong with `image` in here is wrong with init_images, and says so."""
+    try:
+        yield
+    except ImageError as error:
+        if error.param != "image":
+            raise
+        raise type(error)(f"init_images: {error.message}", "init_images") from error
 
 
 async def _mask(body: Img2ImgBody, service: Img2ImgService) -> MaskFile | None:

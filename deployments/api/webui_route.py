@@ -14,7 +14,6 @@ from fastapi.routing import APIRoute
 from ray.exceptions import RayTaskError
 
 from deployments.engine.errors import InvalidRequest
-from deployments.images import ImageError
 
 FIELDS = {  # ours and theirs
     "num_images": "batch_size",
@@ -24,7 +23,6 @@ FIELDS = {  # ours and theirs
     "sampler": "sampler_name",
     "loras": "prompt",
     "max_side": "width",
-    "image": "init_images",
 }
 
 
@@ -46,11 +44,10 @@ class WebuiRoute(APIRoute):
 def in_webui_words(error: Exception) -> Exception:
     """The same error with the web UI's name for the field."""
     cause = error.cause if isinstance(error, RayTaskError) else error
-    if not isinstance(cause, (InvalidRequest, ImageError)) or cause.param not in FIELDS:
+    if not isinstance(cause, InvalidRequest) or cause.param not in FIELDS:
         return error
-    ours, theirs = cause.param, FIELDS[cause.param]
-    message, count = re.subn(rf"\b{ours}\b", theirs, cause.message, count=1)
-    return type(cause)(message if count else f"{theirs}: {message}", theirs)
+    theirs = FIELDS[cause.param]
+    return type(cause)(re.sub(rf"\b{cause.param}\b", theirs, cause.message, count=1), theirs)
 
 
 async def _reply(request: Request, error: Exception) -> Response:

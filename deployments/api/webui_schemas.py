@@ -57,7 +57,12 @@ class WebuiBody(BaseModel):
         if not isinstance(data, dict):
             return data
         kept = ("width", "height")  # where null says something of its own
-        return {name: value for name, value in data.items() if value is not None or name in kept}
+        return {name: _encodable(value) for name, value in data.items() if value is not None or name in kept}
+
+
+def _encodable(value: Any) -> Any:
+    """JSON may hold half a character, which neither a tokenizer nor a reply can."""
+    return value if not isinstance(value, str) or value.isascii() else value.encode(errors="replace").decode()
 
 
 SamplesFormat = Annotated[Literal["png", "jpg", "jpeg", "webp"], BeforeValidator(lambda v: str(v).lower())]
@@ -187,7 +192,7 @@ class Img2ImgBody(Served):
     latent_mask: Annotated[str, only("")] = Field("", description="Refused; `mask` is what there is.")
     disable_extra_networks: Annotated[bool, only(False)] = Field(False, description="Refused if true.")
     script_name: Annotated[str, only("", "None")] = Field("", description="Refused: there are no scripts.")
-    script_args: list[Any] = Field([], description="Ignored: it counts with script_name only.")
+    script_args: list[Any] = Field([], exclude=True, description="Ignored: it counts with script_name only.")
     alwayson_scripts: Annotated[dict[str, Any], only({})] = Field({}, description="Refused if not empty.")
     infotext: Annotated[str, only("")] = Field("", description="Refused; send the fields it holds.")
     override_settings_restore_afterwards: Annotated[bool, only(True)] = Field(

@@ -7,6 +7,7 @@ from ray.serve import Application
 from deployments.config import AppConfig
 from deployments.model import Img2ImgModel
 from deployments.router import ROUTER, Router
+from deployments.webui_state import WEBUI_STATE, WebuiState
 
 
 def build_app(args: AppConfig) -> Application:
@@ -14,12 +15,13 @@ def build_app(args: AppConfig) -> Application:
     # Serve's decorator makes these classes Deployments, which type checkers cannot see.
     model_deployment: Any = Img2ImgModel
     router_deployment: Any = Router
+    webui_state: Any = WebuiState
     options = _sharing_cores() if len(args.models) > 1 else {}
     models = {
         model_id: model_deployment.options(name=model_id, **options).bind(model_id, model)
         for model_id, model in args.models.items()
     }
-    return router_deployment.options(name=ROUTER).bind(args, models)
+    return router_deployment.options(name=ROUTER).bind(args, models, webui_state.options(name=WEBUI_STATE).bind())
 
 
 def _sharing_cores() -> dict[str, Any]:

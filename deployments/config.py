@@ -13,7 +13,11 @@ REPO_ROOT = Path(__file__).resolve().parent.parent
 ModelId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
 LoraName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_. -]*$", max_length=100)]
 
-RESERVED_NAMES = {"auto": "the word for a random choice", "router": "the router's own"}
+RESERVED_NAMES = {
+    "auto": "the word for a random choice",
+    "router": "the router's own",
+    "webui-state": "a deployment of its own",
+}
 # The homes that the Hub's Stable Diffusion repositories moved to, by the names scripts still carry.
 HUB_MOVES = {
     "runwayml/stable-diffusion-v1-5": "stable-diffusion-v1-5/stable-diffusion-v1-5",

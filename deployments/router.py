@@ -7,6 +7,7 @@ from ray import serve
 from ray.serve.handle import DeploymentHandle
 
 from deployments.api import build_api
+from deployments.api.webui_tasks import WebuiTasks
 from deployments.config import AppConfig
 from deployments.engine.request import Mask, Pixels, Priority
 from deployments.readiness import Readiness
@@ -28,13 +29,14 @@ ROUTER = "router"
 class Router:
     """Serves the HTTP API, and answers other parts of the application by handle."""
 
-    def __init__(self, config: AppConfig, models: dict[str, DeploymentHandle]) -> None:
+    def __init__(self, config: AppConfig, models: dict[str, DeploymentHandle], webui_state: DeploymentHandle) -> None:
         readiness = Readiness(serve.get_replica_context().app_name, models)
         self._service = Img2ImgService(config, models, readiness)
+        self._webui_tasks = WebuiTasks(webui_state)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Called by Serve after the constructor."""
-        return build_api(self._service)
+        return build_api(self._service, self._webui_tasks)
 
     async def img2img(
         self,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from fastapi import FastAPI
 
-from deployments.api import huggingface, native, openai
+from deployments.api import huggingface, native, openai, webui
 from deployments.api.errors import BodyLimit, install_error_handlers
+from deployments.api.webui_tasks import WebuiTasks
 from deployments.schemas import ErrorReply
 from deployments.service import Img2ImgService
 
@@ -16,13 +17,17 @@ CONTRACTS = {
         "Image edits as OpenAI's SDKs ask for them, with what else this server can do as more fields.",
     ),
     "Hugging Face": (huggingface.routes, "The Inference API's image-to-image task, a URL for each model."),
+    "AUTOMATIC1111": (webui.routes, "The web UI's API, for the clients, plugins and front ends written for it."),
 }
 MAX_PARTS = 3  # a picture and its mask, a third larger each where they come as base64
 FIELDS_BYTES = 1024**2
 
 
-def build_api(service: Img2ImgService) -> FastAPI:
-    """The application behind the door; every route finds `service` as `app.state.service`."""
+def build_api(service: Img2ImgService, webui_tasks: WebuiTasks | None = None) -> FastAPI:
+    """The application behind the door; every route finds `service` as `app.state.service`.
+
+    Without `webui_tasks` the routes of the web UI are there to be described only.
+    """
     max_bytes = MAX_PARTS * service.config.limits.max_upload_bytes + FIELDS_BYTES
     api = FastAPI(
         title="img2img-serve",
@@ -30,7 +35,7 @@ def build_api(service: Img2ImgService) -> FastAPI:
         openapi_tags=[{"name": tag, "description": description} for tag, (_, description) in CONTRACTS.items()],
         responses={code: {"model": ErrorReply} for code in (400, 404, 413, 415, 429, 503, 504)},
     )
-    api.state.service = service
+    api.state.service, api.state.webui_tasks = service, webui_tasks
     api.add_middleware(BodyLimit, max_bytes=max_bytes)
     install_error_handlers(api)
     for tag, (routes, _) in CONTRACTS.items():

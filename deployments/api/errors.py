@@ -125,7 +125,9 @@ async def _invalid_field(request: Request, error: Exception) -> JSONResponse:
     first = error.errors()[0]
     param = ".".join(str(part) for part in first["loc"][1:]) or None
     name = param or "the body"
-    if first["type"] == "extra_forbidden":
+    if first["type"] == "json_invalid":
+        param, message = None, f"the body is not JSON: {first['ctx']['error']}"
+    elif first["type"] == "extra_forbidden":
         message = f"unknown field {param!r}"
     elif first["type"] == "missing":
         message = f"{name}: this field is required"

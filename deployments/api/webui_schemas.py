@@ -1,0 +1,226 @@
+"""The web UI's requests, field by field: what each does here, and what a field may not ask for."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError, core_schema
+
+MAX_MASK_BLUR = 64
+
+
+@dataclass(frozen=True)
+class Only:
+    """Refuses every other value: it asks for what this server does not do."""
+
+    accepted: tuple[Any, ...]
+
+    def _check(self, value: Any) -> Any:
+        if value not in self.accepted:
+            words = " or ".join(json.dumps(option) for option in self.accepted)
+            raise PydanticCustomError("unsupported", "this server accepts only {words}", {"words": words})
+        return value
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
+        return core_schema.no_info_after_validator_function(self._check, handler(source))
+
+    def __get_pydantic_json_schema__(
+        self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        return handler(schema) | {"enum": list(self.accepted)}
+
+
+def only(*accepted: Any) -> Only:
+    """For `Annotated`: the values that a field may have."""
+    return Only(accepted)
+
+
+class WebuiBody(BaseModel):
+    """Unknown fields are ignored, and null is the default, as in the web UI."""
+
+    model_config = ConfigDict(protected_namespaces=(), allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_the_default(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        kept = ("width", "height")  # where null says something of its own
+        return {name: _encodable(value) for name, value in data.items() if value is not None or name in kept}
+
+
+def _encodable(value: Any) -> Any:
+    """JSON may hold half a character, which neither a tokenizer nor a reply can."""
+    return value if not isinstance(value, str) or value.isascii() else value.encode(errors="replace").decode()
+
+
+SamplesFormat = Annotated[Literal["png", "jpg", "jpeg", "webp"], BeforeValidator(lambda v: str(v).lower())]
+
+
+class WebuiSettings(WebuiBody):
+    """Those of the web UI's settings that change pictures; all others are ignored."""
+
+    CLIP_stop_at_last_layers: Annotated[int, only(1)] = Field(1, description="Refused if not 1.")
+    sd_vae: Annotated[str, only("Automatic", "None", "")] = Field(
+        "Automatic", description="Refused if it names a VAE: each model has its own."
+    )
+    sd_hypernetwork: Annotated[str, only("None", "")] = Field("None", description="Refused if it names one.")
+    sd_lora: Annotated[str, only("None", "")] = Field("None", description="Refused; name adapters in the prompt.")
+    img2img_fix_steps: Annotated[bool, only(False)] = Field(False, description="Refused if true.")
+    img2img_color_correction: Annotated[bool, only(False)] = Field(False, description="Refused if true.")
+    img2img_background_color: Annotated[str, only("#ffffff")] = Field("#ffffff", description="Refused if not white.")
+    initial_noise_multiplier: Annotated[float, only(1)] = Field(1, description="Refused if not 1.")
+    inpainting_mask_weight: Annotated[float, only(1)] = Field(1, description="Refused if not 1.")
+    eta_noise_seed_delta: Annotated[int, only(0)] = Field(0, description="Refused if not 0.")
+    eta_ancestral: Annotated[float, only(1)] = Field(1, description="Refused if not 1.")
+    eta_ddim: Annotated[float, only(0)] = Field(0, description="Refused if not 0.")
+    s_churn: Annotated[float, only(0)] = Field(0, description="Refused if not 0.")
+    token_merging_ratio: Annotated[float, only(0)] = Field(0, description="Refused if not 0.")
+    token_merging_ratio_img2img: Annotated[float, only(0)] = Field(0, description="Refused if not 0.")
+    return_mask: Annotated[bool, only(False)] = Field(False, description="Refused if true.")
+    return_mask_composite: Annotated[bool, only(False)] = Field(False, description="Refused if true.")
+
+
+class Overrides(WebuiSettings):
+    """The settings of one request."""
+
+    sd_model_checkpoint: str = Field("", description="The model of this request: title, name, id or alias.")
+    samples_format: SamplesFormat = Field("png", description="Format of the pictures.")
+
+
+class WebuiOptions(WebuiSettings):
+    """The settings that hold from one request to the next."""
+
+    sd_model_checkpoint: str = Field(
+        "", description="Becomes the model of the requests under /sdapi that name none. Title, name, id or alias."
+    )
+    samples_format: Annotated[str, only("png")] = Field(
+        "png", description="Refused if not png; requests may choose in override_settings."
+    )
+
+
+class Served(WebuiBody):
+    """The fields of an img2img request that do something."""
+
+    init_images: list[str] = Field(
+        default_factory=list, description="One picture as base64, with or without `data:image/...;base64,`. Required."
+    )
+    prompt: str = Field(
+        "",
+        description="What the picture should become. `<lora:name:weight>` switches an adapter of the model on. "
+        "Weights such as (word:1.2) are plain text.",
+    )
+    negative_prompt: str = Field("", description="What it should not become.")
+    denoising_strength: float = Field(0.75, ge=0, le=1, description="int(min(it, 0.999) * steps) + 1 steps are run.")
+    steps: int = Field(50, ge=1, description="Of the whole schedule, of which denoising_strength runs the last part.")
+    cfg_scale: float = Field(7.0, ge=0, le=50, description="How closely to follow the prompt; up to 1 it is off.")
+    sampler_name: str = Field(
+        "", description="A name or alias of `GET /sdapi/v1/samplers`, also with the scheduler behind it."
+    )
+    sampler_index: str = Field("Euler", description="Used where sampler_name is not given.")
+    scheduler: str = Field(
+        "automatic",
+        description="`karras` and `uniform` with DPM++ 2M (`automatic`: karras); others have one of their own.",
+    )
+    seed: int = Field(-1, description="Image i has seed + i; -1 is random.")
+    width: int | None = Field(512, description="Of the reply, and what the model sees; null: the picture's own.")
+    height: int | None = Field(512, description="Of the reply, and what the model sees; null: the picture's own.")
+    resize_mode: Annotated[int, only(0, 1, 2)] = Field(
+        0, description="0 stretches, 1 crops, 2 fills the borders with the picture's edge; 3 is refused."
+    )
+    batch_size: int = Field(1, ge=1, description="batch_size * n_iter images are made.")
+    n_iter: int = Field(1, ge=1, description="batch_size * n_iter images are made.")
+    mask: str = Field("", description="A picture as base64. White is repainted; opaque, if any of it is transparent.")
+    mask_blur: int | None = Field(
+        None, ge=0, le=MAX_MASK_BLUR, description="Pixels the mask's border is feathered by, all inside the mask."
+    )
+    mask_blur_x: int = Field(4, ge=0, le=MAX_MASK_BLUR, description="As mask_blur, and the same as mask_blur_y.")
+    mask_blur_y: int = Field(4, ge=0, le=MAX_MASK_BLUR, description="As mask_blur, and the same as mask_blur_x.")
+    mask_round: bool = Field(True, description="Makes a mask that goes by transparency black and white.")
+    inpainting_mask_invert: Annotated[int, only(0, 1)] = Field(0, description="1 repaints what the mask keeps.")
+    inpainting_fill: Annotated[int, only(0, 1)] = Field(
+        0, description="What to start from: 0 the mask filled from around it, 1 the picture; 2 and 3 are refused."
+    )
+    inpaint_full_res: bool = Field(
+        True, description="Work on the masked part alone, at width x height; the reply then has the picture's size."
+    )
+    inpaint_full_res_padding: int = Field(0, ge=0, description="Pixels around the masked part that are looked at too.")
+    include_init_images: bool = Field(False, description="Whether `parameters` of the reply repeats the pictures.")
+    override_settings: Overrides = Field(
+        default_factory=Overrides, description="Settings for this request; others are ignored."
+    )
+    force_task_id: str = Field("", description="Id for `POST /internal/progress`.")
+
+
+class Img2ImgBody(Served):
+    """The fields of an img2img request."""
+
+    subseed: int = Field(-1, description="Ignored: it counts with subseed_strength only.")
+    subseed_strength: Annotated[float, only(0)] = Field(0, description="Refused if not 0.")
+    seed_resize_from_w: Annotated[int, only(-1, 0)] = Field(-1, description="Refused if above 0.")
+    seed_resize_from_h: Annotated[int, only(-1, 0)] = Field(-1, description="Refused if above 0.")
+    eta: Annotated[float, only(0, 1)] = Field(
+        1, description="Refused if not 0 or 1, as is 0 with Euler a. DDIM runs with 0 either way."
+    )
+    s_churn: Annotated[float, only(0)] = Field(0, description="Refused if not 0.")
+    s_tmin: float = Field(0, description="Ignored: it counts with s_churn only.")
+    s_tmax: float = Field(0, description="Ignored: it counts with s_churn only.")
+    s_noise: Annotated[float, only(1)] = Field(1, description="Refused if not 1.")
+    s_min_uncond: Annotated[float, only(0)] = Field(0, description="Refused if not 0.")
+    initial_noise_multiplier: Annotated[float, only(1)] = Field(1, description="Refused if not 1.")
+    image_cfg_scale: Annotated[float, only(0, 1, 1.5)] = Field(
+        1.5, description="Refused if not 0, 1 or 1.5: InstructPix2Pix models are not served."
+    )
+    distilled_cfg_scale: Annotated[float, only(3.5)] = Field(3.5, description="Refused if not 3.5: Flux is not served.")
+    styles: Annotated[list[str], only([])] = Field([], description="Refused if not empty.")
+    restore_faces: Annotated[bool, only(False)] = Field(False, description="Refused if true.")
+    tiling: Annotated[bool, only(False)] = Field(False, description="Refused if true.")
+    enable_hr: Annotated[bool, only(False)] = Field(False, description="Refused if true.")
+    refiner_checkpoint: Annotated[str, only("", "None")] = Field("", description="Refused if it names one.")
+    refiner_switch_at: float = Field(0.8, description="Ignored: it counts with refiner_checkpoint only.")
+    latent_mask: Annotated[str, only("")] = Field("", description="Refused; `mask` is what there is.")
+    disable_extra_networks: Annotated[bool, only(False)] = Field(False, description="Refused if true.")
+    script_name: Annotated[str, only("", "None")] = Field("", description="Refused: there are no scripts.")
+    script_args: list[Any] = Field([], exclude=True, description="Ignored: it counts with script_name only.")
+    alwayson_scripts: Annotated[dict[str, Any], only({})] = Field({}, description="Refused if not empty.")
+    infotext: Annotated[str, only("")] = Field("", description="Refused; send the fields it holds.")
+    override_settings_restore_afterwards: Annotated[bool, only(True)] = Field(
+        True, description="Refused if false: the model for later requests is set by `POST /sdapi/v1/options`."
+    )
+    send_images: Annotated[bool, only(True)] = Field(True, description="Refused if false: pictures are kept nowhere.")
+    save_images: Annotated[bool, only(False)] = Field(False, description="Refused if true: pictures are kept nowhere.")
+    do_not_save_samples: bool = Field(False, description="Ignored: pictures are kept nowhere.")
+    do_not_save_grid: bool = Field(False, description="Ignored: there is no grid.")
+
+
+class Img2ImgReply(BaseModel):
+    """The pictures as base64, the request's fields, and a JSON document, as text, about what was made."""
+
+    images: list[str]
+    parameters: dict[str, Any]
+    info: str
+
+
+class PngInfoBody(WebuiBody):
+    """A picture to read."""
+
+    image: str = Field("", description="As base64, with or without `data:image/...;base64,`.")
+
+
+class ProgressBody(WebuiBody):
+    """Which task is meant."""
+
+    id_task: str = Field("", description="The force_task_id of a request.")
+    id_live_preview: int = Field(-1, description="Of the preview already seen, which is not sent again.")
+    live_preview: bool = Field(True, description="Whether to send a preview at all.")

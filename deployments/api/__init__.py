@@ -6,6 +6,7 @@ from fastapi import FastAPI
 
 from deployments.api import native
 from deployments.api.errors import BodyLimit, install_error_handlers
+from deployments.api.playground import install_playground
 from deployments.schemas import ErrorReply
 from deployments.service import Img2ImgService
 
@@ -30,6 +31,7 @@ def build_api(service: Img2ImgService) -> FastAPI:
     install_error_handlers(api)
     for tag, (routes, _) in CONTRACTS.items():
         api.include_router(routes, tags=[tag])
+    install_playground(api)
     _document_only_our_errors(api)
     return api
 

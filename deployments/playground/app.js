@@ -120,8 +120,8 @@ async function generate() {
   clearComplaints();
   const source = stage.source();
   if (!source) return complain(new api.Refused("Choose a picture first.", { param: "image" }));
-  const limit = settings.model().limits.max_upload_bytes;
-  if (source.blob.size > limit) return complain(new Error(`The picture has more than ${Math.floor(limit / 2 ** 20)} MB.`));
+  const most = settings.model().limits.max_upload_bytes;
+  if (source.blob.size > most) return complain(new Error(`The picture has more than ${(most / 1e6).toFixed(1)} MB.`));
   const request = { ...current(), source };
   setRunning(new AbortController());
   stage.start(Number(request.settings.num_images ?? 1));
@@ -232,7 +232,7 @@ async function copyAs(what) {
 
 function complain(error) {
   const told = error.message.replace(`${error.param}: `, "").replace(/[^.?!]$/, "$&.");
-  const hint = error.retryAfter ? ` Try again in about ${error.retryAfter} s.` : "";
+  const hint = error.retryAfter ? ` Wait about ${error.retryAfter} s.` : "";
   const message = told[0].toUpperCase() + told.slice(1) + hint;
   if (settings.mark(error.param, message)) return;
   $("problem").hidden = false;

@@ -3,7 +3,7 @@
 import { ADDRESS, hasKey } from "./api.js";
 
 const shell = (text) => `'${text.replaceAll("'", `'\\''`)}'`;
-const python = JSON.stringify; // whose strings are Python's, too
+const python = (text) => JSON.stringify(text); // whose strings are Python's, too
 const file = (name) => `@"${name.replace(/[\\"]/g, "\\$&")}"`;
 
 /** What differs between one image and several: how it is asked for, and what comes back. */
@@ -23,7 +23,8 @@ export function asCurl(request) {
   if (hasKey()) parts.push('-H "Authorization: Bearer $API_KEY"');
   parts.push(`-F ${shell(`image=${file(request.name)}`)}`);
   if (request.mask) parts.push("-F mask=@mask.png");
-  for (const [name, value] of Object.entries(fieldsOf(request))) parts.push(`--form-string ${shell(`${name}=${value}`)}`);
+  const fields = Object.entries(fieldsOf(request)).map(([name, value]) => shell(`${name}=${value}`));
+  parts.push(...fields.map((field) => `--form-string ${field}`));
   parts.push(`-o ${shell(`${stem}.${many ? "json" : extension}`)}`);
   const mask = request.mask ? `printf %s ${shell(request.mask)} | base64 -d > mask.png\n` : "";
   return `${mask}${parts.join(" \\\n  ")}\n`;
@@ -31,7 +32,7 @@ export function asCurl(request) {
 
 export function asPython(request) {
   const { many, stem, extension } = reply(request);
-  const fields = Object.entries(fieldsOf(request)).map(([name, value]) => `    ${python(name)}: ${python(String(value))},`);
+  const fields = Object.entries(fieldsOf(request)).map((pair) => `    ${pair.map(String).map(python).join(": ")},`);
   const headers = [
     ...(many ? ['"Accept": "application/json"'] : []),
     ...(hasKey() ? [`"Authorization": f"Bearer {os.environ['API_KEY']}"`] : []),
@@ -49,11 +50,15 @@ export function asPython(request) {
     `    files = {"image": image${mask}}`,
     `    reply = requests.post(${python(ADDRESS)}, data=settings, files=files, headers={${headers.join(", ")}})`,
     "reply.raise_for_status()",
-    ...(many ? saveEach(stem, extension) : [`with open(${python(`${stem}.${extension}`)}, "wb") as file:`, "    file.write(reply.content)"]),
+    ...(many ? saveEach : saveOne)(stem, extension),
     "",
   ].join("\n");
 }
 
+const saveOne = (stem, extension) => [
+  `with open(${python(`${stem}.${extension}`)}, "wb") as file:`,
+  "    file.write(reply.content)",
+];
 const saveEach = (stem, extension) => [
   'for made in reply.json()["images"]:',
   `    with open(${python(`${stem}_`)} + f"{made['seed']}.${extension}", "wb") as file:`,

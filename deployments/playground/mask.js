@@ -41,7 +41,8 @@ export function build(changed) {
 /** An empty mask for a picture of this size. */
 export function reset(width, height) {
   const scale = Math.min(1, MOST / Math.max(width, height));
-  Object.assign(canvas, { width: Math.max(1, Math.round(width * scale)), height: Math.max(1, Math.round(height * scale)) });
+  const [columns, rows] = [width, height].map((side) => Math.max(1, Math.round(side * scale)));
+  Object.assign(canvas, { width: columns, height: rows });
   at = { x: canvas.width / 2, y: canvas.height / 2 };
 }
 
@@ -104,7 +105,7 @@ function stroke(from, to) {
   Object.assign(context, { lineWidth: width(), lineCap: "round", strokeStyle: colour() });
   context.beginPath();
   context.moveTo(from.x, from.y);
-  context.lineTo(to.x, to.y);
+  context.lineTo(to.x + 0.01, to.y); // a line of no length has no ends to be seen
   context.stroke();
   context.globalCompositeOperation = "source-over";
 }

@@ -15,7 +15,8 @@ const PAIR = /(?:^|,)\s*(\w[\w \-/]+):\s*("(?:\\.|[^\\"])*"?|[^,]*)/g;
 const MIN_PAIRS = 3; // a last line with fewer is part of the prompt
 const EXIF_IFD = 0x8769;
 const USER_COMMENT = 0x9286;
-const latin = (bytes) => Array.from(bytes, (byte) => String.fromCharCode(byte)).join(""); // a TextDecoder's is windows-1252
+// what a TextDecoder calls latin1 is windows-1252
+const latin = (bytes) => Array.from(bytes, (byte) => String.fromCharCode(byte)).join("");
 const text = (bytes, encoding) => new TextDecoder(encoding).decode(bytes);
 
 /** The settings in a picture's file, under the names of the API's fields; null if there are none. */

@@ -40,10 +40,10 @@ export function build(changed) {
 export function setModels(now) {
   const before = $("model").value;
   cards = now;
-  $("model").replaceChildren(
-    ...cards.map((card) => new Option(card.ready ? card.id : `${card.id} (not ready)`, card.id)),
-  );
-  $("model").value = cards.some((card) => card.id === before) ? before : (cards.find((card) => card.ready) ?? cards[0]).id;
+  const label = (card) => (card.ready ? card.id : `${card.id} (not ready)`);
+  $("model").replaceChildren(...cards.map((card) => new Option(label(card), card.id)));
+  const shown = cards.find((card) => card.id === before) ?? cards.find((card) => card.ready) ?? cards[0];
+  $("model").value = shown.id;
   choose(model());
 }
 
@@ -71,7 +71,8 @@ export function mark(name, message) {
   const control = name && ($("settings").elements.namedItem(name) ?? document.querySelector(`[data-field="${name}"]`));
   const place = control?.closest(".field, [data-field]");
   if (!place?.checkVisibility()) return false;
-  const error = Object.assign(document.createElement("p"), { className: "error", id: `${name}-error`, textContent: message });
+  const error = document.createElement("p");
+  Object.assign(error, { className: "error", id: `${name}-error`, textContent: message });
   unmark(place);
   place.dataset.bad = "";
   place.append(error);
@@ -123,7 +124,7 @@ function explain() {
   const card = model();
   if (!card) return; // the models are not known yet
   const steps = Number(field("num_inference_steps").value);
-  const run = Math.floor(steps * Number(field("strength").value));
+  const run = Math.min(steps, Math.floor(steps * Number(field("strength").value)));
   $("run-note").textContent = `At this strength ${run} of ${steps} steps are run.`;
   const facts = [card.family, card.native_size && `made for ${card.native_size} px`, card.device];
   $("model-note").textContent = card.ready ? facts.filter(Boolean).join(", ") : `Not ready: ${card.reason}`;

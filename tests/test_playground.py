@@ -72,7 +72,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     }
     deployments = {
         "bold": {"max_ongoing_requests": 1, "max_queued_requests": 1},
-        "waiting": {"ray_actor_options": {"num_cpus": 1000}},
+        "waiting": {"ray_actor_options": {"num_cpus": 1000}, "graceful_shutdown_timeout_s": 0},
     }
     with serving(models, deployments=deployments, wait_for=2) as service:
         yield service

@@ -7,15 +7,15 @@ import * as mask from "./mask.js";
 import { settingsInside } from "./parameters.js";
 import * as settings from "./settings.js";
 import * as stage from "./stage.js";
+import { clearComplaints, complain, say } from "./tell.js";
 
 const $ = (id) => document.getElementById(id);
 const ASK_AGAIN_MS = 5000; // while a model is not ready
 let running = null; // the AbortController of the run
-let undo = null;
 
 async function begin() {
   settings.build(keepLink);
-  stage.build(() => {});
+  stage.build();
   listen();
   await connect();
   await history.build(restore).catch(() => {}); // a private window may keep nothing
@@ -50,7 +50,6 @@ function listen() {
     keepLink();
   });
   for (const button of $("copy").children) button.addEventListener("click", () => copyAs(button.dataset.copy));
-  $("toast").querySelector("button").addEventListener("click", () => undo());
   document.addEventListener("keydown", byKey);
   document.addEventListener("paste", ({ clipboardData }) => openFirst(clipboardData.files));
   document.addEventListener("dragover", (event) => {
@@ -226,32 +225,6 @@ async function copyAs(what) {
   const text = { link: () => location.href, curl: () => asCurl(request), python: () => asPython(request) }[what]();
   await copy(text);
   say(what === "link" ? "Link copied." : "Copied. Run it where the picture is.");
-}
-
-// Telling
-
-function complain(error) {
-  const told = error.message.replace(`${error.param}: `, "").replace(/[^.?!]$/, "$&.");
-  const hint = error.retryAfter ? ` Wait about ${error.retryAfter} s.` : "";
-  const message = told[0].toUpperCase() + told.slice(1) + hint;
-  if (settings.mark(error.param, message)) return;
-  $("problem").hidden = false;
-  $("problem").firstElementChild.textContent = message;
-  $("again").hidden = ![0, 401, 429, 503, 504].includes(error.status ?? -1);
-}
-
-function clearComplaints() {
-  $("problem").hidden = true;
-  for (const place of document.querySelectorAll("[data-bad]")) settings.unmark(place);
-}
-
-function say(text, back = null) {
-  undo = back;
-  $("toast").hidden = false;
-  $("toast").firstElementChild.textContent = text;
-  $("toast").lastElementChild.hidden = !back;
-  clearTimeout(say.timer);
-  say.timer = setTimeout(() => ($("toast").hidden = true), back ? 12000 : 4000);
 }
 
 begin();

@@ -8,8 +8,8 @@ const context = canvas.getContext("2d", { willReadFrequently: true });
 let at = { x: 0, y: 0 }; // in canvas pixels
 let painting = false;
 
-/** Listen to the pointer, the keyboard and the tools; `changed` is called after each stroke. */
-export function build(changed) {
+/** Listen to the pointer, the keyboard and the tools. */
+export function build() {
   canvas.addEventListener("pointerdown", (event) => {
     if (event.button) return;
     canvas.setPointerCapture(event.pointerId);
@@ -21,21 +21,12 @@ export function build(changed) {
     const to = move(event);
     if (painting) stroke(from, to);
   });
-  canvas.addEventListener("lostpointercapture", () => {
-    painting = false;
-    changed();
-  });
+  canvas.addEventListener("lostpointercapture", () => (painting = false));
   canvas.addEventListener("pointerleave", () => (cursor.hidden = true));
   canvas.addEventListener("blur", () => (cursor.hidden = true));
-  canvas.addEventListener("keydown", (event) => byKey(event, changed));
-  $("invert").addEventListener("click", () => {
-    fill("source-out");
-    changed();
-  });
-  $("clear-mask").addEventListener("click", () => {
-    clear();
-    changed();
-  });
+  canvas.addEventListener("keydown", byKey);
+  $("invert").addEventListener("click", () => fill("source-out"));
+  $("clear-mask").addEventListener("click", () => context.clearRect(0, 0, canvas.width, canvas.height));
 }
 
 /** An empty mask for a picture of this size. */
@@ -45,8 +36,6 @@ export function reset(width, height) {
   Object.assign(canvas, { width: columns, height: rows });
   at = { x: canvas.width / 2, y: canvas.height / 2 };
 }
-
-export const clear = () => context.clearRect(0, 0, canvas.width, canvas.height);
 
 /** A PNG, white where the picture may change, as base64; null if nothing is painted. */
 export function png() {
@@ -110,7 +99,7 @@ function stroke(from, to) {
   context.globalCompositeOperation = "source-over";
 }
 
-function byKey(event, changed) {
+function byKey(event) {
   const step = width() / 2;
   const ways = { ArrowLeft: [-step, 0], ArrowRight: [step, 0], ArrowUp: [0, -step], ArrowDown: [0, step] };
   const grow = { "[": -2, "]": 2 }[event.key];
@@ -118,10 +107,8 @@ function byKey(event, changed) {
     const clamp = (value, most) => Math.min(most, Math.max(0, value));
     at = { x: clamp(at.x + ways[event.key][0], canvas.width), y: clamp(at.y + ways[event.key][1], canvas.height) };
   } else if (grow) $("brush-size").value = Number($("brush-size").value) + grow;
-  else if (event.key === " ") {
-    stroke(at, at);
-    changed();
-  } else return;
+  else if (event.key === " ") stroke(at, at);
+  else return;
   event.preventDefault();
   show();
 }

@@ -9,11 +9,11 @@ export const source = () => pictures.source;
 export const result = () => pictures.result;
 export const shownImage = () => pictures.result?.images[pictures.result.shown];
 
-export function build(masked) {
+export function build() {
   for (const input of $("views").querySelectorAll("input")) input.addEventListener("change", () => show(input.value));
   $("split").addEventListener("input", () => $("frame").style.setProperty("--split", `${$("split").value}%`));
   $("brush").addEventListener("click", () => useBrush($("mask-tools").hidden));
-  mask.build(masked);
+  mask.build();
 }
 
 /** Make a picture the input, with an empty mask. Raises where the browser cannot show it. */

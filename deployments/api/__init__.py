@@ -6,6 +6,7 @@ from fastapi import FastAPI
 
 from deployments.api import huggingface, native, openai, webui
 from deployments.api.errors import BodyLimit, install_error_handlers
+from deployments.api.playground import install_playground
 from deployments.api.webui_tasks import WebuiTasks
 from deployments.schemas import ErrorReply
 from deployments.service import Img2ImgService
@@ -40,6 +41,7 @@ def build_api(service: Img2ImgService, webui_tasks: WebuiTasks | None = None) ->
     install_error_handlers(api)
     for tag, (routes, _) in CONTRACTS.items():
         api.include_router(routes, tags=[tag])
+    install_playground(api)
     _document_only_our_errors(api)
     return api
 

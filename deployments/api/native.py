@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, File, Form, Request, Response, UploadFile
 from fastapi.responses import JSONResponse
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, field_validator
 
 from deployments.api.common import MEDIA_TYPES, Service, read_upload, result_headers
 from deployments.api.events import Event, follow, preview_png, respond
@@ -34,6 +34,12 @@ class Img2ImgForm(Img2ImgOptions):
         "auto", description="What in the mask stands for change; `auto`: what is transparent, if anything, else white."
     )
     mask_blur: float = Field(MASK_BLUR, ge=0, le=MAX_MASK_BLUR, description="Pixels the mask's border is feathered by.")
+
+    @field_validator("prompt", "negative_prompt")
+    @classmethod
+    def _as_it_was_written(cls, text: str | None) -> str | None:
+        """Browsers send every line break of a form as CR LF, which nobody typed."""
+        return text and text.replace("\r\n", "\n")
 
 
 @routes.post("/v1/img2img", response_model=Img2ImgReply, responses={200: {"content": {"image/*": {}}}})

@@ -56,6 +56,7 @@ def serving(
     deployments: dict[str, dict[str, Any]] | None = None,
     wait_for: int | None = None,
     num_gpus: int = 0,
+    headers: dict[str, str] | None = None,
     **app_args: Any,
 ) -> Iterator[Service]:
     """The application with these models (AppConfig's `models`) and Serve options by deployment name."""
@@ -71,7 +72,7 @@ def serving(
             "deployments": [{"name": name, **options} for name, options in (deployments or {}).items()],
         }
         _get_global_client().deploy_apps(ServeDeploySchema(applications=[app]))  # type: ignore[union-attr]
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=300) as client:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=300, headers=headers) as client:
             service = Service(f"http://127.0.0.1:{port}", client)
             wanted = len(models) if wait_for is None else wait_for
             eventually(lambda: sum(model["ready"] for model in service.models().values()) == wanted)

@@ -9,6 +9,7 @@ from ray.serve.handle import DeploymentHandle
 from deployments.api import build_api
 from deployments.config import AppConfig
 from deployments.engine.request import Mask, Pixels, Priority
+from deployments.logs import log_with_serve
 from deployments.readiness import Readiness
 from deployments.schemas import Img2ImgResult, Settings
 from deployments.service import Img2ImgService
@@ -29,6 +30,7 @@ class Router:
     """Serves the HTTP API, and answers other parts of the application by handle."""
 
     def __init__(self, config: AppConfig, models: dict[str, DeploymentHandle]) -> None:
+        log_with_serve()
         readiness = Readiness(serve.get_replica_context().app_name, models)
         self._service = Img2ImgService(config, models, readiness)
 

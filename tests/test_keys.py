@@ -9,6 +9,7 @@ import os
 import re
 import statistics
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -117,8 +118,11 @@ def test_key_is_read_from_what_clients_send(header: str, token: str) -> None:
 
 
 @asynccontextmanager
-async def gated(config: KeysConfig, answer: Callable[[Request], object]) -> AsyncIterator[httpx.AsyncClient]:
-    app = KeyGate(Starlette(routes=[Route("/work", answer), Route("/healthz", answer)]), Keys(config), {"/healthz"})
+async def gated(
+    config: KeysConfig, answer: Callable[[Request], object], calls: list[tuple[str, int]]
+) -> AsyncIterator[httpx.AsyncClient]:
+    routes = [Route("/work", answer), Route("/healthz", answer)]
+    app = KeyGate(Starlette(routes=routes), Keys(config), {"/healthz"}, lambda *call: calls.append(call))
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://here") as client:
         yield client
 
@@ -128,13 +132,18 @@ async def hello(request: Request) -> PlainTextResponse:
 
 
 async def test_rate_is_each_keys_own_and_says_when_to_come_back(file: Path) -> None:
-    async with gated(KeysConfig(file=str(file), rate="3/hour"), hello) as client:
+    calls: list[tuple[str, int]] = []
+    async with gated(KeysConfig(file=str(file), rate="3/hour"), hello, calls) as client:
         for key, allowed in ((SECRET, 3), ("b" * 40, 2)):
             replies = [await client.get("/work", headers=bearer(key)) for _ in range(allowed + 1)]
             assert [reply.status_code for reply in replies] == [200] * allowed + [429]
             assert replies[-1].json()["error"]["code"] == "rate_limit_exceeded"
             assert 0 < int(replies[-1].headers["retry-after"]) <= 3600
         assert (await client.get("/work", headers=bearer("c" * 40))).status_code == 200
+        assert (await client.get("/work")).status_code == 401
+    assert Counter(calls) == {
+        ("alice", 200): 3, ("alice", 429): 1, ("bob", 200): 2, ("bob", 429): 1, ("carol", 200): 1, ("unknown", 401): 1
+    }  # fmt: skip
 
 
 async def test_concurrency_counts_what_runs_at_once(file: Path) -> None:
@@ -145,7 +154,7 @@ async def test_concurrency_counts_what_runs_at_once(file: Path) -> None:
         await finish.wait()
         return PlainTextResponse("done")
 
-    async with gated(KeysConfig(file=str(file), concurrency=2), wait) as client:
+    async with gated(KeysConfig(file=str(file), concurrency=2), wait, []) as client:
         running = [asyncio.create_task(client.get("/work", headers=bearer(SECRET))) for _ in range(2)]
         for _ in running:
             await started.acquire()

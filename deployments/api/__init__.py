@@ -8,6 +8,7 @@ from deployments.api import native
 from deployments.api.errors import BodyLimit, install_error_handlers
 from deployments.api.key_gate import KeyGate
 from deployments.keys import Keys
+from deployments.metrics import CallMetrics
 from deployments.schemas import ErrorReply
 from deployments.service import Img2ImgService
 
@@ -30,7 +31,7 @@ def build_api(service: Img2ImgService) -> FastAPI:
     api.state.service = service
     api.add_middleware(BodyLimit, max_bytes=max_bytes)
     if (keys := service.config.keys) is not None:
-        api.add_middleware(KeyGate, keys=Keys(keys), public=frozenset(keys.public))
+        api.add_middleware(KeyGate, keys=Keys(keys), public=frozenset(keys.public), seen=CallMetrics())
     install_error_handlers(api)
     for tag, (routes, _) in CONTRACTS.items():
         api.include_router(routes, tags=[tag])

@@ -6,12 +6,12 @@ import base64
 import binascii
 import time
 from collections import Counter
-from collections.abc import Container
+from collections.abc import Callable, Container
 
 from limits.storage import MemoryStorage
 from limits.strategies import MovingWindowRateLimiter
 from starlette.datastructures import Headers
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from deployments.api.errors import AUTHENTICATION, LIMITED, reply
 from deployments.keys import Key, Keys
@@ -20,12 +20,16 @@ WANTED = "an API key is needed, in the header Authorization: Bearer KEY"
 
 
 class KeyGate:
-    """Middleware that wants a key for all but the `public` paths. Each replica of the router counts for itself."""
+    """Middleware that wants a key for all but the `public` paths. Each replica of the router counts for itself.
 
-    def __init__(self, app: ASGIApp, keys: Keys, public: Container[str]) -> None:
+    `seen` hears of each request: the name of its key ("unknown" without one) and the status it got.
+    """
+
+    def __init__(self, app: ASGIApp, keys: Keys, public: Container[str], seen: Callable[[str, int], None]) -> None:
         self._app = app
         self._keys = keys
         self._public = public
+        self._seen = seen
         self._limiter = MovingWindowRateLimiter(MemoryStorage())
         self._running = Counter[str]()
 
@@ -33,15 +37,23 @@ class KeyGate:
         if scope["type"] != "http" or scope["path"] in self._public:
             await self._app(scope, receive, send)
         elif (key := self._keys.find(token_of(Headers(scope=scope).get("authorization", "")))) is None:
-            await reply(AUTHENTICATION, WANTED)(scope, receive, send)
+            await reply(AUTHENTICATION, WANTED)(scope, receive, self._counted(send, "unknown"))
         elif (refusal := self._refusal(key)) is not None:
-            await refusal(scope, receive, send)
+            await refusal(scope, receive, self._counted(send, key.name))
         else:
             self._running[key.name] += 1
             try:
-                await self._app(scope, receive, send)
+                await self._app(scope, receive, self._counted(send, key.name))
             finally:
                 self._running[key.name] -= 1
+
+    def _counted(self, send: Send, name: str) -> Send:
+        async def count(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                self._seen(name, message["status"])
+            await send(message)
+
+        return count
 
     def _refusal(self, key: Key) -> ASGIApp | None:
         if key.concurrency is not None and self._running[key.name] >= key.concurrency:

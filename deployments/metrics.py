@@ -40,7 +40,7 @@ class ModelMetrics:
         self._queue_wait = Histogram("img2img_queue_wait_s", "seconds before the first step", SECONDS)
         self._denoise = Histogram("img2img_denoise_s", "seconds of an image's steps", SECONDS)
         self._counted: dict[str, float] = dict.fromkeys(COUNTERS, 0)
-        self._gauges["load_s"].set(load_s)
+        self._load_s = load_s
 
     def update(self, stats: Mapping[str, float], gpu_memory_bytes: int) -> None:
         """Bring all up to the engine's own counts since start."""
@@ -48,9 +48,9 @@ class ModelMetrics:
             if (more := stats[name] - self._counted[name]) > 0:
                 counter.inc(more)
                 self._counted[name] = stats[name]
-        for name in ("waiting", "running", "queued_steps"):
-            self._gauges[name].set(stats[name])
-        self._gauges["gpu_memory_bytes"].set(gpu_memory_bytes)
+        now = {**stats, "load_s": self._load_s, "gpu_memory_bytes": gpu_memory_bytes}
+        for name, gauge in self._gauges.items():  # every one each time: Ray forgets a gauge that is not set again
+            gauge.set(now[name])
 
     def observe(self, output: Img2ImgOutput) -> None:
         """The times of one finished image."""

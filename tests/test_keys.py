@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
+import json
 import os
 import re
 import statistics
@@ -13,6 +14,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -28,7 +30,7 @@ from deployments.api.key_gate import KeyGate, token_of
 from deployments.config import KeysConfig
 from deployments.keys import Keys, main
 from tests.reference import picture
-from tests.service import Service, png, serving
+from tests.service import Service, eventually, png, serving
 
 SECRET = "img2img-the-secret-of-alice-0123456789"
 
@@ -181,7 +183,8 @@ def service(checkpoints: Callable[[str], Path], tmp_path_factory: pytest.TempPat
     path = tmp_path_factory.mktemp("keys") / "keys.yaml"
     path.write_text(line("alice", SECRET))
     models = {"sd15": {"checkpoint": str(checkpoints("sd15"))}}
-    with serving(models, headers=bearer(SECRET), keys={"file": str(path)}) as service:
+    logging = {"encoding": "JSON"}
+    with serving(models, headers=bearer(SECRET), logging_config=logging, keys={"file": str(path)}) as service:
         yield service
 
 
@@ -220,3 +223,24 @@ def test_keys_are_never_in_logs(service: Service) -> None:
         text = path.read_text(errors="replace")
         assert SECRET not in text, path
         assert basic not in text, path
+
+
+def log_lines(deployment: str) -> list[dict[str, Any]]:
+    """What the deployment's replicas logged, without the lines from before Serve's own log was set up."""
+    files = Path(os.environ["RAY_TMPDIR"]).rglob(f"logs/serve/replica_img2img_{deployment}_*.log")
+    return [json.loads(line) for file in files for line in file.read_text().splitlines() if line.startswith("{")]
+
+
+@pytest.mark.service
+def test_lines_of_a_request_carry_its_id_in_router_and_model(service: Service) -> None:
+    reply = service.post(png(picture(1, 64, 48)), num_inference_steps="4", strength="0.5")
+    request_id = reply.headers["x-request-id"]
+
+    def told(deployment: str) -> list[dict[str, Any]]:
+        return [line for line in log_lines(deployment) if line.get("request_id") == request_id]
+
+    assert eventually(lambda: any("POST /v1/img2img 200" in line["message"] for line in told("router")))
+    [done] = eventually(lambda: [line for line in told("sd15") if "image done" in line["message"]])
+    assert f"image done: {request_id}-" in done["message"]  # the engine's id, in lines that its thread writes
+    assert done["steps"] == 2
+    assert done["denoise_s"] > 0

@@ -43,6 +43,11 @@ def test_dashboard_shows_every_metric_of_ours_and_no_other() -> None:
     assert shown == METRICS
 
 
+def test_operations_page_explains_every_metric_of_ours() -> None:
+    page = Path("docs/operations.md").read_text("utf-8")
+    assert [name for name in METRICS if f"`{name.removeprefix('ray_img2img_')}`" not in page] == []
+
+
 def test_panels_of_the_dashboard_do_not_overlap() -> None:
     places = [panel["gridPos"] for panel in PANELS]
     cells = [

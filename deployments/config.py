@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+import limits
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from deployments.engine.request import Sampler
 
@@ -101,6 +102,36 @@ class ModelConfig(Strict):
         return {name: str(REPO_ROOT / file) for name, file in self.loras.items()}
 
 
+def _is_rate(text: str) -> str:
+    """ "60/minute", as the limits library reads it."""
+    limits.parse(text)
+    return text
+
+
+Rate = Annotated[str, AfterValidator(_is_rate)]
+
+
+class KeyConfig(Strict):
+    """One caller's key, as SHA-256 in hexadecimal, and what comes before the `rate` and `concurrency` of all."""
+
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    rate: Rate | None = None
+    concurrency: int | None = Field(None, ge=1)
+
+
+class KeysConfig(Strict):
+    """Who may call over HTTP: the keys of a YAML `file` (KeyConfig by name), and of the environment variable `env`,
+    separated by commas. `rate` ("60/minute") and `concurrency` hold for each key on each replica of the router.
+    Paths in `public`, where `*` stands for anything, need none.
+    """
+
+    file: str | None = None
+    env: str | None = None
+    rate: Rate | None = None
+    concurrency: int | None = Field(None, ge=1)
+    public: tuple[str, ...] = ("/", "/playground/*", "/healthz")
+
+
 class AppConfig(Strict):
     """The whole app: its models by id, and what holds for all of them."""
 
@@ -114,6 +145,7 @@ class AppConfig(Strict):
         "ghibli style, a fantasy landscape with castles",
     )
     seed: int = Field(0, ge=0)
+    keys: KeysConfig | None = None
 
     @model_validator(mode="after")
     def _names_are_sound(self) -> AppConfig:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
+import time
 from collections.abc import AsyncIterator
 from concurrent.futures import Future
 from contextlib import aclosing
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import ray
@@ -23,7 +25,10 @@ from deployments.engine.request import Img2ImgOutput, Img2ImgRequest, Pixels, Pr
 from deployments.engine.runner import Runner
 from deployments.engine.sampling import SAMPLERS
 from deployments.images import pad_to_multiple
+from deployments.logs import log_with_serve
+from deployments.metrics import ModelMetrics
 
+logger = logging.getLogger(__name__)
 MAX_ROWS = {"cpu": 8, "mps": 8, "cuda": 32}  # of a step batch, where the configuration says nothing
 
 
@@ -62,7 +67,10 @@ class Img2ImgModel:
         # Ray pins a process that holds part of a CPU to one OpenMP thread; the cores are there to be used.
         torch.set_num_threads(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
         self._keep_to_gpu_share()
+        started = time.perf_counter()
         engine = build_engine(model)
+        log_with_serve()
+        self._metrics = ModelMetrics(time.perf_counter() - started)
         assert isinstance(engine.runner, Runner)
         self._runner = engine.runner
         self._max_rows = engine.scheduler.max_rows
@@ -80,7 +88,7 @@ class Img2ImgModel:
         Cancelling the call frees the request's rows at the next step boundary.
         """
         admitted = await self._admit(request)
-        output = await self._engine.wait(request.request_id, admitted)
+        output = await self._finished(request, admitted)
         return replace(output, pixels=_cropped(output.pixels, request))
 
     async def img2img_events(self, request: Img2ImgRequest) -> AsyncIterator[Progress | Img2ImgOutput]:
@@ -92,8 +100,15 @@ class Img2ImgModel:
                 if preview is not None:
                     preview = _cropped(preview, request, self._runner.codec.factor)
                 yield replace(progress, preview=preview)
-        output = await self._engine.wait(request.request_id, admitted)
+        output = await self._finished(request, admitted)
         yield replace(output, pixels=_cropped(output.pixels, request))
+
+    async def _finished(self, request: Img2ImgRequest, admitted: Future[Img2ImgOutput]) -> Img2ImgOutput:
+        output = await self._engine.wait(request.request_id, admitted)
+        self._metrics.observe(output)
+        timings = {name: round(seconds, 4) for name, seconds in asdict(output.timings).items()}
+        logger.info("image done: %s", output.request_id, extra={"steps": output.num_denoise_steps, **timings})
+        return output
 
     async def _admit(self, request: Img2ImgRequest) -> Future[Img2ImgOutput]:
         factor = self._runner.codec.factor
@@ -127,7 +142,7 @@ class Img2ImgModel:
             "max_rows": self._max_rows,
         }
 
-    def stats(self) -> dict[str, int]:
+    def stats(self) -> dict[str, float]:
         """The engine's counters and its caches' hits and misses."""
         caches = {"prompt": self._runner.text, "image": self._runner.codec}
         counts = {
@@ -140,7 +155,9 @@ class Img2ImgModel:
         return {METRIC: self._engine.stats()["queued_steps"]}
 
     def check_health(self) -> None:
-        """Called by Serve; an exception gets the replica replaced."""
+        """Called by Serve every few seconds; an exception gets the replica replaced."""
+        on_gpu = self._runner.device.type == "cuda"
+        self._metrics.update(self.stats(), torch.cuda.memory_reserved() if on_gpu else 0)
         self._engine.check_health()
 
     def __del__(self) -> None:

@@ -10,6 +10,7 @@ from deployments.api import build_api
 from deployments.api.webui_tasks import WebuiTasks
 from deployments.config import AppConfig
 from deployments.engine.request import Mask, Pixels, Priority
+from deployments.logs import log_with_serve
 from deployments.readiness import Readiness
 from deployments.schemas import Img2ImgResult, Settings
 from deployments.service import Img2ImgService
@@ -30,6 +31,7 @@ class Router:
     """Serves the HTTP API, and answers other parts of the application by handle."""
 
     def __init__(self, config: AppConfig, models: dict[str, DeploymentHandle], webui_state: DeploymentHandle) -> None:
+        log_with_serve()
         readiness = Readiness(serve.get_replica_context().app_name, models)
         self._service = Img2ImgService(config, models, readiness)
         self._webui_tasks = WebuiTasks(webui_state)

@@ -13,7 +13,7 @@ from typing import Any
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
 
-from deployments import routing
+from deployments import logs, routing
 from deployments.config import AppConfig
 from deployments.engine.request import Img2ImgOutput, Img2ImgRequest, Mask, Pixels, Priority, Progress
 from deployments.images import SourceImage, decode_image, encode_image, fit_pixels, restore_size
@@ -169,7 +169,7 @@ class Img2ImgService:
         if settings.model not in await self._readiness.ready():
             raise ModelNotReady(settings.model, await self._readiness.reason(settings.model))
         asked = settings.model_dump(exclude={"model", "max_side", "loras"})
-        engine_id = f"{request_id or 'http'}-{uuid.uuid4().hex}"
+        engine_id = f"{request_id or logs.request_id()}-{uuid.uuid4().hex}"
         loras = parse_loras(settings.loras or "")
         request = Img2ImgRequest(engine_id, pixels, priority=priority, mask=mask, loras=loras, **asked)
         model = self._models[settings.model]

@@ -56,11 +56,21 @@ def serving(
     deployments: dict[str, dict[str, Any]] | None = None,
     wait_for: int | None = None,
     num_gpus: int = 0,
+    headers: dict[str, str] | None = None,
+    logging_config: dict[str, Any] | None = None,
+    ray_options: dict[str, Any] | None = None,
     **app_args: Any,
 ) -> Iterator[Service]:
-    """The application with these models (AppConfig's `models`) and Serve options by deployment name."""
+    """The application with these models (AppConfig's `models`), Serve options by deployment name, Ray's own."""
     port = free_port()
-    ray.init(num_cpus=4, num_gpus=num_gpus, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    ray.init(
+        num_cpus=4,
+        num_gpus=num_gpus,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level="ERROR",
+        **(ray_options or {}),
+    )
     try:
         serve.start(http_options={"host": "127.0.0.1", "port": port})
         app = {
@@ -68,10 +78,11 @@ def serving(
             "import_path": "deployments.app:build_app",
             "route_prefix": "/",
             "args": {"models": models, **app_args},
+            "logging_config": logging_config,
             "deployments": [{"name": name, **options} for name, options in (deployments or {}).items()],
         }
         _get_global_client().deploy_apps(ServeDeploySchema(applications=[app]))  # type: ignore[union-attr]
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=300) as client:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=300, headers=headers) as client:
             service = Service(f"http://127.0.0.1:{port}", client)
             wanted = len(models) if wait_for is None else wait_for
             eventually(lambda: sum(model["ready"] for model in service.models().values()) == wanted)

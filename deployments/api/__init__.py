@@ -6,8 +6,11 @@ from fastapi import FastAPI
 
 from deployments.api import huggingface, native, openai, webui
 from deployments.api.errors import BodyLimit, install_error_handlers
+from deployments.api.key_gate import KeyGate
 from deployments.api.playground import install_playground
 from deployments.api.webui_tasks import WebuiTasks
+from deployments.keys import Keys
+from deployments.metrics import CallMetrics
 from deployments.schemas import ErrorReply
 from deployments.service import Img2ImgService
 
@@ -34,10 +37,12 @@ def build_api(service: Img2ImgService, webui_tasks: WebuiTasks | None = None) ->
         title="img2img-serve",
         description="Stable Diffusion image-to-image. Requests of all kinds share one running UNet batch.",
         openapi_tags=[{"name": tag, "description": description} for tag, (_, description) in CONTRACTS.items()],
-        responses={code: {"model": ErrorReply} for code in (400, 404, 413, 415, 429, 503, 504)},
+        responses={code: {"model": ErrorReply} for code in (400, 401, 404, 413, 415, 429, 503, 504)},
     )
     api.state.service, api.state.webui_tasks = service, webui_tasks
     api.add_middleware(BodyLimit, max_bytes=max_bytes)
+    if (keys := service.config.keys) is not None:
+        api.add_middleware(KeyGate, keys=Keys(keys), public=keys.public, seen=CallMetrics())
     install_error_handlers(api)
     for tag, (routes, _) in CONTRACTS.items():
         api.include_router(routes, tags=[tag])

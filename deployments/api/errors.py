@@ -24,25 +24,29 @@ logger = logging.getLogger(__name__)
 RETRY_AFTER_S = 2
 
 
-class _Kind(NamedTuple):
+class Kind(NamedTuple):
+    """A sort of failure, as a reply tells it."""
+
     status: int
     type: str
     code: str
     param: str | None = None
 
 
+AUTHENTICATION = Kind(401, "authentication_error", "invalid_api_key")
+LIMITED = Kind(429, "rate_limit_error", "rate_limit_exceeded")
 # The first entry that an exception is an instance of decides; anything else is a 500 that keeps its text to the log.
-_KINDS: tuple[tuple[type[Exception], _Kind], ...] = (
-    (UnknownModel, _Kind(404, "invalid_request_error", "model_not_found")),
-    (InvalidRequest, _Kind(400, "invalid_request_error", "invalid_value")),
-    (UnusableImage, _Kind(400, "invalid_request_error", "unusable_image")),
-    (ImageTooLarge, _Kind(413, "invalid_request_error", "image_too_large")),
-    (NotAnImage, _Kind(415, "invalid_request_error", "not_an_image")),
-    (QueueFull, _Kind(429, "rate_limit_error", "queue_full")),
-    (ModelNotReady, _Kind(503, "service_unavailable_error", "model_not_ready")),
-    (RequestAborted, _Kind(503, "service_unavailable_error", "model_stopped")),
-    (RayActorError, _Kind(503, "service_unavailable_error", "replica_died")),
-    (TimeoutError, _Kind(504, "timeout_error", "deadline_exceeded")),
+_KINDS: tuple[tuple[type[Exception], Kind], ...] = (
+    (UnknownModel, Kind(404, "invalid_request_error", "model_not_found")),
+    (InvalidRequest, Kind(400, "invalid_request_error", "invalid_value")),
+    (UnusableImage, Kind(400, "invalid_request_error", "unusable_image")),
+    (ImageTooLarge, Kind(413, "invalid_request_error", "image_too_large")),
+    (NotAnImage, Kind(415, "invalid_request_error", "not_an_image")),
+    (QueueFull, Kind(429, "rate_limit_error", "queue_full")),
+    (ModelNotReady, Kind(503, "service_unavailable_error", "model_not_ready")),
+    (RequestAborted, Kind(503, "service_unavailable_error", "model_stopped")),
+    (RayActorError, Kind(503, "service_unavailable_error", "replica_died")),
+    (TimeoutError, Kind(504, "timeout_error", "deadline_exceeded")),
 )
 _MESSAGES = {
     "queue_full": "the model has as many requests as it can hold; try again later",
@@ -89,12 +93,12 @@ def describe(error: Exception) -> ErrorReply:
     return _body(*_known(error))
 
 
-def _known(error: Exception) -> tuple[_Kind, str]:
+def _known(error: Exception) -> tuple[Kind, str]:
     cause = _cause(error)
     kind = next((kind for known, kind in _KINDS if isinstance(cause, known)), None)
     if kind is None:
         logger.error("a request failed", exc_info=error)
-        return _Kind(500, "server_error", "internal_error"), "something went wrong on the server"
+        return Kind(500, "server_error", "internal_error"), "something went wrong on the server"
     if isinstance(cause, (InvalidRequest, ImageError)):
         kind = kind._replace(param=cause.param)
     return kind, _MESSAGES.get(kind.code, str(cause))
@@ -104,19 +108,22 @@ def _cause(error: Exception) -> BaseException:
     return error.cause if isinstance(error, RayTaskError) else error
 
 
-def _body(kind: _Kind, message: str) -> ErrorReply:
+def _body(kind: Kind, message: str) -> ErrorReply:
     return ErrorReply(error=ErrorDetail(message=message, type=kind.type, param=kind.param, code=kind.code))
 
 
-def _reply(kind: _Kind, message: str, retry_after_s: float | None = None) -> JSONResponse:
+def reply(kind: Kind, message: str, retry_after_s: float | None = None) -> JSONResponse:
+    """The reply with the one error body."""
     headers = {} if retry_after_s is None else {"Retry-After": str(math.ceil(retry_after_s))}
+    if kind.status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
     return JSONResponse(_body(kind, message).model_dump(), kind.status, headers=headers)
 
 
 async def _any_error(request: Request, error: Exception) -> JSONResponse:
     kind, message = _known(error)
     retry_after_s = getattr(_cause(error), "retry_after_s", None) or RETRY_AFTER_S
-    return _reply(kind, message, retry_after_s if kind.status in (429, 503) else None)
+    return reply(kind, message, retry_after_s if kind.status in (429, 503) else None)
 
 
 async def _invalid_field(request: Request, error: Exception) -> JSONResponse:
@@ -135,7 +142,7 @@ async def _invalid_field(request: Request, error: Exception) -> JSONResponse:
         message = f"{name}: {first['msg']}"
     else:
         message = f"{name}: {first['msg']}{_allowed(name)}, not {str(first.get('input'))[:100]!r}"
-    return _reply(_Kind(400, "invalid_request_error", first["type"], param), message)
+    return reply(Kind(400, "invalid_request_error", first["type"], param), message)
 
 
 def _allowed(param: str) -> str:
@@ -155,4 +162,4 @@ async def _http_exception(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     code = {404: "not_found", 405: "method_not_allowed", 413: "too_large"}.get(error.status_code, "bad_request")
     message = f"{request.method} {request.url.path}: {error.detail}"
-    return _reply(_Kind(error.status_code, "invalid_request_error", code), message)
+    return reply(Kind(error.status_code, "invalid_request_error", code), message)

@@ -105,7 +105,7 @@ class AsyncEngine:
             self._departures.append(request_id)
             self._wakeup.notify()
 
-    def stats(self) -> dict[str, int]:
+    def stats(self) -> dict[str, float]:
         """The engine's counters as of the last step boundary."""
         with self._wakeup:
             return {**self._stats, "waiting": self._stats["waiting"] + len(self._arrivals)}

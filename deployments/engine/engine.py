@@ -39,6 +39,7 @@ class EngineStats:
     """Counters since start, and what is here now."""
 
     steps: int = 0
+    step_s: float = 0.0
     unet_rows: int = 0
     finished: int = 0
     failed: int = 0
@@ -92,7 +93,7 @@ class Engine:
             preview = None
         return Progress(place, state.step_index, len(state.table), preview)
 
-    def stats(self) -> dict[str, int]:
+    def stats(self) -> dict[str, float]:
         """A snapshot of the counters."""
         scheduler = self.scheduler
         self._stats.unet_rows = self.runner.unet_rows
@@ -123,9 +124,11 @@ class Engine:
                 self.runner.free_memory()
                 return []
             self._each_alone_on_error(lambda alone: self.runner.denoise_step(alone, cap), states, after=exc)
+        took_s = time.perf_counter() - started
         self._stats.steps += 1
+        self._stats.step_s += took_s
         for state in states:
-            state.denoise_s += time.perf_counter() - started
+            state.denoise_s += took_s
         return self._drop_failed(states)
 
     def _decode(self, states: list[DenoiseState]) -> None:

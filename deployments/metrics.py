@@ -1,0 +1,68 @@
+"""What Prometheus sees, through `ray.serve.metrics`; Serve adds the deployment, which for models is their id."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ray.serve.metrics import Counter, Gauge, Histogram
+
+from deployments.engine.request import Img2ImgOutput
+
+SECONDS = [0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300]
+COUNTERS = {
+    "steps": "UNet steps, each of one step batch",
+    "unet_rows": "rows of those steps that belonged to requests",
+    "step_s": "seconds spent in those steps",
+    "finished": "images finished",
+    "failed": "requests that ended in an error of their own",
+    "aborted": "requests whose caller went away",
+    "out_of_memory": "steps that ran out of memory and were tried again with fewer rows",
+    "prompt_hits": "prompts that were encoded before",
+    "prompt_misses": "prompts that had to be encoded",
+    "image_hits": "pictures that were encoded before",
+    "image_misses": "pictures that had to be encoded",
+}
+GAUGES = {
+    "waiting": "requests that wait for a place in the step batch",
+    "running": "requests in the step batch",
+    "queued_steps": "steps still to run for all of them",
+    "load_s": "seconds the checkpoint took to load",
+    "gpu_memory_bytes": "GPU memory that the replica holds",
+}
+
+
+class ModelMetrics:
+    """The replica's counters and gauges (`update`, now and then) and the times of each image (`observe`)."""
+
+    def __init__(self, load_s: float) -> None:
+        self._counters = {name: Counter(f"img2img_{name}", text) for name, text in COUNTERS.items()}
+        self._gauges = {name: Gauge(f"img2img_{name}", text) for name, text in GAUGES.items()}
+        self._queue_wait = Histogram("img2img_queue_wait_s", "seconds before the first step", SECONDS)
+        self._denoise = Histogram("img2img_denoise_s", "seconds of an image's steps", SECONDS)
+        self._counted: dict[str, float] = dict.fromkeys(COUNTERS, 0)
+        self._load_s = load_s
+
+    def update(self, stats: Mapping[str, float], gpu_memory_bytes: int) -> None:
+        """Bring all up to the engine's own counts since start."""
+        for name, counter in self._counters.items():
+            if (more := stats[name] - self._counted[name]) > 0:
+                counter.inc(more)
+                self._counted[name] = stats[name]
+        now = {**stats, "load_s": self._load_s, "gpu_memory_bytes": gpu_memory_bytes}
+        for name, gauge in self._gauges.items():  # every one each time: Ray forgets a gauge that is not set again
+            gauge.set(now[name])
+
+    def observe(self, output: Img2ImgOutput) -> None:
+        """The times of one finished image."""
+        self._queue_wait.observe(output.timings.queued_s)
+        self._denoise.observe(output.timings.denoise_s)
+
+
+class CallMetrics:
+    """Who calls: requests by the name of the key, and how they ended."""
+
+    def __init__(self) -> None:
+        self._calls = Counter("img2img_calls", "requests by key and status", ("key", "status"))
+
+    def __call__(self, key: str, status: int) -> None:
+        self._calls.inc(tags={"key": key, "status": str(status)})

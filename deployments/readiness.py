@@ -61,6 +61,8 @@ class Readiness:
     def _ask(self) -> dict[str, str]:
         app = serve.status().applications.get(self._app_name)
         deployments = {} if app is None else app.deployments
+        if not deployments:  # Serve is building the application anew, and meanwhile the replicas answer as before
+            return self._reasons
         return {
             model_id: _explain(status)
             for model_id, status in _pick(deployments, self._models)

@@ -33,6 +33,7 @@ class Service:
 
     url: str
     client: httpx.Client
+    app: dict[str, Any]  # its entry in a Serve configuration
 
     def post(self, image: bytes, *, accept: str = "*/*", name: str = "image.png", **fields: Any) -> httpx.Response:
         """POST /v1/img2img."""
@@ -81,15 +82,20 @@ def serving(
             "logging_config": logging_config,
             "deployments": [{"name": name, **options} for name, options in (deployments or {}).items()],
         }
-        _get_global_client().deploy_apps(ServeDeploySchema(applications=[app]))  # type: ignore[union-attr]
+        deploy(app)
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=300, headers=headers) as client:
-            service = Service(f"http://127.0.0.1:{port}", client)
+            service = Service(f"http://127.0.0.1:{port}", client, app)
             wanted = len(models) if wait_for is None else wait_for
             eventually(lambda: sum(model["ready"] for model in service.models().values()) == wanted)
             yield service
     finally:
         serve.shutdown()
         ray.shutdown()
+
+
+def deploy(app: dict[str, Any]) -> None:
+    """What `serve deploy` does with an application of a configuration file: replicas change without a restart."""
+    _get_global_client().deploy_apps(ServeDeploySchema(applications=[app]), _blocking=False)  # type: ignore[union-attr]
 
 
 def eventually(condition: Callable[[], Any], patience_s: float = PATIENCE_S) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import socket
 import time
@@ -39,6 +40,22 @@ class Service:
         """POST /v1/img2img."""
         files = {"image": (name, image)}
         return self.client.post("/v1/img2img", data=fields, files=files, headers={"accept": accept})
+
+    def events(self, image: bytes, **fields: Any) -> Iterator[tuple[str, dict[str, Any]]]:
+        """POST /v1/img2img for its events, as they come."""
+        headers = {"accept": "text/event-stream"}
+        with self.client.stream("POST", "/v1/img2img", data=fields, files={"image": image}, headers=headers) as reply:
+            if reply.status_code != 200:
+                reply.read()
+                raise httpx.HTTPStatusError(reply.text, request=reply.request, response=reply)
+            assert reply.headers["content-type"].startswith("text/event-stream")
+            name = ""
+            for line in reply.iter_lines():
+                field, _, value = line.partition(": ")
+                if field == "event":
+                    name = value
+                elif field == "data":
+                    yield name, json.loads(value)
 
     def models(self) -> dict[str, dict[str, Any]]:
         """GET /v1/models, by id."""

@@ -36,25 +36,8 @@ def service(checkpoints: Callable[[str], Path], tmp_path_factory: pytest.TempPat
         yield service
 
 
-def events_of(service: Service, image: bytes = png(PICTURE), **fields: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The events of one request, as they come."""
-    accept = {"accept": "text/event-stream"}
-    with service.client.stream("POST", "/v1/img2img", data=fields, files={"image": image}, headers=accept) as reply:
-        if reply.status_code != 200:
-            reply.read()
-            raise httpx.HTTPStatusError(reply.text, request=reply.request, response=reply)
-        assert reply.headers["content-type"].startswith("text/event-stream")
-        name = ""
-        for line in reply.iter_lines():
-            field, _, value = line.partition(": ")
-            if field == "event":
-                name = value
-            elif field == "data":
-                yield name, json.loads(value)
-
-
 def test_stream_ends_with_the_reply_that_json_gives(service: Service) -> None:
-    *progress, (name, completed) = events_of(service, **QUICK)
+    *progress, (name, completed) = service.events(png(PICTURE), **QUICK)
     assert name == "completed"
     expected = service.post(png(PICTURE), accept="application/json", **QUICK).json()
     assert completed["images"] == expected["images"]
@@ -66,7 +49,7 @@ def test_stream_ends_with_the_reply_that_json_gives(service: Service) -> None:
 
 
 def test_every_image_of_a_request_has_progress_of_its_own(service: Service) -> None:
-    *progress, (_, completed) = events_of(service, num_images="3", **QUICK)
+    *progress, (_, completed) = service.events(png(PICTURE), num_images="3", **QUICK)
     assert [image["seed"] for image in completed["images"]] == [7, 8, 9]
     assert {data["image"] for _, data in progress} == {0, 1, 2}
 
@@ -75,7 +58,7 @@ def test_previews_come_closer_to_the_result_with_every_step(service: Service) ->
     """Their correlation with it rises."""
     photo = file_of(Image.open(PHOTO).resize((128, 128)), "png")
     asked = {"model": "trained", "strength": "0.7", "num_inference_steps": "20", "seed": "3"}
-    *progress, (_, completed) = events_of(service, photo, **asked)
+    *progress, (_, completed) = service.events(photo, **asked)
     result = Image.open(io.BytesIO(base64.b64decode(completed["images"][0]["b64"]))).convert("RGB")
     alike = []
     for _, data in progress:
@@ -94,21 +77,21 @@ def test_previews_come_closer_to_the_result_with_every_step(service: Service) ->
 )
 def test_bad_request_is_an_ordinary_error_not_a_stream(fields: dict[str, str], status: int, service: Service) -> None:
     with pytest.raises(httpx.HTTPStatusError) as caught:
-        list(events_of(service, **fields))
+        list(service.events(png(PICTURE), **fields))
     assert caught.value.response.status_code == status
     assert caught.value.response.json()["error"]["param"] == next(iter(fields))
 
 
 def test_client_who_leaves_the_stream_frees_the_engine(service: Service) -> None:
     before = service.stats("sd15")["aborted"]
-    events = events_of(service, png(picture(4, 256, 256)), strength="1", num_inference_steps="150")
+    events = service.events(png(picture(4, 256, 256)), strength="1", num_inference_steps="150")
     next(events)
     events.close()  # type: ignore[attr-defined]
     eventually(lambda: service.stats("sd15")["aborted"] == before + 1)
 
 
 def test_reader_who_does_not_read_holds_up_nobody(service: Service) -> None:
-    unread = events_of(service, strength="1", num_inference_steps="100", num_images="3")
+    unread = service.events(png(PICTURE), strength="1", num_inference_steps="100", num_images="3")
     next(unread)
     assert service.post(png(PICTURE), **QUICK).status_code == 200
     assert list(unread)[-1][0] == "completed"

@@ -18,7 +18,7 @@ import torch
 
 from benchmarks.machine import describe_machine, git_commit
 from deployments.config import REPO_ROOT, ModelConfig
-from deployments.model import build_runner
+from deployments.opening import build_runner
 
 SECONDS, ROUNDS, START_UP_S = 4.0, 2, 10.0
 MANNERS: dict[str, dict[str, str]] = {

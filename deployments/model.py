@@ -4,52 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import time
 from collections.abc import AsyncIterator
 from concurrent.futures import Future
 from contextlib import aclosing
 from dataclasses import asdict, replace
-from typing import Any
+from typing import Any, get_args
 
 import ray
-import torch
 from ray import serve
 
 from deployments.autoscaling import METRIC
 from deployments.config import ModelConfig
 from deployments.engine.async_engine import AsyncEngine
-from deployments.engine.engine import Engine
-from deployments.engine.loading import load_checkpoint
-from deployments.engine.request import Img2ImgOutput, Img2ImgRequest, Pixels, Progress
-from deployments.engine.runner import Runner
-from deployments.engine.sampling import SAMPLERS
+from deployments.engine.request import Img2ImgOutput, Img2ImgRequest, Pixels, Progress, Sampler
 from deployments.images import pad_to_multiple
 from deployments.logs import log_with_serve
 from deployments.metrics import ModelMetrics
 
 logger = logging.getLogger(__name__)
-MAX_ROWS = {"cpu": 8, "mps": 8, "cuda": 32}  # of a step batch, where the configuration says nothing
-
-
-def build_runner(model: ModelConfig) -> Runner:
-    """Open the configured checkpoint. Raises CheckpointError."""
-    checkpoint = load_checkpoint(
-        model.source,
-        revision=model.revision,
-        device=model.device,
-        dtype=model.dtype,
-        reproducible=model.reproducible,
-        memory_efficient=model.memory_efficient,
-        loras=model.lora_files,
-    )
-    return Runner(checkpoint, reproducible=model.reproducible)
-
-
-def build_engine(model: ModelConfig) -> Engine:
-    """An engine for the configured checkpoint, with its cap on rows."""
-    runner = build_runner(model)
-    return Engine(runner, max_rows=model.max_rows or MAX_ROWS[runner.device.type])
 
 
 @serve.deployment(
@@ -63,11 +36,13 @@ class Img2ImgModel:
     """One replica of one checkpoint. Called through handles only."""
 
     def __init__(self, model_id: str, model: ModelConfig) -> None:
+        # Not above, for it imports torch and diffusers: who only binds the application need not wait for them.
+        from deployments.engine.runner import Runner
+        from deployments.opening import build_engine, use_hardware
+
         self.model_id = model_id
-        # Ray pins a process that holds part of a CPU to one OpenMP thread; the cores are there to be used.
-        torch.set_num_threads(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
-        self._keep_to_gpu_share()
         started = time.perf_counter()
+        use_hardware(ray.get_runtime_context().get_assigned_resources().get("GPU", 0))
         engine = build_engine(model)
         log_with_serve()
         self._metrics = ModelMetrics(time.perf_counter() - started)
@@ -75,12 +50,6 @@ class Img2ImgModel:
         self._runner = engine.runner
         self._max_rows = engine.scheduler.max_rows
         self._engine = AsyncEngine(engine)
-
-    def _keep_to_gpu_share(self) -> None:
-        """Ray's GPU fractions are bookkeeping only; this makes an overdraft our own out-of-memory error."""
-        share = ray.get_runtime_context().get_assigned_resources().get("GPU", 0)
-        if 0 < share < 1 and torch.cuda.is_available():
-            torch.cuda.set_per_process_memory_fraction(share)
 
     async def img2img(self, request: Img2ImgRequest) -> Img2ImgOutput:
         """The image for a request of any size, padded for the VAE and cropped again. Raises EngineError.
@@ -134,7 +103,7 @@ class Img2ImgModel:
         return {
             "family": checkpoint.family,
             "prediction_type": runner.samplers.prediction_type,
-            "samplers": list(SAMPLERS),
+            "samplers": list(get_args(Sampler)),
             "device": str(checkpoint.device),
             "dtype": str(checkpoint.dtype).removeprefix("torch."),
             "native_size": checkpoint.pipeline.unet.config.sample_size * runner.codec.factor,
@@ -156,8 +125,7 @@ class Img2ImgModel:
 
     def check_health(self) -> None:
         """Called by Serve every few seconds; an exception gets the replica replaced."""
-        on_gpu = self._runner.device.type == "cuda"
-        self._metrics.update(self.stats(), torch.cuda.memory_reserved() if on_gpu else 0)
+        self._metrics.update(self.stats(), self._runner.reserved_memory())
         self._engine.check_health()
 
     def __del__(self) -> None:

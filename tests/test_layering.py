@@ -98,12 +98,21 @@ def test_deployments_know_nothing_of_the_folder_job() -> None:
     assert {name for name in importers("batch") if not name.startswith("batch.")} == set()
 
 
-def test_engine_loads_no_framework_in_a_fresh_interpreter() -> None:
-    code = (
-        "import json, sys, deployments.engine.engine, deployments.engine.runner; print(json.dumps(list(sys.modules)))"
-    )
+def loaded_by(*modules: str) -> set[str]:
+    """What a fresh interpreter has loaded after importing these."""
+    code = f"import json, sys, {', '.join(modules)}; print(json.dumps(list(sys.modules)))"
     output = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    loaded = set(json.loads(output))
+    return set(json.loads(output))
+
+
+def test_engine_loads_no_framework_in_a_fresh_interpreter() -> None:
+    loaded = loaded_by("deployments.engine.engine", "deployments.engine.runner")
     assert loaded & {"ray", "fastapi", "starlette", "deployments.engine.async_engine"} == set()
     ours = {name for name in loaded if name.startswith("deployments.") and not name.startswith(ENGINE)}
     assert ours == {"deployments.engine"}
+
+
+def test_the_app_is_bound_without_loading_what_only_its_replicas_need() -> None:
+    loaded = loaded_by("deployments.app")
+    assert "deployments.model" in loaded
+    assert loaded & {"torch", "diffusers", "transformers"} == set()

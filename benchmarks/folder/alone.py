@@ -23,7 +23,7 @@ from deployments.config import AppConfig
 from deployments.engine.async_engine import AsyncEngine
 from deployments.engine.request import Img2ImgRequest, Pixels
 from deployments.images import decode_image, fit_pixels
-from deployments.model import build_engine
+from deployments.opening import build_engine
 from deployments.schemas import Img2ImgOptions
 
 REPLICA_NICENESS = 15  # that Ray gives its workers: both are to lose alike to whatever else runs

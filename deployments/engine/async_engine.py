@@ -10,11 +10,14 @@ from collections import deque
 from collections.abc import AsyncGenerator, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
-from deployments.engine.engine import Engine
 from deployments.engine.errors import EngineError, RequestAborted
 from deployments.engine.request import Img2ImgOutput, Img2ImgRequest, Progress
-from deployments.engine.state import DenoiseState
+
+if TYPE_CHECKING:
+    from deployments.engine.engine import Engine
+    from deployments.engine.state import DenoiseState
 
 logger = logging.getLogger(__name__)
 STUCK_AFTER_S = 600.0  # a single step this long is not slow, it hangs

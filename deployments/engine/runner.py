@@ -215,6 +215,10 @@ class Runner:
             expected = _keep_source(expected, state.kept, state.table.levels[-1])
         return self._colours(expected)
 
+    def reserved_memory(self) -> int:
+        """Bytes that this process holds of the GPU."""
+        return torch.cuda.memory_reserved() if self.device.type == "cuda" else 0
+
     def free_memory(self) -> None:
         """Give cached blocks back to the device after it ran out."""
         if self.device.type == "cuda":

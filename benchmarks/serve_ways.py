@@ -102,7 +102,7 @@ class Service:
 async def start_service(application: dict[str, Any]) -> str:
     """Deploy an application named APP, on a Ray cluster of its own; its address, once it runs."""
     _start_ray()
-    port = _free_port()
+    port = free_port()
     serve.start(http_options={"host": "127.0.0.1", "port": port})
     _get_global_client().deploy_apps(ServeDeploySchema(applications=[application]))
     await _until_running()
@@ -131,7 +131,7 @@ def stop_ray() -> None:
     ray.shutdown()
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

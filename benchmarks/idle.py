@@ -1,0 +1,35 @@
+"""The application with models that do nothing: what is left is the door."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ray import serve
+from ray.serve import Application
+
+from deployments.config import AppConfig
+from deployments.engine.request import Img2ImgOutput, Img2ImgRequest, Timings
+from deployments.router import ROUTER, Router
+from deployments.webui_state import WebuiState
+
+
+@serve.deployment(max_ongoing_requests=64, ray_actor_options={"num_cpus": 0.1})
+class IdleModel:
+    """Gives back what it gets."""
+
+    async def img2img(self, request: Img2ImgRequest) -> Img2ImgOutput:
+        """The request's own pixels."""
+        return Img2ImgOutput(request.request_id, request.pixels, request.num_denoise_steps, "", Timings())
+
+    def describe(self) -> dict[str, Any]:
+        """Nothing was loaded."""
+        return {}
+
+
+def build_app(args: AppConfig) -> Application:
+    """As deployments.app binds it, but for the models."""
+    idle: Any = IdleModel
+    router: Any = Router
+    webui_state: Any = WebuiState
+    models = {model_id: idle.options(name=model_id).bind() for model_id in args.models}
+    return router.options(name=ROUTER).bind(args, models, webui_state.bind())

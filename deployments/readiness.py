@@ -1,8 +1,9 @@
-"""Which models can take a request now, and if not, why: Serve's own status, asked for at most once a second."""
+"""Which models can take a request now, and if not, why: Serve's own status, kept for a second while it says yes."""
 
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -22,21 +23,32 @@ class Readiness:
         self._models = models
         self._reasons: dict[str, str] = {}  # of the models that are not ready
         self._cards: dict[str, dict[str, Any]] = {}
-        self._asked = -MAX_AGE_S
+        self._asked = -math.inf
         self._lock = asyncio.Lock()
 
-    async def ready(self) -> set[str]:
-        """Ids of the models that have a running replica, or are scaled to zero and start on demand."""
-        async with self._lock:
-            if time.monotonic() - self._asked >= MAX_AGE_S:
-                self._reasons = await asyncio.to_thread(self._ask)
-                self._asked = time.monotonic()
+    async def ready(self, wanted: str | None = None) -> set[str]:
+        """Ids of the models that have a running replica, or are scaled to zero and start on demand.
+
+        As of at most a second ago; if the `wanted` one is not among them, as of now: another router may know better.
+        """
+        now = time.monotonic()
+        await self._look(since=now - MAX_AGE_S)
+        if wanted in self._reasons:
+            await self._look(since=now)
         return set(self._models) - set(self._reasons)
 
     async def reason(self, model_id: str) -> str:
         """Why the model is not ready, in Serve's words; empty if it is."""
-        await self.ready()
+        await self.ready(model_id)
         return self._reasons.get(model_id, "")
+
+    async def _look(self, since: float) -> None:
+        """Ask Serve, unless somebody has since then."""
+        async with self._lock:
+            started = time.monotonic()
+            if self._asked < since:
+                self._reasons = await asyncio.to_thread(self._ask)
+                self._asked = started
 
     async def describe(self) -> dict[str, dict[str, Any]]:
         """For each model its state and, once it has been ready, what the loaded checkpoint is."""

@@ -103,7 +103,7 @@ class Img2ImgService:
         """
         seed = routing.pick_seed(options)
         model_id = routing.choose_model(options.model, self.config, seed)
-        model_id = routing.first_ready(model_id, self.config, await self._readiness.ready())
+        model_id = routing.first_ready(model_id, self.config, await self._readiness.ready(model_id))
         settings = routing.resolve(options, self.config, model_id, seed)
         return await asyncio.to_thread(self._prepare, options, settings, image, mask, reshape)
 
@@ -166,8 +166,8 @@ class Img2ImgService:
 
         Raises ModelNotReady, EngineError, Serve's BackPressureError.
         """
-        if settings.model not in await self._readiness.ready():
-            raise ModelNotReady(settings.model, await self._readiness.reason(settings.model))
+        if reason := await self._readiness.reason(settings.model):
+            raise ModelNotReady(settings.model, reason)
         asked = settings.model_dump(exclude={"model", "max_side", "loras"})
         engine_id = f"{request_id or logs.request_id()}-{uuid.uuid4().hex}"
         loras = parse_loras(settings.loras or "")

@@ -54,13 +54,13 @@ def work(start_at: float) -> None:
     """Guided steps at 256 px on the embedded checkpoint, from the given time on; prints steps per second."""
     torch.set_num_threads(os.cpu_count() or 1)
     runner = build_runner(ModelConfig(checkpoint="data/models/tiny-sd15", dtype="float32"))
-    unet = runner.checkpoint.pipeline.unet
-    hidden = torch.stack([condition.hidden for condition in runner.text.encode(["", "a cat"])])
-    latents, timesteps = torch.randn(2, 4, 32, 32), torch.full((2,), 500.0)
+    unet = runner.checkpoint.unet
+    context = torch.stack([condition.context for condition in runner.text.encode(["", "a cat"])])
+    latents, times = torch.randn(2, 8, 64, 64), unet.times(torch.full((2,), 500.0))
     time.sleep(max(0.0, start_at - time.time()))
     started, steps = time.perf_counter(), 0
     while time.perf_counter() - started < SECONDS:
-        unet(latents, timesteps, encoder_hidden_states=hidden)
+        unet(latents, times, context)
         steps += 1
     print(steps / (time.perf_counter() - started))
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
+from deployments.engine import text
 from deployments.engine.loading import Checkpoint, load_checkpoint
 from deployments.engine.runner import Runner
 from deployments.engine.state import Condition
-from deployments.engine.text import MAX_CACHED_PROMPTS, PromptEncoder
+from deployments.engine.text import PromptEncoder
 
 PROMPTS = (
     "a cat in the corner",
@@ -31,8 +34,9 @@ def load(checkpoints: Callable[[str], Path]) -> Load:
 
 
 def encoder_of(checkpoint: Checkpoint, *, reproducible: bool = False) -> PromptEncoder:
-    """As the runner sets it up for this checkpoint."""
-    return Runner(checkpoint, reproducible=reproducible).text
+    """As the runner sets it up for this checkpoint, but for what the UNet makes of embeddings."""
+    as_they_are = replace(checkpoint, unet=SimpleNamespace(context=lambda hidden: hidden))  # type: ignore[arg-type]
+    return Runner(as_they_are, reproducible=reproducible).text
 
 
 @torch.inference_mode()
@@ -41,7 +45,7 @@ def conditions_of(encoder: PromptEncoder, *prompts: str | None) -> list[Conditio
 
 
 def encoded(encoder: PromptEncoder, *prompts: str | None) -> list[tuple[torch.Tensor, torch.Tensor | None]]:
-    return [(condition.hidden, condition.pooled) for condition in conditions_of(encoder, *prompts)]
+    return [(condition.context, condition.pooled) for condition in conditions_of(encoder, *prompts)]
 
 
 @pytest.mark.parametrize("negative", [None, "", "blurry", LONG])
@@ -110,7 +114,7 @@ def test_prompt_is_truncated_from_the_first_token_that_does_not_fit(load: Load) 
     full = " ".join([word] * fits)
     conditions = conditions_of(encoder, full, full + " unicorn")
     assert [condition.truncated for condition in conditions] == ["", "unicorn"]
-    assert torch.equal(conditions[0].hidden, conditions[1].hidden)
+    assert torch.equal(conditions[0].context, conditions[1].context)
 
 
 def test_cut_text_is_the_end_of_the_prompt(load: Load) -> None:
@@ -138,22 +142,28 @@ def test_prompts_are_encoded_together_or_at_one_batch_shape(reproducible: bool, 
     assert seen == sizes
 
 
-def test_cache_keeps_the_prompts_used_last(load: Load) -> None:
-    encoder = encoder_of(load("sd15"))
-    encoded(encoder, "kept", "forgotten")
-    encoded(encoder, *(f"{i}" for i in range(MAX_CACHED_PROMPTS - 2)))
-    encoded(encoder, "kept")
-    encoded(encoder, "one too many")
-    misses = encoder.misses
-    encoded(encoder, "kept")
-    assert encoder.misses == misses
-    encoded(encoder, "forgotten")
-    assert encoder.misses == misses + 1
+@pytest.fixture
+def room_for_four(load: Load, monkeypatch: pytest.MonkeyPatch) -> PromptEncoder:
+    (condition,) = conditions_of(encoder_of(load("sd15")), "as large as any")
+    monkeypatch.setattr(text, "MAX_CACHED_BYTES", 4 * condition.context.nbytes)
+    return encoder_of(load("sd15"))
 
 
-def test_more_prompts_at_once_than_the_cache_holds_all_come_back(load: Load) -> None:
-    prompts = [f"{i}" for i in range(MAX_CACHED_PROMPTS + 10)]
-    together = encoded(encoder_of(load("sd15")), *prompts)
+def test_cache_keeps_the_prompts_used_last(room_for_four: PromptEncoder) -> None:
+    encoded(room_for_four, "kept", "forgotten")
+    encoded(room_for_four, "c", "d")
+    encoded(room_for_four, "kept")
+    encoded(room_for_four, "one too many")
+    misses = room_for_four.misses
+    encoded(room_for_four, "kept")
+    assert room_for_four.misses == misses
+    encoded(room_for_four, "forgotten")
+    assert room_for_four.misses == misses + 1
+
+
+def test_more_prompts_at_once_than_the_cache_holds_all_come_back(room_for_four: PromptEncoder, load: Load) -> None:
+    prompts = [f"{i}" for i in range(14)]
+    together = encoded(room_for_four, *prompts)
     assert len(together) == len(prompts)
     ((alone, _),) = encoded(encoder_of(load("sd15")), prompts[0])
     torch.testing.assert_close(together[0][0], alone, rtol=1e-5, atol=1e-5)

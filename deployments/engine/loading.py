@@ -16,6 +16,7 @@ from safetensors import safe_open
 from deployments.engine import devices
 from deployments.engine.adapters import Adapters
 from deployments.engine.errors import CheckpointError
+from deployments.engine.hoisting import HoistedUnet
 from deployments.engine.sampling import PREDICTION_TYPES
 
 NO_LORAS: Mapping[str, str] = {}
@@ -25,9 +26,13 @@ PARTS = ("vae", "unet", "scheduler", "tokenizer", "text_encoder", "tokenizer_2",
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """An opened checkpoint, on its device and in its format, with the names others know it by."""
+    """An opened checkpoint, on its device and in its format, with the names others know it by.
+
+    `unet` is the pipeline's, which cannot be called there any more.
+    """
 
     pipeline: Any
+    unet: HoistedUnet
     family: str
     device: torch.device
     dtype: torch.dtype
@@ -73,7 +78,8 @@ def load_checkpoint(
     overflows = family == "sdxl" and bool(pipeline.vae.config.force_upcast)
     vae_dtype = devices.vae_dtype(model_dtype, target, overflows=overflows)
     _place(pipeline, target, model_dtype, vae_dtype, memory_efficient)
-    return Checkpoint(pipeline, family, target, model_dtype, vae_dtype, adapters)
+    unet = HoistedUnet(pipeline.unet)
+    return Checkpoint(pipeline, unet, family, target, model_dtype, vae_dtype, adapters)
 
 
 def _quieten() -> None:

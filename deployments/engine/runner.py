@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from itertools import groupby
 from typing import Any, NamedTuple
 
@@ -15,17 +15,17 @@ from deployments.engine.loading import Checkpoint
 from deployments.engine.preview import LatentColours
 from deployments.engine.request import Img2ImgRequest, Loras, Pixels
 from deployments.engine.sampling import CIN, SAMPLERS, Samplers, affine_step, guide
-from deployments.engine.state import Condition, DenoiseState, KeptSource
+from deployments.engine.state import DenoiseState, KeptSource
 from deployments.engine.text import PromptEncoder
 from deployments.engine.vae import ImageCodec
 
 
 class _Row(NamedTuple):
-    """One row of a UNet call: whose it is, and what steers it."""
+    """One row of a UNet call: whose latents it takes, and what steers it."""
 
     owner: int
-    condition: Condition
-    negative: bool
+    context: torch.Tensor
+    times: torch.Tensor
 
 
 MASK_THRESHOLD = 128  # of 255
@@ -47,6 +47,7 @@ class Runner:
         self.samplers = Samplers(pipeline.scheduler.config)
         self.text = PromptEncoder(
             _text_encoders(pipeline),
+            checkpoint.unet.context,
             is_sdxl=checkpoint.is_sdxl,
             zero_empty=checkpoint.is_sdxl and bool(pipeline.config.force_zeros_for_empty_prompt),
             one_by_one=reproducible,
@@ -57,7 +58,7 @@ class Runner:
         self.unet_rows = 0
         self._adapters = checkpoint.adapters
         self._colours: LatentColours | None = None
-        self._unet = pipeline.unet
+        self._unet = checkpoint.unet
         self._distilled_guidance: int | None = pipeline.unet.config.time_cond_proj_dim
         self._scores = bool(checkpoint.is_sdxl and pipeline.config.requires_aesthetics_score)
 
@@ -81,7 +82,10 @@ class Runner:
         """Prompt embeddings and noised start latents; draws in diffusers' order: VAE posterior, then noise."""
         for loras, group in groupby(sorted(states, key=_loras), key=_loras):
             self._adapters.use(loras)
-            self._encode_prompts(list(group), loras)
+            alike = list(group)
+            self._encode_prompts(alike, loras)
+            for state in alike:
+                state.times = self._times(state)
         for _, group in groupby(sorted(states, key=_shape), key=_shape):
             alike = list(group)
             moments = self.codec.encode([state.request.pixels for state in alike])
@@ -96,6 +100,34 @@ class Runner:
         conditions = iter(self.text.encode(prompts, loras))
         for state in states:
             state.conditions = [next(conditions) for _ in range(state.rows)]
+
+    def _times(self, state: DenoiseState) -> list[torch.Tensor]:
+        """What the time steps add in the ResNets; in SDXL it depends on the prompt as well."""
+        timesteps = torch.from_numpy(state.table.timesteps).to(self.device)
+        if not self.checkpoint.is_sdxl:
+            return [self._unet.times(timesteps, guidance=self._guidance_embedding(state))] * state.rows
+        return [
+            self._unet.times(timesteps, guidance=self._guidance_embedding(state), **self._added_conditions(state, row))
+            for row in range(state.rows)
+        ]
+
+    def _added_conditions(self, state: DenoiseState, row: int) -> dict[str, torch.Tensor]:
+        """SDXL's pooled prompt and sizes (Podell et al. 2023, 2.2); the refiner has an aesthetic score as its last."""
+        height, width = state.request.pixels.shape[:2]
+        is_negative = state.guided and row == 0
+        last = [2.5 if is_negative else 6.0] if self._scores else [height, width]
+        time_ids = torch.tensor([[height, width, 0, 0, *last]], dtype=self.checkpoint.dtype, device=self.device)
+        pooled = _known(state.conditions[row].pooled)[None]
+        steps = len(state.table)
+        return {"pooled": pooled.expand(steps, -1), "time_ids": time_ids.expand(steps, -1)}
+
+    def _guidance_embedding(self, state: DenoiseState) -> torch.Tensor | None:
+        """The guidance scale as an input, for UNets distilled with it (Luo et al. 2023, 4.2)."""
+        if self._distilled_guidance is None:
+            return None
+        scale = torch.tensor([state.request.guidance_scale - 1])
+        embedding = self.checkpoint.pipeline.get_guidance_scale_embedding(scale, self._distilled_guidance)
+        return torch.as_tensor(embedding).to(self.device, self.checkpoint.dtype)
 
     def _start(self, state: DenoiseState, moments: torch.Tensor) -> None:
         state.generator = torch.Generator("cpu").manual_seed(state.request.seed)
@@ -152,47 +184,22 @@ class Runner:
     def _forward(self, states: list[DenoiseState], inputs: torch.Tensor, max_rows: int) -> Iterator[torch.Tensor]:
         """UNet outputs, float32, for each row: a request's unconditional row (if guided), then its conditional."""
         rows = [
-            _Row(i, condition, negative=state.guided and k == 0)
+            _Row(i, condition.context, times[state.step_index])
             for i, state in enumerate(states)
-            for k, condition in enumerate(state.conditions)
+            for condition, times in zip(state.conditions, state.times, strict=True)
         ]
         size = REPRODUCIBLE_ROWS[self.device.type] if self.reproducible else max_rows
-        times = [float(state.table.timesteps[state.step_index]) for state in states]
         for start in range(0, len(rows), size):
             chunk = rows[start : start + size]
             wanted = len(chunk)
             if self.reproducible:
                 chunk = chunk + [chunk[-1]] * (size - wanted)
-            owners = [row.owner for row in chunk]
             output = self._unet(
-                inputs[owners].to(self.checkpoint.dtype),
-                torch.tensor([times[i] for i in owners], device=self.device),
-                encoder_hidden_states=torch.stack([row.condition.hidden for row in chunk]),
-                timestep_cond=self._guidance_embedding([states[i] for i in owners]),
-                added_cond_kwargs=self._added_conditions(states, chunk) if self.checkpoint.is_sdxl else None,
-                return_dict=False,
-            )[0]
+                inputs[[row.owner for row in chunk]].to(self.checkpoint.dtype),
+                torch.stack([row.times for row in chunk]),
+                torch.stack([row.context for row in chunk]),
+            )
             yield output[:wanted].float()
-
-    def _added_conditions(self, states: list[DenoiseState], chunk: list[_Row]) -> dict[str, torch.Tensor]:
-        """SDXL's pooled prompts and sizes (Podell et al. 2023, 2.2); the refiner has aesthetic scores as its last."""
-        time_ids = []
-        for row in chunk:
-            height, width = states[row.owner].request.pixels.shape[:2]
-            last = [2.5 if row.negative else 6.0] if self._scores else [height, width]
-            time_ids.append([height, width, 0, 0, *last])
-        return {
-            "text_embeds": torch.stack([_known(row.condition.pooled) for row in chunk]),
-            "time_ids": torch.tensor(time_ids, dtype=self.checkpoint.dtype, device=self.device),
-        }
-
-    def _guidance_embedding(self, states: Iterable[DenoiseState]) -> torch.Tensor | None:
-        """The guidance scale as an input, for UNets distilled with it (Luo et al. 2023, 4.2)."""
-        if self._distilled_guidance is None:
-            return None
-        scales = torch.tensor([state.request.guidance_scale - 1 for state in states])
-        embedding = self.checkpoint.pipeline.get_guidance_scale_embedding(scales, self._distilled_guidance)
-        return torch.as_tensor(embedding).to(self.device, self.checkpoint.dtype)
 
     @torch.inference_mode()
     def decode(self, states: list[DenoiseState]) -> None:

@@ -19,9 +19,9 @@ Lane = tuple[int, int, Loras]  # latent height and width, adapters
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Condition:
-    """What steers one UNet row: `hidden` (tokens, width) and SDXL's `pooled` (width,)."""
+    """What a prompt steers UNet rows with: `context`, keys and values (tokens, all), and SDXL's `pooled` (width,)."""
 
-    hidden: torch.Tensor
+    context: torch.Tensor
     pooled: torch.Tensor | None = None
     truncated: str = ""
 
@@ -49,6 +49,7 @@ class DenoiseState:
     noise: torch.Tensor | None = None
     generator: torch.Generator | None = None
     conditions: list[Condition] = field(default_factory=list)  # [unconditional, conditional], or one alone
+    times: list[torch.Tensor] = field(default_factory=list)  # (steps, all ResNets' channels), for each condition
     kept: KeptSource | None = None
     pixels: Pixels | None = None
     error: Exception | None = None

@@ -2,30 +2,43 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections.abc import Callable
 from typing import Any
 
 import torch
+from cachetools import LRUCache
 
 from deployments.engine.request import Loras
 from deployments.engine.state import Condition
 
-MAX_CACHED_PROMPTS = 256
+MAX_CACHED_BYTES = 512 * 1024**2  # SDXL's keys and values take 26 MB a prompt, SD1.5's 4 to 8
 
 
 class PromptEncoder:
-    """One tokenizer and text encoder (SD1, SD2), or SDXL's pair; `zero_empty` is SDXL's rule for a missing prompt."""
+    """One tokenizer and text encoder (SD1, SD2), or SDXL's pair; `zero_empty` is SDXL's rule for a missing prompt.
 
-    def __init__(self, encoders: list[tuple[Any, Any]], *, is_sdxl: bool, zero_empty: bool, one_by_one: bool) -> None:
+    `project` makes of embeddings (n, tokens, width) what the UNet takes.
+    """
+
+    def __init__(
+        self,
+        encoders: list[tuple[Any, Any]],
+        project: Callable[[torch.Tensor], torch.Tensor],
+        *,
+        is_sdxl: bool,
+        zero_empty: bool,
+        one_by_one: bool,
+    ) -> None:
         self._encoders = encoders
+        self._project = project
         self._is_sdxl = is_sdxl
         self._zero_empty = zero_empty
         self._one_by_one = one_by_one  # a fixed batch shape, for results that do not depend on company
-        self._cache: OrderedDict[tuple[str | None, Loras], Condition] = OrderedDict()
+        self._cache: LRUCache[tuple[str | None, Loras], Condition] = LRUCache(MAX_CACHED_BYTES, _num_bytes)
         self.hits = self.misses = 0
 
     def encode(self, prompts: list[str | None], loras: Loras = ()) -> list[Condition]:
-        """Embeddings for each prompt; the caller has switched the adapters `loras` on.
+        """What steers the UNet, for each prompt; the caller has switched the adapters `loras` on.
 
         None is "no negative prompt", which SDXL embeds as zeros and SD as "".
         """
@@ -37,11 +50,7 @@ class PromptEncoder:
         chunks = [[key] for key in missing] if self._one_by_one else [missing] if missing else []
         for chunk in chunks:
             found.update(zip(chunk, self._forward([prompt for prompt, _ in chunk]), strict=True))
-        for key in keys:
-            self._cache[key] = found[key]
-            self._cache.move_to_end(key)
-        while len(self._cache) > MAX_CACHED_PROMPTS:
-            self._cache.popitem(last=False)
+        self._cache.update((key, found[key]) for key in keys)
         return [found[key] for key in keys]
 
     def _forward(self, prompts: list[str | None]) -> list[Condition]:
@@ -55,13 +64,13 @@ class PromptEncoder:
             else:
                 hidden.append(output[0])
         embeddings = torch.cat(hidden, dim=-1)
-        conditions = []
-        for i, prompt in enumerate(prompts):
-            row, pool = embeddings[i], None if pooled is None else pooled[i]
-            if prompt is None:
-                row, pool = torch.zeros_like(row), None if pool is None else torch.zeros_like(pool)
-            conditions.append(Condition(row, pool, self._truncated(texts[i])))
-        return conditions
+        missing = torch.tensor([prompt is None for prompt in prompts], device=embeddings.device)
+        contexts = self._project(embeddings.masked_fill(missing.view(-1, 1, 1), 0))
+        pools = [None] * len(texts) if pooled is None else list(pooled.masked_fill(missing.view(-1, 1), 0))
+        return [
+            Condition(context.clone(), pool, self._truncated(text))
+            for context, pool, text in zip(contexts, pools, texts, strict=True)
+        ]
 
     def _run(self, tokenizer: Any, encoder: Any, texts: list[str]) -> Any:
         tokens = tokenizer(
@@ -80,3 +89,7 @@ class PromptEncoder:
         tokenizer = self._encoders[0][0]
         ids = tokenizer(text).input_ids
         return str(tokenizer.decode(ids[tokenizer.model_max_length - 1 : -1])).strip()
+
+
+def _num_bytes(condition: Condition) -> int:
+    return condition.context.nbytes

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from cachetools import LRUCache
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 
 from deployments.engine.errors import NumericalError
@@ -27,7 +27,7 @@ class ImageCodec:
         self._device = device  # not the VAE's own: offloaded weights come to it, inputs do not
         self._dtype = dtype
         self._one_by_one = one_by_one
-        self._cache: OrderedDict[bytes, torch.Tensor] = OrderedDict()
+        self._cache: LRUCache[bytes, torch.Tensor] = LRUCache(MAX_CACHED_IMAGES)
         self.factor: int = 2 ** (len(vae.config.block_out_channels) - 1)
         self.hits = self.misses = 0
 
@@ -44,11 +44,7 @@ class ImageCodec:
             output = self._vae.encode(inputs)
             moments = output.latent_dist.parameters if hasattr(output, "latent_dist") else output.latents
             found.update((key, row.clone()) for (key, _), row in zip(chunk, moments, strict=True))
-        for key in keys:
-            self._cache[key] = found[key]
-            self._cache.move_to_end(key)
-        while len(self._cache) > MAX_CACHED_IMAGES:
-            self._cache.popitem(last=False)
+        self._cache.update((key, found[key]) for key in keys)
         return [found[key] for key in keys]
 
     def sample(self, moments: torch.Tensor, generator: torch.Generator) -> torch.Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from itertools import groupby
 from typing import Any, NamedTuple
@@ -12,12 +13,15 @@ import torch
 
 from deployments.engine.errors import InvalidRequest, NumericalError
 from deployments.engine.loading import Checkpoint
+from deployments.engine.networks import Networks, UnetForward, eager
 from deployments.engine.preview import LatentColours
 from deployments.engine.request import Img2ImgRequest, Loras, Pixels
 from deployments.engine.sampling import CIN, SAMPLERS, Samplers, affine_step, guide
 from deployments.engine.state import DenoiseState, KeptSource
 from deployments.engine.text import PromptEncoder
 from deployments.engine.vae import ImageCodec
+
+logger = logging.getLogger(__name__)
 
 
 class _Row(NamedTuple):
@@ -58,9 +62,25 @@ class Runner:
         self.unet_rows = 0
         self._adapters = checkpoint.adapters
         self._colours: LatentColours | None = None
-        self._unet = checkpoint.unet
+        self._eager = self._networks = eager(checkpoint)
+        self._offered: Networks | None = None
         self._distilled_guidance: int | None = pipeline.unet.config.time_cond_proj_dim
         self._scores = bool(checkpoint.is_sdxl and pipeline.config.requires_aesthetics_score)
+
+    @property
+    def form(self) -> str:
+        """That of the networks in use."""
+        return self._networks.form
+
+    def offer(self, networks: Networks) -> None:
+        """Run these from the next step on. From any thread."""
+        self._offered = networks
+
+    def _take_offer(self) -> None:
+        if self._offered is not None:
+            self._networks, self._offered = self._offered, None
+            self.codec.networks = self._networks.vae
+            logger.info("the networks run as %s now", self.form)
 
     def prepare(self, request: Img2ImgRequest) -> DenoiseState:
         """The request's step table and empty state. Cheap and thread-safe. Raises InvalidRequest."""
@@ -80,6 +100,7 @@ class Runner:
     @torch.inference_mode()
     def encode(self, states: list[DenoiseState]) -> None:
         """Prompt embeddings and noised start latents; draws in diffusers' order: VAE posterior, then noise."""
+        self._take_offer()
         for loras, group in groupby(sorted(states, key=_loras), key=_loras):
             self._adapters.use(loras)
             alike = list(group)
@@ -105,9 +126,11 @@ class Runner:
         """What the time steps add in the ResNets; in SDXL it depends on the prompt as well."""
         timesteps = torch.from_numpy(state.table.timesteps).to(self.device)
         if not self.checkpoint.is_sdxl:
-            return [self._unet.times(timesteps, guidance=self._guidance_embedding(state))] * state.rows
+            return [self.checkpoint.unet.times(timesteps, guidance=self._guidance_embedding(state))] * state.rows
         return [
-            self._unet.times(timesteps, guidance=self._guidance_embedding(state), **self._added_conditions(state, row))
+            self.checkpoint.unet.times(
+                timesteps, guidance=self._guidance_embedding(state), **self._added_conditions(state, row)
+            )
             for row in range(state.rows)
         ]
 
@@ -152,12 +175,15 @@ class Runner:
     @torch.inference_mode()
     def denoise_step(self, states: list[DenoiseState], max_rows: int) -> None:
         """Advance every state by one step. Nothing has changed if it raises, so that it can be tried again."""
-        self._adapters.use(states[0].request.loras)
+        self._take_offer()
+        loras = states[0].request.loras
+        self._adapters.use(loras)
+        unet = self._eager.unet if loras else self._networks.unet
         table_rows = np.stack([state.table.coefficients[state.step_index] for state in states])
         coefficients = torch.from_numpy(table_rows).to(self.device)
         latents = torch.stack([_known(state.latents) for state in states])
         inputs = coefficients[:, CIN].view(-1, 1, 1, 1) * latents
-        outputs = torch.cat(list(self._forward(states, inputs, max_rows)))
+        outputs = torch.cat(list(self._forward(unet, states, inputs, max_rows)))
         cond = torch.tensor([state.rows for state in states]).cumsum(0) - 1  # a request's last row is the conditional
         uncond = cond - torch.tensor([state.guided for state in states], dtype=torch.long)
         scale = torch.tensor([state.request.guidance_scale for state in states], device=self.device)
@@ -181,7 +207,9 @@ class Runner:
                 state.noise = self._draw(state.generator, latents.shape) if needed else torch.zeros_like(latents)
         return torch.stack([_known(state.noise) for state in states])
 
-    def _forward(self, states: list[DenoiseState], inputs: torch.Tensor, max_rows: int) -> Iterator[torch.Tensor]:
+    def _forward(
+        self, unet: UnetForward, states: list[DenoiseState], inputs: torch.Tensor, max_rows: int
+    ) -> Iterator[torch.Tensor]:
         """UNet outputs, float32, for each row: a request's unconditional row (if guided), then its conditional."""
         rows = [
             _Row(i, condition.context, times[state.step_index])
@@ -194,7 +222,7 @@ class Runner:
             wanted = len(chunk)
             if self.reproducible:
                 chunk = chunk + [chunk[-1]] * (size - wanted)
-            output = self._unet(
+            output = unet(
                 inputs[[row.owner for row in chunk]].to(self.checkpoint.dtype),
                 torch.stack([row.times for row in chunk]),
                 torch.stack([row.context for row in chunk]),

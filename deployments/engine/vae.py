@@ -12,6 +12,7 @@ from cachetools import LRUCache
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 
 from deployments.engine.errors import NumericalError
+from deployments.engine.networks import eager_vae
 from deployments.engine.request import Pixels
 
 MAX_CACHED_IMAGES = 64
@@ -20,9 +21,13 @@ T = TypeVar("T")
 
 
 class ImageCodec:
-    """The VAE of one checkpoint. `one_by_one` keeps one batch shape, for results that do not depend on company."""
+    """The VAE of one checkpoint. `one_by_one` keeps one batch shape, for results that do not depend on company.
+
+    `networks` are the form that it runs in; another may be put there.
+    """
 
     def __init__(self, vae: Any, *, device: torch.device, dtype: torch.dtype, one_by_one: bool) -> None:
+        self.networks = eager_vae(vae)
         self._vae = vae
         self._device = device  # not the VAE's own: offloaded weights come to it, inputs do not
         self._dtype = dtype
@@ -41,8 +46,7 @@ class ImageCodec:
         for chunk in self._chunks(list(missing.items()), images[0].size // 3):
             pixels = torch.from_numpy(np.stack([image for _, image in chunk])).to(self._device)
             inputs = (pixels.permute(0, 3, 1, 2).float() / 255 * 2 - 1).to(self._dtype)
-            output = self._vae.encode(inputs)
-            moments = output.latent_dist.parameters if hasattr(output, "latent_dist") else output.latents
+            moments = self.networks.encode(inputs)
             found.update((key, row.clone()) for (key, _), row in zip(chunk, moments, strict=True))
         self._cache.update((key, found[key]) for key in keys)
         return [found[key] for key in keys]
@@ -69,11 +73,11 @@ class ImageCodec:
         return images
 
     def _decode(self, latents: torch.Tensor) -> list[Pixels]:
-        decoded = self._vae.decode(latents.to(self._device, self._dtype), return_dict=False)[0]
+        decoded = self.networks.decode(latents.to(self._device, self._dtype))
         if not torch.isfinite(decoded).all() and self._dtype != torch.float32:
             # Half precision overflows in some VAEs (SDXL's first release): once more in float32, not a black image.
             self._vae.to(torch.float32)
-            decoded = self._vae.decode(latents.float(), return_dict=False)[0]
+            decoded = eager_vae(self._vae).decode(latents.float())
             self._vae.to(self._dtype)
         if not torch.isfinite(decoded).all():
             raise NumericalError("the VAE decoded this image to NaN or infinite values")

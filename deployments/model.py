@@ -109,6 +109,7 @@ class Img2ImgModel:
             "native_size": checkpoint.pipeline.unet.config.sample_size * runner.codec.factor,
             "size_multiple": runner.codec.factor,
             "max_rows": self._max_rows,
+            "form": runner.form,
         }
 
     def stats(self) -> dict[str, float]:

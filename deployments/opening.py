@@ -10,6 +10,7 @@ import os
 import torch
 
 from deployments.config import ModelConfig
+from deployments.engine.compiling import compile_first, compile_meanwhile
 from deployments.engine.engine import Engine
 from deployments.engine.loading import load_checkpoint
 from deployments.engine.runner import Runner
@@ -37,7 +38,11 @@ def build_runner(model: ModelConfig) -> Runner:
         memory_efficient=model.memory_efficient,
         loras=model.lora_files,
     )
-    return Runner(checkpoint, reproducible=model.reproducible)
+    runner = Runner(checkpoint, reproducible=model.reproducible)
+    if model.compile and not model.memory_efficient:
+        # A form may round otherwise, and adapters must not be switched on while the networks are read.
+        (compile_first if model.reproducible or model.loras else compile_meanwhile)(runner)
+    return runner
 
 
 def build_engine(model: ModelConfig) -> Engine:

@@ -51,9 +51,9 @@ class Readiness:
                 self._asked = started
 
     async def describe(self) -> dict[str, dict[str, Any]]:
-        """For each model its state and, once it has been ready, what the loaded checkpoint is."""
+        """For each model its state and, once it has been ready, what the loaded checkpoint is and how it runs."""
         ready = await self.ready()
-        await asyncio.gather(*(self._fetch_card(model_id) for model_id in ready - set(self._cards)))
+        await asyncio.gather(*(self._fetch_card(model_id) for model_id in ready))
         return {
             model_id: {
                 "ready": model_id in ready,
@@ -67,7 +67,7 @@ class Readiness:
         try:
             async with asyncio.timeout(DESCRIBE_TIMEOUT_S):
                 self._cards[model_id] = await self._models[model_id].describe.remote()
-        except Exception:  # whatever it is, the list of models can do without this card for now
+        except Exception:  # whatever it is, the list of models can do with the last card, or without one
             return
 
     def _ask(self) -> dict[str, str]:

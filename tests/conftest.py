@@ -27,6 +27,7 @@ torch.set_num_threads(1)
 # with them. Ray's sockets need a short path.
 RAY_FILES = tempfile.mkdtemp(prefix="ray-")
 os.environ |= {"RAY_ADDRESS": "local", "RAY_TMPDIR": RAY_FILES, "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+os.environ["XDG_CACHE_HOME"] = str(Path(RAY_FILES) / "cache")  # compiled networks go with them too
 
 
 def pytest_unconfigure() -> None:

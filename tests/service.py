@@ -95,7 +95,7 @@ def serving(
             "name": APP,
             "import_path": "deployments.app:build_app",
             "route_prefix": "/",
-            "args": {"models": models, **app_args},
+            "args": {"models": {name: {"compile": False, **model} for name, model in models.items()}, **app_args},
             "logging_config": logging_config,
             "deployments": [{"name": name, **options} for name, options in (deployments or {}).items()],
         }

@@ -38,6 +38,7 @@ class HoistedUnet(nn.Module):
         unet.time_embedding = _PassOn(unet.time_embedding)
         unet.get_time_embed = _given_times
         unet.get_aug_embed = _nothing
+        self.context_width, self.times_width = _width(self._context), _width(self._times)
 
     def forward(self, latents: torch.Tensor, times: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
         """The network's output for latents (n, channels, h, w) and their rows of `times` and `context`."""
@@ -75,10 +76,10 @@ class _Part(nn.Module):
     def __init__(self, projection: nn.Module, start: int) -> None:
         super().__init__()
         self.projection = projection  # still in the network, so that adapters reach it
-        self._columns = slice(start, start + int(projection.out_features))  # type: ignore[arg-type]
+        self.columns = slice(start, start + int(projection.out_features))  # type: ignore[arg-type]
 
     def forward(self, made: torch.Tensor) -> torch.Tensor:
-        return made[..., self._columns]
+        return made[..., self.columns]
 
 
 class _TimeEmbedding(nn.Module):
@@ -119,12 +120,14 @@ class _PassOn(nn.Module):
 def _hoist(places: list[tuple[nn.Module, str]]) -> list[_Part]:
     """Put a part in each place (module, attribute), one column after the other."""
     parts: list[_Part] = []
-    start = 0
     for module, name in places:
-        parts.append(_Part(getattr(module, name), start))
-        start += int(parts[-1].projection.out_features)  # type: ignore[arg-type]
+        parts.append(_Part(getattr(module, name), _width(parts)))
         setattr(module, name, parts[-1])
     return parts
+
+
+def _width(parts: list[_Part]) -> int:
+    return parts[-1].columns.stop if parts else 0
 
 
 def _given_times(sample: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:

@@ -1,0 +1,120 @@
+"""The networks compiled by OpenVINO, whose convolutions and fused layers are ahead of torch's on CPUs.
+
+Each compiled network takes every batch and picture size, so nothing is compiled while a request waits.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import warnings
+from collections.abc import Callable
+from contextlib import suppress
+from importlib.metadata import version
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import openvino
+import torch
+from platformdirs import user_cache_path
+from torch import nn
+
+from deployments.engine.loading import Checkpoint
+from deployments.engine.networks import Networks, VaeNetworks, eager
+
+PRECISIONS = {torch.float32: "f32", torch.bfloat16: "bf16", torch.float16: "f16"}
+MAX_KEPT_BYTES = 256 * 1024**2  # of a network's weights, which are on disk a second time then
+SIDES = 9, 11  # of the latents to trace with: odd, so that upsampling goes by sizes and not by factors
+TOKENS = 77
+ANY = -1
+
+
+def compile_with_openvino(checkpoint: Checkpoint) -> Networks:
+    """The checkpoint's networks without adapters. Takes seconds, and for small networks only the first time."""
+    forms, unet, vae = eager(checkpoint), checkpoint.unet, checkpoint.pipeline.vae
+    channels = unet.unet.config.in_channels
+    latents = torch.zeros(2, channels, *SIDES)
+    times, context = torch.zeros(2, unet.times_width), torch.zeros(2, TOKENS, unet.context_width)
+    any_latents, any_pixels = (ANY, channels, ANY, ANY), (ANY, 3, ANY, ANY)
+    dtype, vae_dtype = checkpoint.dtype, checkpoint.vae_dtype
+    shapes = [any_latents, (ANY, unet.times_width), (ANY, ANY, unet.context_width)]
+    return Networks(
+        "openvino",
+        _compile(_Float32(unet, forms.unet, dtype), (latents, times, context), shapes),
+        VaeNetworks(
+            _compile(_Float32(vae, forms.vae.encode, vae_dtype), (torch.zeros(2, 3, 64, 128),), [any_pixels]),
+            _compile(_Float32(vae, forms.vae.decode, vae_dtype), (latents,), [any_latents]),
+        ),
+    )
+
+
+class _Float32(nn.Module):
+    """A network with float32 in and out, whatever it computes in: numpy, on the way to OpenVINO, has no bfloat16."""
+
+    def __init__(self, network: nn.Module, function: Callable[..., torch.Tensor], dtype: torch.dtype) -> None:
+        super().__init__()
+        self.network, self.function, self.dtype = network, function, dtype
+
+    def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
+        return self.function(*(tensor.to(self.dtype) for tensor in inputs)).float()
+
+
+def _compile(
+    network: _Float32, example: tuple[torch.Tensor, ...], shapes: list[tuple[int, ...]]
+) -> Callable[..., torch.Tensor]:
+    model = _converted(network, example)
+    model.reshape({i: openvino.PartialShape(list(shape)) for i, shape in enumerate(shapes)})
+    options = {
+        "INFERENCE_PRECISION_HINT": PRECISIONS[network.dtype],
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        "PERFORMANCE_HINT": "LATENCY",
+    }
+    request = openvino.Core().compile_model(model, "CPU", options).create_infer_request()
+
+    def forward(*inputs: torch.Tensor) -> torch.Tensor:
+        arrays = [tensor.float().contiguous().numpy() for tensor in inputs]
+        return torch.from_numpy(request.infer(arrays, share_inputs=True)[0])
+
+    return forward
+
+
+def _converted(network: _Float32, example: tuple[torch.Tensor, ...]) -> Any:
+    """The network as OpenVINO's; small ones are kept, since converting takes longer than compiling them."""
+    num_bytes = sum(tensor.nbytes for tensor in network.state_dict().values())
+    if num_bytes > MAX_KEPT_BYTES:
+        return _convert(network, example)
+    kept = user_cache_path("img2img-serve") / "openvino" / f"{_fingerprint(network, example)}.xml"
+    if not kept.exists():
+        model = _convert(network, example)
+        with suppress(OSError):  # a disk that is full or read-only costs the next start some seconds
+            _keep(model, kept)
+        return model
+    return openvino.Core().read_model(kept)
+
+
+def _convert(network: _Float32, example: tuple[torch.Tensor, ...]) -> Any:
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that branches on sizes are fixed: the examples choose well
+        return openvino.convert_model(network, example_input=example)
+
+
+def _fingerprint(network: _Float32, example: tuple[torch.Tensor, ...]) -> str:
+    """Of all that decides what conversion gives."""
+    versions = [version(package) for package in ("openvino", "torch", "diffusers")]
+    function = getattr(network.function, "__qualname__", "forward")
+    parts = [*versions, function, network.dtype, [tuple(tensor.shape) for tensor in example], network.network]
+    digest = hashlib.sha256(repr(parts).encode())
+    for name, tensor in sorted(network.network.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().contiguous().view(torch.uint8).numpy())
+    return digest.hexdigest()[:32]
+
+
+def _keep(model: Any, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=target.parent) as folder:
+        written = Path(folder) / target.name
+        openvino.save_model(model, written, compress_to_fp16=False)
+        for suffix in (".bin", ".xml"):  # the weights first: who sees the .xml has both
+            os.replace(written.with_suffix(suffix), target.with_suffix(suffix))

@@ -1,0 +1,123 @@
+"""Compiled networks give diffusers' images too, whenever they come, and nothing stops where they do not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from deployments.config import ModelConfig
+from deployments.engine import openvino_form
+from deployments.engine.compiling import compile_first
+from deployments.engine.engine import Engine
+from deployments.engine.loading import load_checkpoint
+from deployments.engine.openvino_form import compile_with_openvino
+from deployments.engine.request import Img2ImgRequest, Pixels
+from deployments.engine.runner import Runner
+from deployments.opening import build_engine
+from tests.loras import build_lora
+from tests.reference import Reference, make_engine, picture, run
+from tests.service import eventually
+
+Checkpoints = Callable[[str], Path]
+REQUESTS = [
+    Img2ImgRequest("a", picture(1, 64, 64), "a cat", "blurry", 0.7, 5.0, 10, 3, "dpmpp_2m"),
+    Img2ImgRequest("b", picture(2, 64, 64), "castles", None, 0.5, 0.0, 8, 4, "euler_ancestral"),
+    Img2ImgRequest("c", picture(3, 88, 72), "a cat", None, 0.9, 9.0, 6, 5, "ddim"),  # 11x9 latents, or 44x36
+]
+
+
+def make_compiled(checkpoint: Path, *, reproducible: bool = False, max_rows: int = 8) -> Engine:
+    engine = make_engine(checkpoint, reproducible=reproducible, max_rows=max_rows)
+    assert isinstance(engine.runner, Runner)
+    compile_first(engine.runner)
+    return engine
+
+
+def far(a: Pixels, b: Pixels) -> int:
+    return int(np.abs(a.astype(int) - b).max())
+
+
+@pytest.mark.parametrize("kind", ["sd15", "sd21", "sdxl", "lcm"])
+def test_images_are_diffusers_own(kind: str, checkpoints: Checkpoints) -> None:
+    engine, reference = make_compiled(checkpoints(kind)), Reference(checkpoints(kind))
+    images = run(engine, REQUESTS, join_every=2)
+    assert isinstance(engine.runner, Runner)
+    assert engine.runner.form == "openvino"
+    assert max(far(images[request.request_id], reference(request)) for request in REQUESTS) <= 1
+
+
+def test_result_does_not_depend_on_batch_neighbours(checkpoints: Checkpoints) -> None:
+    engine = make_compiled(checkpoints("sd15"), reproducible=True)
+    together = run(engine, REQUESTS, join_every=1)
+    for request in REQUESTS:
+        assert np.array_equal(run(engine, [request])[request.request_id], together[request.request_id])
+
+
+def test_form_that_comes_between_two_steps_changes_no_image(checkpoints: Checkpoints) -> None:
+    expected = run(make_engine(checkpoints("sd15")), REQUESTS)
+    engine = make_engine(checkpoints("sd15"))
+    runner = engine.runner
+    assert isinstance(runner, Runner)
+    compiled = compile_with_openvino(runner.checkpoint)
+    engine.add([runner.prepare(request) for request in REQUESTS])
+    assert engine.step() == engine.step() == []
+    runner.offer(compiled)
+    images = run(engine, [])
+    assert runner.form == "openvino"
+    assert max(far(images[name], expected[name]) for name in expected) <= 1
+
+
+def test_adapters_take_part_though_the_compiled_networks_know_none(checkpoints: Checkpoints, tmp_path: Path) -> None:
+    lora = build_lora(checkpoints("sd15"), tmp_path / "ink.safetensors", seed=1)
+    asked = [REQUESTS[0], Img2ImgRequest("ink", picture(1, 64, 64), "a cat", loras=(("ink", 1.0),))]
+    images = []
+    for compiled in (False, True):
+        opened = load_checkpoint(str(checkpoints("sd15")), device="cpu", dtype="float32", loras={"ink": str(lora)})
+        runner = Runner(opened)
+        if compiled:
+            compile_first(runner)
+        images.append(run(Engine(runner, max_rows=8), asked))
+    assert max(far(images[0][name], images[1][name]) for name in images[0]) <= 1
+
+
+def test_requests_are_served_while_the_networks_are_compiled(checkpoints: Checkpoints) -> None:
+    expected = run(make_engine(checkpoints("sd15")), REQUESTS)
+    engine = build_engine(ModelConfig(checkpoint=str(checkpoints("sd15")), device="cpu", dtype="float32"))
+    runner = engine.runner
+    assert isinstance(runner, Runner)
+
+    def compiled_by_now() -> bool:
+        images = run(engine, REQUESTS)
+        assert max(far(images[name], expected[name]) for name in expected) <= 1
+        return runner.form == "openvino"
+
+    eventually(compiled_by_now)
+
+
+def test_torch_goes_on_where_the_compiler_fails(checkpoints: Checkpoints, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("this processor is unknown")
+
+    monkeypatch.setattr(openvino_form, "_convert", fail)
+    monkeypatch.setattr(openvino_form, "MAX_KEPT_BYTES", 0)
+    engine = make_compiled(checkpoints("sd15"))
+    assert isinstance(engine.runner, Runner)
+    assert engine.runner.form == "eager"
+    assert len(run(engine, REQUESTS)) == len(REQUESTS)
+
+
+def test_small_networks_are_converted_once(checkpoints: Checkpoints, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = run(make_compiled(checkpoints("sd21"), reproducible=True), REQUESTS[:1])
+
+    def convert_again(*_: object) -> None:
+        raise AssertionError("it was converted before")
+
+    monkeypatch.setattr(openvino_form, "_convert", convert_again)
+    engine = make_compiled(checkpoints("sd21"), reproducible=True)
+    again = run(engine, REQUESTS[:1])
+    assert isinstance(engine.runner, Runner)
+    assert engine.runner.form == "openvino"
+    assert np.array_equal(first["a"], again["a"])

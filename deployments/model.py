@@ -48,7 +48,7 @@ class Img2ImgModel:
         self._metrics = ModelMetrics(time.perf_counter() - started)
         assert isinstance(engine.runner, Runner)
         self._runner = engine.runner
-        self._max_rows = engine.scheduler.max_rows
+        self._scheduler = engine.scheduler
         self._engine = AsyncEngine(engine)
 
     async def img2img(self, request: Img2ImgRequest) -> Img2ImgOutput:
@@ -108,9 +108,19 @@ class Img2ImgModel:
             "dtype": str(checkpoint.dtype).removeprefix("torch."),
             "native_size": checkpoint.pipeline.unet.config.sample_size * runner.codec.factor,
             "size_multiple": runner.codec.factor,
-            "max_rows": self._max_rows,
+            "max_rows": self._scheduler.max_rows,
             "form": runner.form,
+            "step_times": self._step_times(),
         }
+
+    def _step_times(self) -> list[dict[str, Any]]:
+        """For each size of picture, the seconds of a step by its rows, and the rows that a step may have."""
+        factor = self._runner.codec.factor
+        return [
+            {"width": width * factor, "height": height * factor, "seconds": seconds, "max_rows": cap}
+            for (height, width), seconds in self._scheduler.times.curves.items()
+            for cap in [self._scheduler.cap((height, width, ()))]
+        ]
 
     def stats(self) -> dict[str, float]:
         """The engine's counters and its caches' hits and misses."""

@@ -33,6 +33,7 @@ class FakeRunner:
 
     def __init__(self, trouble: Trouble = lambda verb, ids: None) -> None:
         self.unet_rows = 0
+        self.form = "fake"
         self.batches: list[list[str]] = []  # those who were advanced together, one entry a forward
         self.encoded = Counter[str]()
         self.decoded = Counter[str]()

@@ -171,7 +171,7 @@ async def test_reader_who_leaves_takes_the_request_along() -> None:
 
 async def test_cancelling_the_waiter_frees_its_rows_at_the_next_step() -> None:
     async with gated(max_rows=1) as (engine, gate):
-        leaving, staying = start(engine, ask("leaving", steps=50)), start(engine, ask("staying", steps=2))
+        leaving, staying = start(engine, ask("leaving", steps=2)), start(engine, ask("staying", steps=3))
         assert await gate.reached() == ["leaving"]
         leaving.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -179,7 +179,7 @@ async def test_cancelling_the_waiter_frees_its_rows_at_the_next_step() -> None:
         gate.let_through()
         assert await gate.reached() == ["staying"]
         gate.open()
-        assert await soon(staying) == 2
+        assert await soon(staying) == 3
         assert (engine.stats()["aborted"], engine.stats()["finished"]) == (1, 1)
 
 
@@ -269,7 +269,7 @@ async def test_failed_request_raises_its_own_error() -> None:
 
 async def test_closing_ends_what_is_unfinished_at_the_next_step() -> None:
     async with gated(max_rows=1) as (engine, gate):
-        running, waiting = start(engine, ask("running", steps=99)), start(engine, ask("waiting"))
+        running, waiting = start(engine, ask("running")), start(engine, ask("waiting"))
         await gate.reached()
         engine.close(timeout_s=0)  # does not wait for the step that the thread is in
         gate.let_through()

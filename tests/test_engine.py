@@ -97,7 +97,7 @@ def test_short_request_that_arrives_during_a_long_one_finishes_first() -> None:
         assert engine.step() == []
     engine.add([engine.runner.prepare(ask("short", steps=2))])
     assert steps_of(drive(engine, first=6)) == {"short": (7, 2), "long": (20, 20)}
-    assert engine.runner.batches[5:8] == [["long", "short"], ["long", "short"], ["long"]]
+    assert engine.runner.batches[5:8] == [["short", "long"], ["short", "long"], ["long"]]
 
 
 def test_each_request_is_encoded_and_decoded_once_however_long_it_runs() -> None:
@@ -334,7 +334,7 @@ def test_latents_that_are_no_numbers_end_their_own_request_only(
     engine = Engine(runner, max_rows=8)
     engine.add(engine.runner.prepare(request) for request in FOUR)
     engine.step()
-    poisoned = engine.scheduler.running[0]
+    poisoned = next(state for state in engine.scheduler.running if state.request.request_id == "ancestral")
     poisoned.latents = torch.full_like(poisoned.latents, value)
     ends = {request_id: result for request_id, (_, result) in drive(engine).items()}
     assert isinstance(ends.pop("ancestral"), NumericalError)

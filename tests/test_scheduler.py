@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 
 import pytest
 
-from deployments.engine.scheduler import Scheduler
+from deployments.engine.scheduler import PATIENCE, Scheduler
 from deployments.engine.state import DenoiseState
 from tests.fakes import waiting
 
@@ -27,6 +28,8 @@ def step(scheduler: Scheduler) -> str:
     batch = scheduler.select()
     for state in batch:
         state.step_index += 1
+    if batch:  # what it takes goes by the work; so little that it says nothing about how many rows pay
+        scheduler.charge(batch, 1e-9 * sum(state.rows * math.prod(state.latent_shape) for state in batch))
     scheduler.pop_denoised()
     return ids(batch)
 
@@ -43,8 +46,35 @@ def test_requests_are_served_in_order_of_arrival() -> None:
 
 
 def test_newcomer_takes_the_first_place_that_comes_free() -> None:
-    scheduler = scheduler_of(waiting("a", steps=3), waiting("b", steps=1), waiting("c", steps=2), max_rows=2)
+    scheduler = scheduler_of(waiting("a", steps=3), waiting("b", steps=3), waiting("c", steps=3), max_rows=2)
+    scheduler.admit()
+    scheduler.running[1].step_index = 2
     assert [step(scheduler) for _ in range(3)] == ["a b", "a c", "a c"]
+
+
+def test_short_request_goes_before_long_ones_that_have_begun() -> None:
+    scheduler = scheduler_of(waiting("a", steps=30), waiting("b", steps=30), max_rows=1)
+    step(scheduler)
+    scheduler.add([waiting("short", steps=2)])
+    assert [step(scheduler) for _ in range(3)] == ["short", "short", "a"]
+
+
+def test_nobody_is_overtaken_for_ever() -> None:
+    scheduler = scheduler_of(waiting("long", steps=5), max_rows=1)
+    steps_until_done = 0
+    while scheduler.has_work and steps_until_done < 1000:
+        if not any(state.steps_left == 1 for state in (*scheduler.waiting, *scheduler.running)):
+            scheduler.add([waiting(f"short {steps_until_done}", steps=1)])  # there is always another one
+        done = step(scheduler)
+        steps_until_done += 1
+        if done == "long" and not any(state.request.request_id == "long" for state in scheduler.running):
+            break
+    assert steps_until_done < (PATIENCE + 2) * 5
+
+
+def test_picture_that_is_larger_is_more_work() -> None:
+    scheduler = scheduler_of(waiting("large", steps=4, size=256), waiting("small", steps=8), max_rows=1)
+    assert ids(scheduler.admit()) == "small large"
 
 
 def test_guided_request_counts_two_rows() -> None:
@@ -53,17 +83,19 @@ def test_guided_request_counts_two_rows() -> None:
     assert ids(scheduler.select()) == "a b"
 
 
-def test_one_row_requests_do_not_overtake_a_guided_one_for_ever() -> None:
-    scheduler = scheduler_of(waiting("a", steps=2), waiting("guided", guided=True), max_rows=2)
-    scheduler.add(waiting(f"late {i}", steps=2) for i in range(9))
-    assert [step(scheduler) for _ in range(3)] == ["a", "a", "guided"]
+def test_one_row_requests_do_not_take_the_place_that_a_guided_one_before_them_needs() -> None:
+    scheduler = scheduler_of(waiting("a", steps=1), waiting("guided", guided=True, steps=1), max_rows=2)
+    scheduler.add(waiting(f"late {i}", steps=3) for i in range(9))
+    scheduler.admit()
+    assert ids(scheduler.running) == "a"
 
 
 @pytest.mark.parametrize("neighbours", [0, 2])
 def test_request_larger_than_the_cap_still_runs(neighbours: int) -> None:
     scheduler = scheduler_of(waiting("large", guided=True, steps=2), max_rows=1)
-    scheduler.add(waiting(f"{i}", steps=1) for i in range(neighbours))
-    assert [step(scheduler) for _ in range(2 + neighbours)] == ["large", "large", "0", "1"][: 2 + neighbours]
+    scheduler.add(waiting(f"{i}", steps=4) for i in range(neighbours))
+    turns = steps(scheduler, 2 + 4 * neighbours)
+    assert turns == {"large": 2, **{f"{i}": 4 for i in range(neighbours)}}
     assert not scheduler.has_work
 
 

@@ -26,6 +26,8 @@ class RunnerLike(Protocol):
 
     unet_rows: int
 
+    @property
+    def form(self) -> str: ...
     def prepare(self, request: Img2ImgRequest) -> DenoiseState: ...
     def encode(self, states: list[DenoiseState]) -> None: ...
     def denoise_step(self, states: list[DenoiseState], max_rows: int) -> None: ...
@@ -57,6 +59,7 @@ class Engine:
         self.runner = runner
         self.scheduler = Scheduler(max_rows)
         self._stats = EngineStats()
+        self._form = runner.form
 
     @property
     def has_work(self) -> bool:
@@ -125,6 +128,10 @@ class Engine:
                 return []
             self._each_alone_on_error(lambda alone: self.runner.denoise_step(alone, cap), states, after=exc)
         took_s = time.perf_counter() - started
+        if self.runner.form != self._form:  # compiled by now, and faster
+            self._form = self.runner.form
+            self.scheduler.times.forget()
+        self.scheduler.charge(states, took_s)
         self._stats.steps += 1
         self._stats.step_s += took_s
         for state in states:

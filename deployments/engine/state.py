@@ -53,6 +53,7 @@ class DenoiseState:
     kept: KeptSource | None = None
     pixels: Pixels | None = None
     error: Exception | None = None
+    due: int = 0  # when it should be done, in the scheduler's measure of work
     arrived: float = field(default_factory=time.perf_counter)
     admitted: float = 0.0
     encode_s: float = 0.0

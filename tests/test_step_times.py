@@ -1,0 +1,71 @@
+"""The measured curve of step times, and the number of rows beyond which more of them only make steps longer."""
+
+from __future__ import annotations
+
+import pytest
+
+from deployments.engine.scheduler import Scheduler
+from deployments.engine.step_times import NUM_SHAPES, StepTimes
+from tests.fakes import waiting
+
+SHAPE = (64, 64)
+
+
+def curve(seconds: dict[int, float]) -> StepTimes:
+    times = StepTimes()
+    for rows, took in seconds.items():
+        times.observe(SHAPE, rows, took)
+    return times
+
+
+@pytest.mark.parametrize(
+    ("seconds", "knee"),
+    [
+        ({}, None),
+        ({2: 0.2}, None),
+        ({1: 0.1, 2: 0.2, 4: 0.4, 8: 0.8}, 1),  # a row costs the same in any company
+        ({1: 0.1, 2: 0.11, 4: 0.13, 8: 0.2}, None),  # more are better as far as is known
+        ({1: 0.1, 2: 0.11, 4: 0.12, 8: 0.24, 16: 0.5}, 4),
+        ({2: 0.5, 4: 0.6, 6: 0.84, 8: 1.12}, 4),  # at 4 a row costs 0.15, at 6 and 8 0.14: within a tenth
+    ],
+)
+def test_knee_is_where_more_rows_stop_paying(seconds: dict[int, float], knee: int | None) -> None:
+    assert curve(seconds).knee(SHAPE) == knee
+
+
+def test_one_slow_step_does_not_move_the_curve() -> None:
+    times = curve({1: 0.1, 2: 0.12})
+    for _ in range(4):
+        times.observe(SHAPE, 2, 0.12)
+    times.observe(SHAPE, 2, 9.0)
+    assert times.curves[SHAPE] == {1: 0.1, 2: 0.12}
+
+
+def test_curve_of_another_form_starts_anew() -> None:
+    times = curve({1: 0.1, 2: 0.2})
+    times.forget()
+    assert times.curves == {}
+    assert times.knee(SHAPE) is None
+
+
+def test_only_the_shapes_used_last_are_kept() -> None:
+    times = curve({1: 0.1})
+    for height in range(NUM_SHAPES - 1):
+        times.observe((height, 8), 1, 0.1)
+    times.observe(SHAPE, 1, 0.1)
+    times.observe((99, 99), 1, 0.1)
+    assert len(times.curves) == NUM_SHAPES
+    assert SHAPE in times.curves
+    assert (0, 8) not in times.curves
+
+
+def test_step_batch_has_no_more_rows_than_pay() -> None:
+    scheduler = Scheduler(max_rows=8)
+    scheduler.add(waiting(f"{i}", steps=9) for i in range(8))
+    scheduler.admit()
+    everyone = scheduler.select()
+    for size, seconds in ((8, 0.8), (2, 0.2), (4, 0.4)):
+        scheduler.charge(everyone[:size], seconds)
+    assert scheduler.cap((8, 8, ())) == 2
+    assert len(scheduler.select()) == 2
+    assert scheduler.cap((16, 16, ())) == 8

@@ -12,12 +12,14 @@ import statistics
 import subprocess
 import sys
 import time
+from collections import defaultdict
 from contextlib import suppress
 from datetime import UTC, datetime
 from io import BytesIO
 from typing import Any
 
 import httpx
+import psutil  # type: ignore[import-untyped]
 from PIL import Image
 
 from benchmarks.machine import describe_machine, git_commit
@@ -25,6 +27,8 @@ from benchmarks.serve_ways import APP, start_service, stop_ray
 from deployments.config import REPO_ROOT
 
 SIDE, ROUNDS, ALONE, TOGETHER, CLIENTS = 512, 3, 200, 2000, 16
+SETTLED = 10  # answers in a row, after which the door is taken to be open
+ROLES = ("router", "idle", "haproxy", "ProxyActor", "ServeController")
 MANNERS: dict[str, dict[str, str]] = {
     "Serve's proxy": {},
     "HAProxy": {"RAY_SERVE_ENABLE_HA_PROXY": "1", "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1"},
@@ -54,20 +58,52 @@ async def measure() -> dict[str, float]:
     request = encoded_request(address)
     host, port = httpx.URL(address).host, httpx.URL(address).port
     assert port is not None
+    await until_open(address)
     await client(host, port, request, [], ALONE)  # warm
     alone: list[float] = []
     await client(host, port, request, alone, ALONE)
     together: list[float] = []
+    before = processor_seconds()
     started = time.perf_counter()
     await asyncio.gather(*(client(host, port, request, together, TOGETHER // CLIENTS) for _ in range(CLIENTS)))
     rate = len(together) / (time.perf_counter() - started)
+    used = {name: seconds - before.get(name, 0.0) for name, seconds in processor_seconds().items()}
     stop_ray()
     return {
         "alone_p50_ms": 1000 * statistics.median(alone),
         "alone_p99_ms": 1000 * statistics.quantiles(alone, n=100)[98],
         "together_p50_ms": 1000 * statistics.median(together),
         "requests_per_s": rate,
+        **{f"cpu_ms_of_{name}": 1000 * seconds / len(together) for name, seconds in used.items()},
+        "cpu_ms": 1000 * sum(used.values()) / len(together),
     }
+
+
+async def until_open(address: str) -> None:
+    """HAProxy opens, and is given its servers, a while after Serve says that the application runs."""
+    answered = 0
+    while answered < SETTLED:
+        try:
+            async with httpx.AsyncClient() as client:
+                answered = answered + 1 if (await client.get(f"{address}/healthz")).is_success else 0
+        except httpx.HTTPError:
+            answered = 0
+        await asyncio.sleep(0.3)
+
+
+def processor_seconds() -> dict[str, float]:
+    """What each of the service's processes, and this one as the client, has used of the processors so far."""
+    seconds: defaultdict[str, float] = defaultdict(float)
+    for process in (psutil.Process(), *psutil.Process().children(recursive=True)):
+        with suppress(psutil.Error):
+            times = process.cpu_times()
+            seconds[_role(process)] += times.user + times.system
+    return seconds
+
+
+def _role(process: psutil.Process) -> str:
+    command = " ".join(process.cmdline())
+    return "client" if process.pid == os.getpid() else next((name for name in ROLES if name in command), "Ray")
 
 
 def application() -> dict[str, Any]:

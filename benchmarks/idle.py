@@ -1,7 +1,5 @@
 """The application with models that do nothing: what is left is the door."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from ray import serve

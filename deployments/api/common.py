@@ -18,7 +18,7 @@ Options = TypeVar("Options", bound=Img2ImgOptions)
 MEDIA_TYPES: dict[OutputFormat, str] = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp"}
 
 
-def _service(request: Request) -> Img2ImgService:
+async def _service(request: Request) -> Img2ImgService:  # async, or FastAPI asks a thread for it
     service: Img2ImgService = request.app.state.service
     return service
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 
 from deployments.engine.request import Sampler
@@ -90,6 +91,7 @@ def _unquote(value: str) -> str:
         return value
 
 
+@cache
 def _version() -> str:
     try:
         return version("img2img-serve")

@@ -4,16 +4,23 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test lint bench parity clean
+# How Serve is run where it matters: HAProxy before the routers, gRPC behind them, and log lines written as they come.
+FAST = RAY_SERVE_ENABLE_HA_PROXY=1 RAY_SERVE_THROUGHPUT_OPTIMIZED=1 RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE=1
+CONFIG ?= serve_config.yaml
+
+.PHONY: help demo serve serve-fast test lint bench parity clean
 
 help: ## this list
-	@sed -nE 's/^([a-z]+):.*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
+	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
 
 demo: $(VENV)/.installed ## serve, send a picture, map a folder, stop: results in data/output_images
 	$(BIN)/python scripts/demo.py
 
-serve: $(VENV)/.installed ## the application of serve_config.yaml, until Ctrl-C
-	$(BIN)/serve run serve_config.yaml
+serve: $(VENV)/.installed ## the application of serve_config.yaml, or of CONFIG=..., until Ctrl-C
+	$(BIN)/serve run $(CONFIG)
+
+serve-fast: $(VENV)/.installed ## the same behind HAProxy: several times the requests; see docs/operations.md
+	$(FAST) $(BIN)/serve run $(CONFIG)
 
 test: $(VENV)/.installed ## all tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import time
 from collections.abc import AsyncIterator
 from concurrent.futures import Future
@@ -33,9 +34,17 @@ logger = logging.getLogger(__name__)
     ray_actor_options={"num_cpus": 0.1},
 )
 class Img2ImgModel:
-    """One replica of one checkpoint. Called through handles only."""
+    """One replica of one checkpoint. Called through handles only.
 
-    def __init__(self, model_id: str, model: ModelConfig) -> None:
+    `shares_cores` says that replicas of other models compute on the same cores at times.
+    """
+
+    def __init__(self, model_id: str, model: ModelConfig, *, shares_cores: bool = False) -> None:
+        if shares_cores:
+            # OpenMP, which torch brings in, has waiting threads spin, on cores that the other replica needs. Two on
+            # two cores made 2.7 steps per second together that way, and 29 when they sleep; one alone makes 26 and 16
+            # (benchmarks/contention.py).
+            os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         # Not above, for it imports torch and diffusers: who only binds the application need not wait for them.
         from deployments.engine.runner import Runner
         from deployments.opening import build_engine, use_hardware

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol
 
 from benchmarks.records import Job
-from benchmarks.stock import StockPipeline, shared
+from benchmarks.stock import Pipeline, shared
 from deployments.config import ModelConfig
 from deployments.engine.async_engine import AsyncEngine
 from deployments.engine.request import Img2ImgRequest, Pixels
@@ -30,16 +31,15 @@ class WayRunner(Protocol):
     async def close(self) -> None: ...
 
 
-class Script:
+class OneByOne:
     """First come, first served, one pipeline call each."""
 
-    def __init__(self, job: Job) -> None:
-        self._job = job
+    def __init__(self, open_pipeline: Callable[[], Pipeline]) -> None:
+        self._open_pipeline = open_pipeline
         self._thread = ThreadPoolExecutor(max_workers=1)
 
     async def open(self) -> None:
-        offload = self._job.way == "script_offload"
-        self._pipeline = StockPipeline(self._job.checkpoint, self._job.options.device, offload=offload)
+        self._pipeline = self._open_pipeline()
         self.dtype = self._pipeline.dtype
 
     async def run(self, request: Img2ImgRequest) -> Pixels:
@@ -65,13 +65,14 @@ class Batch:
     for. A batch that is not full waits until its first request has waited MAX_WAIT_S.
     """
 
-    def __init__(self, job: Job) -> None:
-        self._job = job
+    def __init__(self, open_pipeline: Callable[[], Pipeline], batch_size: int) -> None:
+        self._open_pipeline = open_pipeline
+        self._batch_size = batch_size
         self._waiting: list[_Waiting] = []
         self._arrival = asyncio.Event()
 
     async def open(self) -> None:
-        self._pipeline = StockPipeline(self._job.checkpoint, self._job.options.device)
+        self._pipeline = self._open_pipeline()
         self.dtype = self._pipeline.dtype
         self._worker = asyncio.create_task(self._work())
 
@@ -101,7 +102,7 @@ class Batch:
                     waiting.picture.set_result(picture)
 
     async def _collect(self) -> list[_Waiting]:
-        first, size = self._waiting[0], self._job.options.batch_size
+        first, size = self._waiting[0], self._batch_size
         while True:
             alike = [waiting for waiting in self._waiting if shared(waiting.request) == shared(first.request)]
             if len(alike) >= size or time.monotonic() - first.since >= MAX_WAIT_S:

@@ -56,7 +56,12 @@ UNETS: dict[Family, dict[str, Any]] = {
 }
 # CLIP ViT-L/14, OpenCLIP ViT-H/14 without its last layer, OpenCLIP ViT-bigG/14: (width, layers, heads, activation)
 CLIP_L, CLIP_H, CLIP_G = (768, 12, 12, "quick_gelu"), (1024, 23, 16, "gelu"), (1280, 32, 20, "gelu")
-TEXTS: dict[Family, tuple[tuple[int, int, int, str], ...]] = {"sd15": (CLIP_L,), "sd21": (CLIP_H,), "sdxl": (CLIP_L, CLIP_G), "small": (CLIP_L,)}
+TEXTS: dict[Family, tuple[tuple[int, int, int, str], ...]] = {
+    "sd15": (CLIP_L,),
+    "sd21": (CLIP_H,),
+    "sdxl": (CLIP_L, CLIP_G),
+    "small": (CLIP_L,),
+}
 VOCABULARY = 49408
 VAE: dict[str, Any] = {
     "block_out_channels": (128, 256, 512, 512),

@@ -62,16 +62,16 @@ def export(checkpoint: str, folder: Path) -> None:
 
     Raises ValueError for a VAE that OpenVINO GenAI does not know.
     """
-    pipeline = StableDiffusionImg2ImgPipeline.from_pretrained(checkpoint)
+    pipeline = StableDiffusionImg2ImgPipeline.from_pretrained(checkpoint, dtype=torch.float32)
     if not hasattr(pipeline.vae, "quant_conv"):
         raise ValueError(f"OpenVINO GenAI needs an AutoencoderKL: the VAE of {checkpoint} is another")
     length, width = pipeline.tokenizer.model_max_length, pipeline.unet.config.cross_attention_dim
-    latents = torch.randn(2, 4, 32, 32)
+    latents = torch.randn(2, 4, 8, 8)
     unet = {"sample": latents, "timestep": torch.tensor([1]), "encoder_hidden_states": torch.randn(2, length, width)}
     ids = torch.zeros(2, length, dtype=torch.long)
     picture = [-1, 3, -1, -1]
     _convert(_Unet(pipeline.unet), unet, [[-1, 4, -1, -1], [1], [-1, length, width]], folder / "unet")
-    _convert(_Encoder(pipeline.vae), {"sample": torch.randn(1, 3, 256, 256)}, [picture], folder / "vae_encoder")
+    _convert(_Encoder(pipeline.vae), {"sample": torch.randn(1, 3, 64, 64)}, [picture], folder / "vae_encoder")
     _convert(_Decoder(pipeline.vae), {"latent_sample": latents}, [[-1, 4, -1, -1]], folder / "vae_decoder")
     _convert(_Text(pipeline.text_encoder), {"input_ids": ids}, [[-1, length]], folder / "text_encoder")
     ov.save_model(convert_tokenizer(pipeline.tokenizer), folder / "tokenizer" / "openvino_tokenizer.xml")
@@ -83,6 +83,8 @@ def _convert(module: nn.Module, example: dict[str, Tensor], shapes: list[Shape],
     model = ov.convert_model(module.eval(), example_input=example, input=[ov.PartialShape(s) for s in shapes])
     for port, name in zip(model.inputs, example, strict=True):
         port.get_tensor().set_names({name})
+    if isinstance(module, _Encoder):
+        model.outputs[0].get_tensor().set_names({"latent_parameters"})  # else it takes them for latents, or refuses
     folder.mkdir(parents=True, exist_ok=True)
     ov.save_model(model, folder / "openvino_model.xml")
 

@@ -61,6 +61,6 @@ def open_pipeline(job: Job) -> Pipeline:
         case "sdcpp":
             from benchmarks.sdcpp_pipeline import SdCppPipeline
 
-            return SdCppPipeline(checkpoint)
+            return SdCppPipeline(checkpoint, Path(job.cache_dir))
         case _:
             return StockPipeline(checkpoint, device, offload=job.way == "script_offload")

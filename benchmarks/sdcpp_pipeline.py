@@ -10,6 +10,7 @@ import numpy as np
 from diffusers import DPMSolverMultistepScheduler
 from PIL import Image
 from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from stable_diffusion_cpp import StableDiffusion
 
 from benchmarks.stock import shared
@@ -26,10 +27,11 @@ class SdCppPipeline:
     `dtype` is the format of the weights; what is computed with them is float32 in between.
     """
 
-    def __init__(self, checkpoint: str) -> None:
+    def __init__(self, checkpoint: str, cache_dir: Path) -> None:
+        folder = _readable(Path(checkpoint).resolve(), cache_dir.resolve() / f"sdcpp-{Path(checkpoint).name}")
         self._scheduler = DPMSolverMultistepScheduler.from_pretrained(checkpoint, subfolder="scheduler")
         self._model = StableDiffusion(
-            model_path=checkpoint, n_threads=len(os.sched_getaffinity(0)), rng_type="cpu", verbose=False
+            model_path=str(folder), n_threads=len(os.sched_getaffinity(0)), rng_type="cpu", verbose=False
         )
         with safe_open(Path(checkpoint) / "unet" / "diffusion_pytorch_model.safetensors", "pt") as weights:
             self.dtype = DTYPES[weights.get_slice(next(iter(weights.keys()))).get_dtype()]
@@ -56,3 +58,17 @@ class SdCppPipeline:
             seed=request.seed,
         )
         return np.array(image.convert("RGB"))
+
+
+def _readable(checkpoint: Path, folder: Path) -> Path:
+    """The checkpoint with its text encoder's weights by the names they had before transformers 5, which it expects."""
+    for network in ("unet", "vae", "text_encoder"):
+        (folder / network).mkdir(parents=True, exist_ok=True)
+    for part in (Path(name) / "diffusion_pytorch_model.safetensors" for name in ("unet", "vae")):
+        if not (folder / part).exists():
+            (folder / part).symlink_to(checkpoint / part)
+    text = Path("text_encoder") / "model.safetensors"
+    if not (folder / text).exists():
+        weights = load_file(checkpoint / text)
+        save_file({f"text_model.{name.removeprefix('text_model.')}": w for name, w in weights.items()}, folder / text)
+    return folder

@@ -27,11 +27,10 @@ from benchmarks.ways import EngineWay
 from benchmarks.work import Work, count_work
 from benchmarks.workload import closed_loop, make_requests
 from deployments.config import Strict
-from deployments.engine.devices import DTYPES
+from deployments.engine.devices import DTYPES, bfloat16_gain
 from deployments.engine.request import Img2ImgRequest
 
 Format = Literal["float32", "bfloat16", "float16"]
-FORMATS: dict[Device, tuple[Format, ...]] = {"cpu": ("float32", "bfloat16"), "cuda": ("float16", "bfloat16")}
 console = Console(width=max(Console().width, 140))
 
 
@@ -102,7 +101,7 @@ def main(
         images=images,
         floors=(),
     )
-    floors = [_floor(record, side, dtype, cache_dir) for side in size or [256] for dtype in FORMATS[record.device]]
+    floors = [_floor(record, side, dtype, cache_dir) for side in size or [256] for dtype in _formats(record.device)]
     record = record.model_copy(update={"floors": tuple(floors)})
     show(record)
     output_dir.mkdir(parents=True, exist_ok=True)
@@ -110,6 +109,13 @@ def main(
     target = output_dir / f"floor-{arch}-{record.device}-{stamp}.json"
     target.write_text(record.model_dump_json(indent=1))
     console.print(f"wrote {target}")
+
+
+def _formats(device: Device) -> tuple[Format, ...]:
+    """Those that the device computes in; a CPU that emulates bfloat16 is left its float32."""
+    if device == "cuda":
+        return "float16", "bfloat16"
+    return ("float32", "bfloat16") if bfloat16_gain() else ("float32",)
 
 
 def _floor(record: FloorRecord, size: int, dtype: Format, cache_dir: Path) -> Floor:

@@ -58,7 +58,7 @@ class Floor(Strict):
 
 
 class FloorRecord(Strict):
-    """A whole run."""
+    """A whole run. A `load_average` well above 0 at its start makes the ceilings too low, and the ratios with them."""
 
     date: str
     commit: str
@@ -70,6 +70,7 @@ class FloorRecord(Strict):
     guidance_scale: float
     clients: int
     images: int
+    load_average: float
     floors: tuple[Floor, ...]
 
 
@@ -99,6 +100,7 @@ def main(
         guidance_scale=guidance_scale,
         clients=clients,
         images=images,
+        load_average=os.getloadavg()[0],
         floors=(),
     )
     floors = [_floor(record, side, dtype, cache_dir) for side in size or [256] for dtype in _formats(record.device)]
@@ -176,6 +178,7 @@ def show(record: FloorRecord) -> None:
     console.print(rates)
     title = f"{record.arch}: {record.num_inference_steps} steps, strength {record.strength:g}, "
     title += f"guidance {record.guidance_scale:g}, {record.clients} clients, {record.device}"
+    title += f", load average {record.load_average:.1f} at the start"
     jobs = Table(
         "px", "numbers", "TFLOP", "compute s", "weights s", "floor s/image", "ours s/image", "x floor", title=title
     )

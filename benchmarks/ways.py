@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +20,7 @@ from deployments.opening import build_engine
 
 MAX_WAIT_S = 0.05  # that the first request of a batch waits for others
 POLL_S = 0.002
+COMPILER = "compiler"  # the thread in which an engine's networks are compiled, while it serves uncompiled
 
 
 class WayRunner(Protocol):
@@ -118,6 +120,8 @@ class EngineWay:
 
     async def open(self) -> None:
         engine = build_engine(self._config)
+        for compiler in (thread for thread in threading.enumerate() if thread.name == COMPILER):
+            await asyncio.to_thread(compiler.join)
         assert isinstance(engine.runner, Runner)
         self.dtype = str(engine.runner.checkpoint.dtype).removeprefix("torch.")
         self._engine = AsyncEngine(engine)

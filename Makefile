@@ -30,8 +30,8 @@ lint: $(VENV)/.installed ## style, format and types
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-bench: $(VENV)/.installed ## this engine beside diffusers' pipeline, on a tiny model
-	$(BIN)/python -m benchmarks.compare --arch tiny
+bench: $(VENV)/.installed ## this project beside diffusers' pipeline: SD1.5's size, over HTTP, and a queue; 10 minutes
+	$(BIN)/python -m benchmarks.suite
 
 parity: $(VENV)/.installed ## 200 random requests, batched together, against diffusers alone
 	$(BIN)/python -m pytest tests/test_parity.py --parity-count 200

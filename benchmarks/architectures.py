@@ -56,7 +56,20 @@ UNETS: dict[Family, dict[str, Any]] = {
 }
 # CLIP ViT-L/14, OpenCLIP ViT-H/14 without its last layer, OpenCLIP ViT-bigG/14: (width, layers, heads, activation)
 CLIP_L, CLIP_H, CLIP_G = (768, 12, 12, "quick_gelu"), (1024, 23, 16, "gelu"), (1280, 32, 20, "gelu")
+TEXTS: dict[Family, tuple[tuple[int, int, int, str], ...]] = {
+    "sd15": (CLIP_L,),
+    "sd21": (CLIP_H,),
+    "sdxl": (CLIP_L, CLIP_G),
+    "small": (CLIP_L,),
+}
 VOCABULARY = 49408
+VAE: dict[str, Any] = {
+    "block_out_channels": (128, 256, 512, 512),
+    "down_block_types": ("DownEncoderBlock2D",) * 4,
+    "up_block_types": ("UpDecoderBlock2D",) * 4,
+    "layers_per_block": 2,
+    "latent_channels": 4,
+}
 
 
 def checkpoint_for(arch: str, cache_dir: Path) -> Path:
@@ -90,9 +103,9 @@ def _sd(family: Family) -> StableDiffusionImg2ImgPipeline:
     tokenizer = make_tokenizer()
     return StableDiffusionImg2ImgPipeline(
         vae=_vae(768 if family == "sd21" else 512),
-        text_encoder=CLIPTextModel(_clip(tokenizer, *(CLIP_H if family == "sd21" else CLIP_L))),
+        text_encoder=CLIPTextModel(_clip(tokenizer, *TEXTS[family][0])),
         tokenizer=tokenizer,
-        unet=_unet(family),
+        unet=make_unet(**unet_arguments(family)),
         scheduler=sd21_scheduler() if family == "sd21" else sd15_scheduler(),
         safety_checker=None,
         feature_extractor=None,
@@ -108,19 +121,25 @@ def _sdxl() -> SDXLPipeline:
         text_encoder_2=CLIPTextModelWithProjection(_clip(tokenizer, *CLIP_G)),
         tokenizer=tokenizer,
         tokenizer_2=make_tokenizer(pad_token="!"),
-        unet=_unet("sdxl"),
+        unet=make_unet(**unet_arguments("sdxl")),
         scheduler=EulerDiscreteScheduler(**BETAS, steps_offset=1, timestep_spacing="leading"),
         force_zeros_for_empty_prompt=True,
         add_watermarker=False,
     )
 
 
-def _unet(family: Family) -> Any:
+def unet_arguments(family: Family) -> dict[str, Any]:
+    """What `make_unet` gets: the configuration of the UNet, and `noise_gain`."""
     config = {"sample_size": 64, "block_out_channels": (320, 640, 1280, 1280), "attention_head_dim": 8}
-    return make_unet(**{**config, **UNETS[family]})
+    return {**config, **UNETS[family]}
 
 
-def _clip(tokenizer: CLIPTokenizer, width: int, layers: int, heads: int, activation: str) -> CLIPTextConfig:
+def _clip(tokenizer: CLIPTokenizer, *size: Any) -> CLIPTextConfig:
+    return clip_config(*size, bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id)
+
+
+def clip_config(width: int, layers: int, heads: int, activation: str, **tokens: int) -> CLIPTextConfig:
+    """A text encoder's configuration, of one of the sizes in TEXTS."""
     return CLIPTextConfig(
         vocab_size=VOCABULARY,
         hidden_size=width,
@@ -129,8 +148,7 @@ def _clip(tokenizer: CLIPTokenizer, width: int, layers: int, heads: int, activat
         num_attention_heads=heads,
         hidden_act=activation,
         projection_dim=width,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
+        **tokens,
     )
 
 
@@ -138,11 +156,7 @@ def _clip(tokenizer: CLIPTokenizer, width: int, layers: int, heads: int, activat
 def _vae(sample_size: int, scaling_factor: float = 0.18215, force_upcast: bool = False) -> AutoencoderKL:
     """Latents times `scaling_factor` get about unit scale, pixels half of it, as in a trained one."""
     vae = AutoencoderKL(
-        block_out_channels=(128, 256, 512, 512),
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-        layers_per_block=2,
-        latent_channels=4,
+        **VAE,
         sample_size=sample_size,
         scaling_factor=scaling_factor,
         force_upcast=force_upcast,

@@ -23,12 +23,14 @@ from benchmarks.architectures import checkpoint_for
 from benchmarks.machine import describe_machine, git_commit
 from benchmarks.measure import MEASUREMENTS, pictures_file
 from benchmarks.plot import draw
-from benchmarks.records import WAYS, Cell, Job, Measurement, Mode, Options, Record, SettingsKind
+from benchmarks.records import Cell, Job, Measurement, Mode, Options, Record, SettingsKind
 from benchmarks.report import HEADERS, cell_texts, notes, title
+from benchmarks.runners import PackageMissing, check_installed
 from benchmarks.summary import Pictures, PicturesDiffer, cells, check_pictures, control, rows
 from benchmarks.workload import poisson_arrivals
 from deployments.config import REPO_ROOT
 
+CACHE = REPO_ROOT / "benchmarks" / ".cache"
 RESULTS = REPO_ROOT / "benchmarks" / "results"
 ALL = ("all", "both")
 SHOWN_CHARS = 3000  # of what a failing way said: its end, where the error is
@@ -56,7 +58,7 @@ def main(
     load: Annotated[float, typer.Option(help="Poisson arrivals, as a part of what the script can do.")] = 0.8,
     max_steps: Annotated[int, typer.Option(help="The most inference steps a request asks for.")] = 30,
     seed: Annotated[int, typer.Option(help="Of the pictures, settings and arrivals.")] = 0,
-    cache_dir: Annotated[Path | None, typer.Option(help="Where built checkpoints are kept for the next time.")] = None,
+    cache_dir: Annotated[Path, typer.Option(help="Where built checkpoints are kept for the next time.")] = CACHE,
     output_dir: Annotated[Path, typer.Option(help="Where the numbers and the plot go.")] = RESULTS,
 ) -> None:
     """Compare the ways and say where the results are."""
@@ -64,8 +66,10 @@ def main(
     options = _options(values)
     with tempfile.TemporaryDirectory() as scratch:
         try:
-            checkpoint = checkpoint_for(arch, cache_dir or Path(scratch))
-            record = compare(options, checkpoint, Path(scratch))
+            check_installed(options.ways)
+            record = compare(options, cache_dir, Path(scratch))
+        except PackageMissing as error:
+            raise typer.BadParameter(str(error), param_hint="--ways") from error
         except ValueError as error:
             raise typer.BadParameter(str(error), param_hint="--arch") from error
         except (PicturesDiffer, WayFailed) as error:
@@ -82,7 +86,7 @@ def _options(values: dict[str, Any]) -> Options:
     if values["device"] == "auto":
         values["device"] = "cuda" if torch.cuda.is_available() else "cpu"
     if values["device"] == "cuda":
-        lists.setdefault("ways", list(WAYS))
+        lists.setdefault("ways", [*Options.model_fields["ways"].default, "script_offload"])
     try:
         return Options(**{**values, **lists})
     except ValidationError as error:
@@ -90,16 +94,21 @@ def _options(values: dict[str, Any]) -> Options:
         raise typer.BadParameter(first["msg"], param_hint="--" + str(first["loc"][0]).replace("_", "-")) from error
 
 
-def compare(options: Options, checkpoint: Path, scratch: Path) -> Record:
-    """Run every way in turn, `options.rounds` times. Raises PicturesDiffer when one gives other pictures."""
-    rates = _poisson_rates(options, checkpoint, scratch) if "poisson" in options.mode else {}
+def compare(options: Options, cache_dir: Path, scratch: Path) -> Record:
+    """Run every way in turn, `options.rounds` times; built checkpoints and exports are kept in `cache_dir`.
+
+    Raises PicturesDiffer when a way gives other pictures, WayFailed, and ValueError for an unknown architecture.
+    """
+    files = {"checkpoint": str(checkpoint_for(options.arch, cache_dir)), "cache_dir": str(cache_dir)}
+    solo = _solo_latencies(options, files, scratch) if "poisson" in options.mode else {}
+    rates = {settings: options.load * len(seconds) / sum(seconds) for settings, seconds in solo.items()}
     workloads = tuple(_cell(options, settings, mode, rates) for settings in options.settings for mode in options.mode)
     references: dict[Cell, tuple[Pictures, str]] = {}  # the script's pictures and their number format
     measurements: list[Measurement] = []
     for number in range(options.rounds):
         for way in options.ways:
             console.print(f"round {number + 1} of {options.rounds}: {way}")
-            job = Job(way=way, checkpoint=str(checkpoint), options=options, cells=workloads)
+            job = Job(way=way, options=options, cells=workloads, **files)
             for cell, measured in zip(workloads, _run(job, scratch), strict=True):
                 pictures = np.load(pictures_file(scratch, cell))
                 expected, dtype = references.setdefault(cell, (pictures, measured.dtype))
@@ -110,17 +119,18 @@ def compare(options: Options, checkpoint: Path, scratch: Path) -> Record:
         machine=describe_machine(),
         options=options,
         rates=rates,
+        solo=solo,
         control_psnr=max(control(pictures) for pictures, _ in references.values()),
         measurements=tuple(measurements),
     )
 
 
-def _poisson_rates(options: Options, checkpoint: Path, scratch: Path) -> dict[SettingsKind, float]:
-    """Arrivals per second that are `options.load` of what the script does with the very same requests."""
+def _solo_latencies(options: Options, files: dict[str, str], scratch: Path) -> dict[SettingsKind, tuple[float, ...]]:
+    """What each of the Poisson workloads' requests takes the script alone, in seconds, in their order."""
     console.print("what the script can do")
     closed = tuple(Cell(settings=settings, mode="poisson", clients=1) for settings in options.settings)
-    job = Job(way="script", checkpoint=str(checkpoint), options=options, cells=closed)
-    return {measured.settings: options.load * measured.images_per_s for measured in _run(job, scratch)}
+    job = Job(way="script", options=options, cells=closed, **files)
+    return {measured.settings: measured.latencies for measured in _run(job, scratch)}
 
 
 def _cell(options: Options, settings: SettingsKind, mode: Mode, rates: dict[SettingsKind, float]) -> Cell:

@@ -9,8 +9,6 @@ import asyncio
 import os
 import shutil
 import subprocess
-from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,20 +17,13 @@ import torch
 import typer
 from pydantic import TypeAdapter
 
-from benchmarks.records import Cell, Job, Measurement, Way
-from benchmarks.serve_ways import ServeBatch, Service
-from benchmarks.ways import Batch, EngineWay, Script, WayRunner
+from benchmarks.records import Cell, Job, Measurement
+from benchmarks.runners import runner_for
+from benchmarks.warm_up import warm_up
+from benchmarks.ways import WayRunner
 from benchmarks.workload import Sample, closed_loop, make_requests, open_loop
 from deployments.engine.request import Img2ImgRequest
 
-WAY_RUNNERS: dict[Way, Callable[[Job], WayRunner]] = {
-    "script": Script,
-    "script_offload": Script,
-    "batch": Batch,
-    "serve_batch": ServeBatch,
-    "engine": EngineWay,
-    "service": Service,
-}
 MEASUREMENTS = TypeAdapter(list[Measurement])
 KIB = 1024
 
@@ -51,23 +42,13 @@ def main(job_file: Path, folder: Path) -> None:
 
 
 async def _measure_all(job: Job, folder: Path) -> list[Measurement]:
-    way = WAY_RUNNERS[job.way](job)
+    way = runner_for(job)
     await way.open()
     try:
-        await _warm_up(way, job)
+        await warm_up(way.run, job)
         return [await _measure(way, job, cell, folder) for cell in job.cells]
     finally:
         await way.close()
-
-
-async def _warm_up(way: WayRunner, job: Job) -> None:
-    """Short guided requests with pictures that are not measured: one on a CPU, on CUDA one per client."""
-    asked = job.options
-    count = asked.clients if asked.device == "cuda" else 1
-    options = asked.model_copy(update={"images": count, "seed": asked.seed + 1})
-    requests = make_requests(options, "uniform", "closed")
-    short = [replace(request, num_inference_steps=2, strength=0.5) for request in requests]
-    await closed_loop(way.run, short, count)
 
 
 async def _measure(way: WayRunner, job: Job, cell: Cell, folder: Path) -> Measurement:

@@ -8,19 +8,40 @@ from pydantic import Field, field_validator
 
 from deployments.config import Strict
 
-Way = Literal["script", "script_offload", "batch", "serve_batch", "engine", "service"]
+Way = Literal[
+    "script",
+    "script_reload",
+    "script_offload",
+    "batch",
+    "serve_batch",
+    "diffusers_best",
+    "openvino",
+    "openvino_bf16",
+    "sdcpp",
+    "engine",
+    "service",
+]
 SettingsKind = Literal["uniform", "mixed"]
 Mode = Literal["closed", "poisson"]
 Device = Literal["cpu", "cuda"]
 
 WAYS: dict[Way, str] = {
     "script": "one diffusers call per image, one after the other, model loaded once",
-    "script_offload": "the same with attention slicing and model offload, the script's own default on CUDA",
+    "script_reload": "the script to the letter: it loads the model for every image",
+    "script_offload": "`script` with attention slicing and model offload, the script's own default on CUDA",
     "batch": "one diffusers call for up to `batch_size` waiting requests of equal settings",
     "serve_batch": "a Ray Serve deployment with @serve.batch around that call, through a handle",
+    "diffusers_best": "`batch` with what makes diffusers fastest: the quicker number format, channels_last, fused QKV",
+    "openvino": "OpenVINO GenAI's Image2ImagePipeline in float32, one call per image, with DDIM (it has no DPM++)",
+    "openvino_bf16": "the same in bfloat16",
+    "sdcpp": "stable-diffusion.cpp, one call per image, with DPM-Solver++ and the same sigmas",
     "engine": "this project's engine in the same process",
     "service": "this project's whole service over HTTP, PNG in and out",
 }
+
+
+# Ways whose pictures are others': another sampler, or another draw from the VAE's posterior and another tokenizer.
+OTHER_PICTURES: tuple[Way, ...] = ("openvino", "openvino_bf16", "sdcpp")
 
 
 class Options(Strict):
@@ -32,7 +53,7 @@ class Options(Strict):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     reproducible: bool = False
     max_rows: int | None = Field(None, ge=2)
-    ways: tuple[Way, ...] = ("script", "batch", "serve_batch", "engine", "service")
+    ways: tuple[Way, ...] = ("script", "batch", "serve_batch", "diffusers_best", "engine", "service")
     mode: tuple[Mode, ...] = ("closed", "poisson")
     settings: tuple[SettingsKind, ...] = ("uniform", "mixed")
     images: int = Field(16, ge=1)
@@ -70,10 +91,11 @@ class Cell(Strict):
 
 
 class Job(Strict):
-    """What one measuring process does: one way, opened once, through all cells."""
+    """What one measuring process does: one way, opened once, through all cells. Exports go to `cache_dir`."""
 
     way: Way
     checkpoint: str
+    cache_dir: str
     options: Options
     cells: tuple[Cell, ...]
 
@@ -120,13 +142,15 @@ class Machine(Strict):
 
 
 class Record(Strict):
-    """A whole comparison. `rates` are the Poisson arrivals per second; `control_psnr` is the highest PSNR between the
-    script's pictures of different requests: what a wrong picture would score at best."""
+    """A whole comparison. `rates` are the Poisson arrivals per second; `solo` is what each of those requests takes the
+    script when nothing else runs, in seconds; `control_psnr` is the highest PSNR between the script's pictures of
+    different requests: what a wrong picture would score at best."""
 
     date: str
     commit: str
     machine: Machine
     options: Options
     rates: dict[SettingsKind, float]
+    solo: dict[SettingsKind, tuple[float, ...]] = {}
     control_psnr: float
     measurements: tuple[Measurement, ...]

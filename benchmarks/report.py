@@ -11,20 +11,22 @@ from typing import Annotated
 
 import typer
 
-from benchmarks.records import WAYS, Mode, Record, SettingsKind
+from benchmarks.records import OTHER_PICTURES, WAYS, Mode, Record, SettingsKind, Way
 from benchmarks.summary import LEAST_DB, SHORT_STEPS, Row, Spread, cells, ratio, rows
 from deployments.config import REPO_ROOT
 
+BASES: tuple[Way, ...] = ("script", "batch", "diffusers_best")
 HEADERS = (
     "way",
     "numbers",
     "images/s",
-    "x script",
-    "x batch",
+    *(f"x {base}" for base in BASES),
     "mean s",
     "p50 s",
     "p99 s",
     f"p99 s, <= {SHORT_STEPS} steps",
+    "slowdown mean",
+    "slowdown p99",
     "dB to script",
     "MiB model / all",
 )
@@ -33,7 +35,8 @@ PREAMBLE = """# Measurements
 Written by `python -m benchmarks.report` from the files that `python -m benchmarks.compare` writes; not edited by
 hand. Every way gets the same requests, with pictures that no other request has. Each runs in a process of its own, one
 after the other, in turn within every round; with several rounds, numbers are medians, with the least and the most in
-brackets. Latency counts from when a request is due: its arrival, or its client being free.
+brackets. Latency counts from when a request is due: its arrival, or its client being free. Slowdown is a request's
+latency divided by what the same request takes `script` when nothing else runs, the same divisors for every way.
 
 {ways}
 
@@ -43,15 +46,17 @@ queue up for the next one meanwhile. A diffusers call takes one strength, guidan
 different settings cannot share one: padding them to the longest would give other pictures than were asked for.
 
 "Numbers" is the format the networks compute in. "dB to script" is the lowest PSNR of a picture against the script's
-(100: identical); where both compute in float32, the comparison fails below {least:g} dB. Memory is the peak of the
-largest process, and the sum of all processes' peaks (Ray's own included; shared libraries count in each).
+(100: identical); where both compute in float32, the comparison fails below {least:g} dB, but for the ways that cannot
+give the script's pictures: {others}. Memory is the peak of the largest process, and the sum of all processes' peaks
+(Ray's own included; shared libraries count in each).
 """
 
 
 def main(results: Annotated[list[Path], typer.Argument(exists=True, dir_okay=False)]) -> None:
     """Print the Markdown for these result files."""
     ways = "\n".join(f"- `{way}`: {what}" for way, what in WAYS.items())
-    sections = [PREAMBLE.format(ways=ways, least=LEAST_DB)]
+    others = ", ".join(f"`{way}`" for way in OTHER_PICTURES)
+    sections = [PREAMBLE.format(ways=ways, least=LEAST_DB, others=others)]
     sections += [_section(Record.model_validate_json(path.read_text()), path) for path in results]
     typer.echo("\n".join(sections))
 
@@ -94,7 +99,7 @@ def _table(all_rows: list[Row]) -> list[str]:
 
 def cell_texts(row: Row, all_rows: list[Row]) -> tuple[str, ...]:
     """The texts under HEADERS for one way."""
-    speed = [ratio(row, base, all_rows, lambda r: r.images_per_s) for base in ("script", "batch")]
+    speed = [ratio(row, base, all_rows, lambda r: r.images_per_s) for base in BASES]
     gpu = "" if row.gpu_mib is None else f", GPU {row.gpu_mib:.0f}"
     return (
         row.way,
@@ -105,6 +110,8 @@ def cell_texts(row: Row, all_rows: list[Row]) -> tuple[str, ...]:
         str(row.p50),
         str(row.p99),
         str(row.short_p99 or "-"),
+        str(row.mean_slowdown or "-"),
+        str(row.p99_slowdown or "-"),
         f"{row.psnr:.1f}",
         f"{row.model_mib:.0f} / {row.all_mib:.0f}{gpu}",
     )

@@ -59,8 +59,11 @@ class Service:
         url = await start_service(self._application())
         unlimited = httpx.Limits(max_connections=None)
         self._client = httpx.AsyncClient(base_url=url, timeout=None, limits=unlimited)
-        models = (await self._client.get("/v1/models")).raise_for_status().json()
-        self.dtype = models["data"][0]["dtype"]
+        model = await self._model()
+        while model.get("compiled") is False:  # it serves meanwhile, but that is not what is measured
+            await asyncio.sleep(0.5)
+            model = await self._model()
+        self.dtype = model["dtype"]
 
     async def run(self, request: Img2ImgRequest) -> Pixels:
         buffer = BytesIO()
@@ -82,6 +85,11 @@ class Service:
     async def close(self) -> None:
         await self._client.aclose()
         stop_ray()
+
+    async def _model(self) -> dict[str, Any]:
+        """What the service says of its only model."""
+        models: dict[str, Any] = (await self._client.get("/v1/models")).raise_for_status().json()
+        return dict(models["data"][0])
 
     def _application(self) -> dict[str, Any]:
         no_limit = {"max_queued_requests": -1}  # waiting is measured here, not refusing

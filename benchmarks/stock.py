@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -15,21 +16,32 @@ from diffusers import (
 from PIL import Image
 
 from benchmarks.records import Device
+from deployments.engine.devices import choose_dtype
 from deployments.engine.request import Img2ImgRequest, Pixels
 
 Shared = tuple[float, float, int]
 
 
+class Pipeline(Protocol):
+    """A loaded model: what it gets in one call shares strength, guidance and steps (`shared`)."""
+
+    dtype: str
+
+    def __call__(self, requests: Sequence[Img2ImgRequest]) -> list[Pixels]: ...
+
+
 class StockPipeline:
-    """A pipeline with DPM-Solver++ 2M, float32 on a CPU and float16 on CUDA.
+    """A pipeline with DPM-Solver++ 2M; float32 on a CPU and float16 on CUDA, where no `dtype` is given.
 
     `offload` turns on attention slicing and model offload, which save memory and cost time.
     """
 
-    def __init__(self, checkpoint: str, device: Device, *, offload: bool = False) -> None:
+    def __init__(
+        self, checkpoint: str, device: Device, *, offload: bool = False, dtype: torch.dtype | None = None
+    ) -> None:
         is_sdxl = (Path(checkpoint) / "text_encoder_2").exists()
         pipeline_class = StableDiffusionXLImg2ImgPipeline if is_sdxl else StableDiffusionImg2ImgPipeline
-        dtype = torch.float16 if device == "cuda" else torch.float32
+        dtype = dtype or (torch.float16 if device == "cuda" else torch.float32)
         self._pipeline = pipeline_class.from_pretrained(checkpoint, dtype=dtype)
         self._pipeline.scheduler = DPMSolverMultistepScheduler.from_config(self._pipeline.scheduler.config)
         self._pipeline.set_progress_bar_config(disable=True)
@@ -62,6 +74,36 @@ class StockPipeline:
         for group in groups.values():
             pictures.update(zip(group, self([requests[i] for i in group]), strict=True))
         return [pictures[i] for i in range(len(requests))]
+
+
+class ReloadingPipeline:
+    """The script to the letter: each call loads the model anew, on CUDA with the offload that it has on by default."""
+
+    def __init__(self, checkpoint: str, device: Device) -> None:
+        self._checkpoint, self._device = checkpoint, device
+        self.dtype = "float16" if device == "cuda" else "float32"
+
+    def __call__(self, requests: Sequence[Img2ImgRequest]) -> list[Pixels]:
+        """The pictures, and the pipeline is gone afterwards."""
+        return StockPipeline(self._checkpoint, self._device, offload=self._device == "cuda")(requests)
+
+
+class BestPipeline(StockPipeline):
+    """What makes diffusers fastest and leaves the pictures what they are.
+
+    The number format is the one asked for; `auto` chooses as the engine does, by measuring.
+    """
+
+    def __init__(self, checkpoint: str, device: Device, dtype: str) -> None:
+        prediction_type = DPMSolverMultistepScheduler.load_config(checkpoint, subfolder="scheduler")["prediction_type"]
+        chosen = choose_dtype(dtype, torch.device(device), prediction_type=prediction_type, reproducible=False)
+        super().__init__(checkpoint, device, dtype=chosen)
+        self._pipeline.fuse_qkv_projections(vae=False)
+        self._pipeline.unet.to(memory_format=torch.channels_last)
+        self._pipeline.vae.to(memory_format=torch.channels_last)
+        if device == "cuda":  # on a CPU it gains nothing: the products are the library's either way
+            self._pipeline.unet.compile(fullgraph=True, dynamic=False)
+            self._pipeline.vae.decoder.compile(fullgraph=True, dynamic=False)
 
 
 def shared(request: Img2ImgRequest) -> Shared:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.records import Measurement, Mode, Record, SettingsKind, Way
+from benchmarks.records import OTHER_PICTURES, Measurement, Mode, Record, SettingsKind, Way
 
 Pictures = npt.NDArray[np.uint8]  # (images, height, width, 3)
 IDENTICAL_DB = 100.0
@@ -36,7 +36,10 @@ class Spread(NamedTuple):
 
 
 class Row(NamedTuple):
-    """One way in one cell. Latencies are seconds; `short_p99` is that of requests with at most 8 denoise steps."""
+    """One way in one cell. Latencies are seconds; `short_p99` is that of requests with at most 8 denoise steps.
+
+    A request's slowdown is its latency divided by what it takes the script alone: 1 is a user's own machine.
+    """
 
     way: Way
     dtype: str
@@ -45,6 +48,8 @@ class Row(NamedTuple):
     p50: Spread
     p99: Spread
     short_p99: Spread | None
+    mean_slowdown: Spread | None
+    p99_slowdown: Spread | None
     psnr: float
     model_mib: float
     all_mib: float
@@ -60,9 +65,13 @@ def psnr(a: Pictures, b: Pictures) -> float:
 def check_pictures(
     measurement: Measurement, pictures: Pictures, expected: Pictures, expected_dtype: str
 ) -> Measurement:
-    """The measurement with its pictures' PSNR. Raises PicturesDiffer if both are float32 and one is below LEAST_DB."""
+    """The measurement with its pictures' PSNR.
+
+    Raises PicturesDiffer if one is below LEAST_DB where both are float32 and the way is to give the script's pictures.
+    """
     values = tuple(psnr(a, b) for a, b in zip(pictures, expected, strict=True))
-    if measurement.dtype == expected_dtype == "float32" and min(values) < LEAST_DB:
+    comparable = measurement.dtype == expected_dtype == "float32" and measurement.way not in OTHER_PICTURES
+    if comparable and min(values) < LEAST_DB:
         raise PicturesDiffer(
             f"{measurement.way}, {measurement.settings}, {measurement.mode}: picture {int(np.argmin(values))} "
             f"is {min(values):.1f} dB from the script's; at least {LEAST_DB:g} dB are needed"
@@ -83,7 +92,13 @@ def cells(record: Record) -> list[tuple[SettingsKind, Mode]]:
 def rows(record: Record, settings: SettingsKind, mode: Mode) -> list[Row]:
     """One row for each way through a cell."""
     chosen = [m for m in record.measurements if (m.settings, m.mode) == (settings, mode)]
-    return [_row([m for m in chosen if m.way == way]) for way in dict.fromkeys(m.way for m in chosen)]
+    solo = record.solo.get(settings, ()) if mode == "poisson" else ()
+    return [_row([m for m in chosen if m.way == way], solo) for way in dict.fromkeys(m.way for m in chosen)]
+
+
+def slowdowns(latencies: Sequence[float], solo: Sequence[float]) -> list[float]:
+    """Each request's latency divided by its latency alone, both in seconds and in the same order."""
+    return [latency / alone for latency, alone in zip(latencies, solo, strict=True)]
 
 
 def ratio(row: Row, base: Way, all_rows: Sequence[Row], quantity: Callable[[Row], Spread]) -> float | None:
@@ -92,7 +107,8 @@ def ratio(row: Row, base: Way, all_rows: Sequence[Row], quantity: Callable[[Row]
     return None if found is None else quantity(row).median / quantity(found).median
 
 
-def _row(rounds: list[Measurement]) -> Row:
+def _row(rounds: list[Measurement], solo: Sequence[float]) -> Row:
+    slow = [slowdowns(m.latencies, solo) for m in rounds] if solo else []
     short = [_short(m) for m in rounds]
     gpu = [m.gpu_bytes for m in rounds if m.gpu_bytes is not None]
     return Row(
@@ -103,6 +119,8 @@ def _row(rounds: list[Measurement]) -> Row:
         p50=_spread([_percentile(m.latencies, 50) for m in rounds]),
         p99=_spread([_percentile(m.latencies, 99) for m in rounds]),
         short_p99=_spread([_percentile(latencies, 99) for latencies in short]) if all(short) else None,
+        mean_slowdown=_spread([statistics.fmean(values) for values in slow]) if slow else None,
+        p99_slowdown=_spread([_percentile(values, 99) for values in slow]) if slow else None,
         psnr=min(value for m in rounds for value in m.psnr),
         model_mib=max(m.model_bytes for m in rounds) / MIB,
         all_mib=max(m.all_bytes for m in rounds) / MIB,

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol
 
 from benchmarks.records import Job
-from benchmarks.stock import StockPipeline, shared
+from benchmarks.stock import Pipeline, shared
 from deployments.config import ModelConfig
 from deployments.engine.async_engine import AsyncEngine
 from deployments.engine.request import Img2ImgRequest, Pixels
@@ -18,6 +20,7 @@ from deployments.opening import build_engine
 
 MAX_WAIT_S = 0.05  # that the first request of a batch waits for others
 POLL_S = 0.002
+COMPILER = "compiler"  # the thread in which an engine's networks are compiled, while it serves uncompiled
 
 
 class WayRunner(Protocol):
@@ -30,16 +33,15 @@ class WayRunner(Protocol):
     async def close(self) -> None: ...
 
 
-class Script:
+class OneByOne:
     """First come, first served, one pipeline call each."""
 
-    def __init__(self, job: Job) -> None:
-        self._job = job
+    def __init__(self, open_pipeline: Callable[[], Pipeline]) -> None:
+        self._open_pipeline = open_pipeline
         self._thread = ThreadPoolExecutor(max_workers=1)
 
     async def open(self) -> None:
-        offload = self._job.way == "script_offload"
-        self._pipeline = StockPipeline(self._job.checkpoint, self._job.options.device, offload=offload)
+        self._pipeline = self._open_pipeline()
         self.dtype = self._pipeline.dtype
 
     async def run(self, request: Img2ImgRequest) -> Pixels:
@@ -65,13 +67,14 @@ class Batch:
     for. A batch that is not full waits until its first request has waited MAX_WAIT_S.
     """
 
-    def __init__(self, job: Job) -> None:
-        self._job = job
+    def __init__(self, open_pipeline: Callable[[], Pipeline], batch_size: int) -> None:
+        self._open_pipeline = open_pipeline
+        self._batch_size = batch_size
         self._waiting: list[_Waiting] = []
         self._arrival = asyncio.Event()
 
     async def open(self) -> None:
-        self._pipeline = StockPipeline(self._job.checkpoint, self._job.options.device)
+        self._pipeline = self._open_pipeline()
         self.dtype = self._pipeline.dtype
         self._worker = asyncio.create_task(self._work())
 
@@ -101,7 +104,7 @@ class Batch:
                     waiting.picture.set_result(picture)
 
     async def _collect(self) -> list[_Waiting]:
-        first, size = self._waiting[0], self._job.options.batch_size
+        first, size = self._waiting[0], self._batch_size
         while True:
             alike = [waiting for waiting in self._waiting if shared(waiting.request) == shared(first.request)]
             if len(alike) >= size or time.monotonic() - first.since >= MAX_WAIT_S:
@@ -117,6 +120,8 @@ class EngineWay:
 
     async def open(self) -> None:
         engine = build_engine(self._config)
+        for compiler in (thread for thread in threading.enumerate() if thread.name == COMPILER):
+            await asyncio.to_thread(compiler.join)
         assert isinstance(engine.runner, Runner)
         self.dtype = str(engine.runner.checkpoint.dtype).removeprefix("torch.")
         self._engine = AsyncEngine(engine)

@@ -8,10 +8,12 @@ import pytest
 import typer
 from typer.testing import CliRunner, Result
 
-from benchmarks import compare, report
-from benchmarks.architectures import checkpoint_for
-from benchmarks.records import Machine, Measurement, Options, Record
-from benchmarks.summary import LEAST_DB, PicturesDiffer, check_pictures, rows
+from benchmarks import compare, floor, report, runners, suite
+from benchmarks.architectures import Family, checkpoint_for
+from benchmarks.records import Job, Machine, Measurement, Options, Record, Way
+from benchmarks.summary import LEAST_DB, PicturesDiffer, check_pictures, rows, slowdowns
+from benchmarks.warm_up import rounds
+from benchmarks.work import count_work
 from benchmarks.workload import make_requests, poisson_arrivals
 
 
@@ -90,17 +92,21 @@ def test_poisson_arrivals_keep_to_the_rate() -> None:
     assert np.std(np.diff(arrivals)) == pytest.approx(0.25, rel=0.1)  # exponential: as wide as it is long
 
 
+def recorded(**changes: object) -> Record:
+    values = {
+        "date": "",
+        "commit": "",
+        "machine": Machine(cpu="", cores=1, memory_gb=1, gpu=None, versions={}),
+        "options": Options(),
+        "rates": {},
+        "control_psnr": 0,
+        "measurements": (measured().model_copy(update={"psnr": (90.0, 80.0)}),),
+    }
+    return Record(**{**values, **changes})
+
+
 def test_latency_of_short_requests_leaves_the_long_ones_out() -> None:
-    record = Record(
-        date="",
-        commit="",
-        machine=Machine(cpu="", cores=1, memory_gb=1, gpu=None, versions={}),
-        options=Options(),
-        rates={},
-        control_psnr=0,
-        measurements=(measured().model_copy(update={"psnr": (90.0, 80.0)}),),
-    )
-    (row,) = rows(record, "mixed", "closed")
+    (row,) = rows(recorded(), "mixed", "closed")
     assert row.short_p99 is not None
     assert (row.short_p99.median, row.p50.median, row.images_per_s.median, row.psnr) == (1.0, 2.0, 0.5, 80.0)
 
@@ -124,3 +130,80 @@ def test_an_existing_diffusers_folder_is_taken_as_it_is(tmp_path: Path) -> None:
     tiny = checkpoint_for("tiny", tmp_path)
     assert checkpoint_for(str(tiny), tmp_path) == tiny
     assert not list(tmp_path.iterdir())
+
+
+def test_slowdown_divides_each_latency_by_what_the_same_request_takes_the_script_alone() -> None:
+    assert slowdowns([1.0, 3.0], [0.5, 2.0]) == [2.0, 1.5]
+    poisson = measured().model_copy(update={"mode": "poisson", "psnr": (90.0, 80.0)})
+    record = recorded(measurements=(poisson,), rates={"mixed": 1.0}, solo={"mixed": (0.5, 2.0)})
+    (row,) = rows(record, "mixed", "poisson")
+    assert row.mean_slowdown is not None
+    assert row.p99_slowdown is not None
+    assert row.mean_slowdown.median == 1.75
+    assert row.p99_slowdown.median == pytest.approx(1.995)
+
+
+def test_results_from_before_slowdown_was_measured_are_still_shown(tmp_path: Path) -> None:
+    old = recorded().model_dump(mode="json")
+    del old["solo"]
+    (row,) = rows(Record.model_validate(old), "mixed", "closed")
+    assert row.mean_slowdown is None
+    assert "| - |" in "\n".join(report._table([row]))
+
+
+@pytest.mark.parametrize(
+    ("family", "size", "gigaflops"),
+    [
+        ("sd15", 512, (803, 1117, 2515, 13)),
+        ("sd21", 768, (2149, 2609, 5754, 45)),
+        ("sdxl", 1024, (6761, 4879, 10470, 111)),
+    ],
+)
+def test_the_counted_work_is_that_of_the_published_networks(
+    family: Family, size: int, gigaflops: tuple[int, ...]
+) -> None:
+    work = count_work(family, size)
+    assert tuple(round(flops / 1e9) for flops in work[:4]) == gigaflops
+    assert work.image(3, guided=True) == work.vae_encode + work.vae_decode + 2 * (work.text + 3 * work.unet_row)
+
+
+def test_the_floor_of_a_small_job_is_measured_and_written(tmp_path: Path) -> None:
+    done = run(floor.main, "--arch", "small", "--size", 64, "--images", 0, "--steps", 10, "--output-dir", tmp_path)
+    assert done.exit_code == 0, done.output
+    (result,) = tmp_path.glob("floor-small-*.json")
+    record = floor.FloorRecord.model_validate_json(result.read_text())
+    for job in record.floors:
+        assert (job.denoise_steps, job.rows, job.ours_s) == (5, 2, None)
+        assert job.floor_s >= job.compute_s > 0
+        assert f"{job.floor_s:.3g}" in done.output
+
+
+def test_a_way_whose_package_is_missing_says_which(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(runners.PACKAGES, "sdcpp", ("no_such_module", "stable-diffusion-cpp-python"))
+    result = run(compare.main, "--ways", "script,sdcpp")
+    assert result.exit_code == 2
+    assert "sdcpp needs stable-diffusion-cpp-python: pip install stable-diffusion-cpp-python" in " ".join(
+        result.output.replace("│", " ").split()
+    )
+
+
+def test_pictures_of_a_way_with_another_sampler_are_not_held_against_it() -> None:
+    expected = np.zeros((2, 8, 8, 3), np.uint8)
+    other = measured().model_copy(update={"way": "openvino"})
+    assert check_pictures(other, expected + 9, expected, "float32").psnr[0] < LEAST_DB
+
+
+@pytest.mark.parametrize("way", ["engine", "service"])
+def test_the_warm_up_leads_ours_through_every_number_of_rows(way: Way) -> None:
+    job = Job(way=way, checkpoint="", cache_dir="", options=Options(size=64, clients=3), cells=())
+    (together,) = rounds(job)
+    remaining = [request.num_denoise_steps for request in together]
+    assert all(request.guidance_scale == 0 for request in together)
+    assert {sum(steps > done for steps in remaining) for done in range(max(remaining))} == {1, 2, 3, 4, 5, 6}
+
+
+def test_the_suite_measures_every_part_beside_the_script_and_the_best_diffusers() -> None:
+    parts = suite.parts_of(256, 4, 10, 1, ("mixed",), ("sdcpp",))
+    assert [part.arch for part in parts] == ["sd15", "tiny", "small"]
+    assert all({"script", "diffusers_best"} <= set(part.ways) for part in parts)
+    assert "sdcpp" in parts[0].ways

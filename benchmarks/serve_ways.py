@@ -60,7 +60,7 @@ class Service:
         unlimited = httpx.Limits(max_connections=None)
         self._client = httpx.AsyncClient(base_url=url, timeout=None, limits=unlimited)
         model = await self._model()
-        while model.get("compiled") is False:  # it serves meanwhile, but that is not what is measured
+        while model["compiling"]:  # it serves meanwhile, but that is not what is measured
             await asyncio.sleep(0.5)
             model = await self._model()
         self.dtype = model["dtype"]

@@ -119,6 +119,7 @@ class Img2ImgModel:
             "size_multiple": runner.codec.factor,
             "max_rows": self._scheduler.max_rows,
             "form": runner.form,
+            "compiling": runner.compiling,
             "step_times": self._step_times(),
         }
 

@@ -25,15 +25,17 @@ def compiled_forms(checkpoint: Checkpoint) -> Iterator[Networks]:
 
 def compile_first(runner: Runner) -> None:
     """Have all forms made before the first request: for results that must not depend on when it came."""
-    started = time.perf_counter()
+    started, runner.compiling = time.perf_counter(), True
     try:
         for networks in compiled_forms(runner.checkpoint):
             runner.offer(networks)
             logger.info("compiled as %s in %.1f s", networks.form, time.perf_counter() - started)
     except Exception:  # whatever the compiler has, torch can run the networks
         logger.exception("the networks could not be compiled, and run as %s", runner.form)
+    runner.compiling = False
 
 
 def compile_meanwhile(runner: Runner) -> None:
     """Have the forms made in a thread of their own, while the runner works with what it has."""
+    runner.compiling = True
     threading.Thread(target=compile_first, args=(runner,), name="compiler", daemon=True).start()

@@ -40,7 +40,8 @@ class Runner:
     """encode, denoise_step and decode for any mixture of requests of one checkpoint.
 
     `reproducible` runs every network at one fixed batch shape, so that a result is the same to the bit whatever
-    else is in the batch. `unet_rows` counts the rows forwarded for requests, without padding.
+    else is in the batch. `unet_rows` counts the rows forwarded for requests, without padding; `compiling` says that another
+    form of the networks is being made.
     """
 
     def __init__(self, checkpoint: Checkpoint, *, reproducible: bool = False) -> None:
@@ -60,6 +61,7 @@ class Runner:
             pipeline.vae, device=checkpoint.device, dtype=checkpoint.vae_dtype, one_by_one=reproducible
         )
         self.unet_rows = 0
+        self.compiling = False
         self._adapters = checkpoint.adapters
         self._colours: LatentColours | None = None
         self._eager = self._networks = eager(checkpoint)

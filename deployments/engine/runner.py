@@ -40,8 +40,8 @@ class Runner:
     """encode, denoise_step and decode for any mixture of requests of one checkpoint.
 
     `reproducible` runs every network at one fixed batch shape, so that a result is the same to the bit whatever
-    else is in the batch. `unet_rows` counts the rows forwarded for requests, without padding; `compiling` says that another
-    form of the networks is being made.
+    else is in the batch. `unet_rows` counts the rows forwarded for requests, without padding; `compiling` says that
+    another form of the networks is being made.
     """
 
     def __init__(self, checkpoint: Checkpoint, *, reproducible: bool = False) -> None:

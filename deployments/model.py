@@ -133,12 +133,12 @@ class Img2ImgModel:
         ]
 
     def stats(self) -> dict[str, float]:
-        """The engine's counters and its caches' hits and misses."""
+        """The engine's counters, its caches' hits and misses, and what its networks' form recorded and compiled."""
         caches = {"prompt": self._runner.text, "image": self._runner.codec}
         counts = {
             f"{name}_{kind}": getattr(cache, kind) for name, cache in caches.items() for kind in ("hits", "misses")
         }
-        return {**self._engine.stats(), **counts}
+        return {**self._engine.stats(), **counts, **self._runner.form_counters()}
 
     def record_autoscaling_stats(self) -> dict[str, float]:
         """Called by Serve's autoscaler."""

@@ -10,7 +10,7 @@ import os
 import torch
 
 from deployments.config import ModelConfig
-from deployments.engine.compiling import compile_first, compile_meanwhile
+from deployments.engine.compiling import start_compiling
 from deployments.engine.engine import Engine
 from deployments.engine.loading import load_checkpoint
 from deployments.engine.runner import Runner
@@ -39,13 +39,18 @@ def build_runner(model: ModelConfig) -> Runner:
         loras=model.lora_files,
     )
     runner = Runner(checkpoint, reproducible=model.reproducible)
-    if model.compile and not model.memory_efficient:
-        # A form may round otherwise, and adapters must not be switched on while the networks are read.
-        (compile_first if model.reproducible or model.loras else compile_meanwhile)(runner)
+    wanted = model.compile if model.compile is not None else runner.device.type == "cpu"
+    if wanted and not model.memory_efficient:
+        start_compiling(runner, max_rows_of(model, runner), with_adapters=bool(model.loras))
     return runner
 
 
 def build_engine(model: ModelConfig) -> Engine:
     """An engine for the configured checkpoint, with its cap on rows."""
     runner = build_runner(model)
-    return Engine(runner, max_rows=model.max_rows or MAX_ROWS[runner.device.type])
+    return Engine(runner, max_rows=max_rows_of(model, runner))
+
+
+def max_rows_of(model: ModelConfig, runner: Runner) -> int:
+    """The cap on a step batch's rows: configured, or the device's."""
+    return model.max_rows or MAX_ROWS[runner.device.type]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -38,6 +39,7 @@ class FakeRunner:
         self.encoded = Counter[str]()
         self.decoded = Counter[str]()
         self.times_memory_was_freed = 0
+        self._timed: list[tuple[list[DenoiseState], float]] = []
         self._trouble = trouble
 
     def prepare(self, request: Img2ImgRequest) -> DenoiseState:
@@ -50,11 +52,17 @@ class FakeRunner:
         self.encoded.update(_ids(states))
 
     def denoise_step(self, states: list[DenoiseState], max_rows: int) -> None:
+        started = time.perf_counter()
         self._trouble("denoise", _ids(states))
         self.batches.append(_ids(states))
         self.unet_rows += sum(state.rows for state in states)
         for state in states:
             state.step_index += 1
+        self._timed.append((states, time.perf_counter() - started))
+
+    def step_times(self) -> list[tuple[list[DenoiseState], float]]:
+        timed, self._timed = self._timed, []
+        return timed
 
     def decode(self, states: list[DenoiseState]) -> None:
         self._trouble("decode", _ids(states))

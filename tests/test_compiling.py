@@ -32,7 +32,7 @@ REQUESTS = [
 def make_compiled(checkpoint: Path, *, reproducible: bool = False, max_rows: int = 8) -> Engine:
     engine = make_engine(checkpoint, reproducible=reproducible, max_rows=max_rows)
     assert isinstance(engine.runner, Runner)
-    compile_first(engine.runner)
+    compile_first(engine.runner, max_rows)
     return engine
 
 
@@ -78,7 +78,7 @@ def test_adapters_take_part_though_the_compiled_networks_know_none(checkpoints: 
         opened = load_checkpoint(str(checkpoints("sd15")), device="cpu", dtype="float32", loras={"ink": str(lora)})
         runner = Runner(opened)
         if compiled:
-            compile_first(runner)
+            compile_first(runner, 8)
         images.append(run(Engine(runner, max_rows=8), asked))
     assert max(far(images[0][name], images[1][name]) for name in images[0]) <= 1
 

@@ -15,19 +15,23 @@ from deployments.engine.runner import Runner
 logger = logging.getLogger(__name__)
 
 
-def compiled_forms(checkpoint: Checkpoint) -> Iterator[Networks]:
+def compiled_forms(checkpoint: Checkpoint, max_rows: int) -> Iterator[Networks]:
     """The forms that are faster than torch's own here, each as soon as it is made, the fastest last."""
-    if checkpoint.device.type == "cpu" and find_spec("openvino") is not None:
+    if checkpoint.device.type == "cuda":
+        from deployments.engine.cuda import cuda_forms
+
+        yield from cuda_forms(checkpoint, max_rows)
+    elif checkpoint.device.type == "cpu" and find_spec("openvino") is not None:
         from deployments.engine.openvino_form import compile_with_openvino
 
         yield compile_with_openvino(checkpoint)
 
 
-def compile_first(runner: Runner) -> None:
-    """Have all forms made before the first request: for results that must not depend on when it came."""
+def compile_first(runner: Runner, max_rows: int) -> None:
+    """Have all forms made before the first request."""
     started, runner.compiling = time.perf_counter(), True
     try:
-        for networks in compiled_forms(runner.checkpoint):
+        for networks in compiled_forms(runner.checkpoint, max_rows):
             runner.offer(networks)
             logger.info("compiled as %s in %.1f s", networks.form, time.perf_counter() - started)
     except Exception:  # whatever the compiler has, torch can run the networks
@@ -35,7 +39,20 @@ def compile_first(runner: Runner) -> None:
     runner.compiling = False
 
 
-def compile_meanwhile(runner: Runner) -> None:
+def compile_meanwhile(runner: Runner, max_rows: int) -> None:
     """Have the forms made in a thread of their own, while the runner works with what it has."""
     runner.compiling = True
-    threading.Thread(target=compile_first, args=(runner,), name="compiler", daemon=True).start()
+    threading.Thread(target=compile_first, args=(runner, max_rows), name="compiler", daemon=True).start()
+
+
+def start_compiling(runner: Runner, max_rows: int, *, with_adapters: bool) -> None:
+    """First or meanwhile, as it must be, or not at all.
+
+    Forms round differently, so reproducible results must not depend on when one came: on a CPU there is but one, and it
+    comes first; on CUDA more come whenever sizes do, so there are none. And OpenVINO reads the networks as they are at
+    the moment, when nobody may be switching adapters.
+    """
+    on_cuda = runner.device.type == "cuda"
+    if runner.reproducible and on_cuda:
+        return
+    (compile_first if runner.reproducible or (with_adapters and not on_cuda) else compile_meanwhile)(runner, max_rows)

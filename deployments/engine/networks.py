@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 
 if TYPE_CHECKING:
+    from deployments.engine.graphs import Counters
     from deployments.engine.loading import Checkpoint
 
 UnetForward = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
@@ -36,6 +37,7 @@ class Networks(NamedTuple):
     form: str
     unet: UnetForward
     vae: VaeNetworks
+    counters: Counters | None = None  # of those that record or compile
 
 
 def eager(checkpoint: Checkpoint) -> Networks:

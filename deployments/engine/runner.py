@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from functools import wraps
 from itertools import groupby
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from deployments.engine.errors import InvalidRequest, NumericalError
+from deployments.engine.gate import DEVICE
 from deployments.engine.loading import Checkpoint
 from deployments.engine.networks import Networks, UnetForward, eager
 from deployments.engine.preview import LatentColours
@@ -19,17 +22,30 @@ from deployments.engine.request import Img2ImgRequest, Loras, Pixels
 from deployments.engine.sampling import CIN, SAMPLERS, Samplers, affine_step, guide
 from deployments.engine.state import DenoiseState, KeptSource
 from deployments.engine.text import PromptEncoder
+from deployments.engine.transfers import Pace, to_device
 from deployments.engine.vae import ImageCodec
 
 logger = logging.getLogger(__name__)
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class _Row(NamedTuple):
-    """One row of a UNet call: whose latents it takes, and what steers it."""
+    """What steers one row of a UNet call."""
 
-    owner: int
     context: torch.Tensor
     times: torch.Tensor
+
+
+def _on_device(method: Callable[P, T]) -> Callable[P, T]:
+    """Without gradients, and not while graphs are recorded."""
+
+    @wraps(method)
+    def run(*args: P.args, **kwargs: P.kwargs) -> T:
+        with DEVICE.step(), torch.inference_mode():
+            return method(*args, **kwargs)
+
+    return run
 
 
 MASK_THRESHOLD = 128  # of 255
@@ -66,6 +82,7 @@ class Runner:
         self._colours: LatentColours | None = None
         self._eager = self._networks = eager(checkpoint)
         self._offered: Networks | None = None
+        self._pace: Pace[list[DenoiseState]] = Pace(self.device)
         self._distilled_guidance: int | None = pipeline.unet.config.time_cond_proj_dim
         self._scores = bool(checkpoint.is_sdxl and pipeline.config.requires_aesthetics_score)
 
@@ -73,6 +90,10 @@ class Runner:
     def form(self) -> str:
         """That of the networks in use."""
         return self._networks.form
+
+    def form_counters(self) -> dict[str, int]:
+        """What the form in use has recorded, replayed and compiled since it was made; see graphs.Counters."""
+        return asdict(self._networks.counters) if self._networks.counters else {}
 
     def offer(self, networks: Networks) -> None:
         """Run these from the next step on. From any thread."""
@@ -99,7 +120,7 @@ class Runner:
         guided = request.guidance_scale > 1 and self._distilled_guidance is None
         return DenoiseState(request, table, (height // factor, width // factor), guided)
 
-    @torch.inference_mode()
+    @_on_device
     def encode(self, states: list[DenoiseState]) -> None:
         """Prompt embeddings and noised start latents; draws in diffusers' order: VAE posterior, then noise."""
         self._take_offer()
@@ -126,7 +147,7 @@ class Runner:
 
     def _times(self, state: DenoiseState) -> list[torch.Tensor]:
         """What the time steps add in the ResNets; in SDXL it depends on the prompt as well."""
-        timesteps = torch.from_numpy(state.table.timesteps).to(self.device)
+        timesteps = to_device(torch.from_numpy(state.table.timesteps), self.device)
         if not self.checkpoint.is_sdxl:
             return [self.checkpoint.unet.times(timesteps, guidance=self._guidance_embedding(state))] * state.rows
         return [
@@ -141,7 +162,7 @@ class Runner:
         height, width = state.request.pixels.shape[:2]
         is_negative = state.guided and row == 0
         last = [2.5 if is_negative else 6.0] if self._scores else [height, width]
-        time_ids = torch.tensor([[height, width, 0, 0, *last]], dtype=self.checkpoint.dtype, device=self.device)
+        time_ids = to_device(torch.tensor([[height, width, 0, 0, *last]], dtype=self.checkpoint.dtype), self.device)
         pooled = _known(state.conditions[row].pooled)[None]
         steps = len(state.table)
         return {"pooled": pooled.expand(steps, -1), "time_ids": time_ids.expand(steps, -1)}
@@ -167,29 +188,27 @@ class Runner:
     def _latent_mask(self, state: DenoiseState) -> torch.Tensor:
         """(1, h, w), 1 where the picture may change; made smaller as diffusers' inpainting pipelines do it."""
         mask = torch.from_numpy(np.asarray(state.request.mask) >= MASK_THRESHOLD).float()[None, None]
-        return torch.nn.functional.interpolate(mask, state.latent_shape)[0].to(self.device)
+        return to_device(torch.nn.functional.interpolate(mask, state.latent_shape)[0], self.device)
 
     def _draw(self, generator: torch.Generator, shape: torch.Size) -> torch.Tensor:
         """Noise as diffusers draws it: on the CPU, in the model's format."""
         noise = torch.randn((1, *shape), generator=generator, dtype=self.checkpoint.dtype)
-        return noise[0].to(self.device).float()
+        return to_device(noise[0], self.device).float()
 
-    @torch.inference_mode()
+    @_on_device
     def denoise_step(self, states: list[DenoiseState], max_rows: int) -> None:
         """Advance every state by one step. Nothing has changed if it raises, so that it can be tried again."""
         self._take_offer()
+        started = self._pace.now()
         loras = states[0].request.loras
         self._adapters.use(loras)
         unet = self._eager.unet if loras else self._networks.unet
-        table_rows = np.stack([state.table.coefficients[state.step_index] for state in states])
-        coefficients = torch.from_numpy(table_rows).to(self.device)
+        coefficients, scale = self._numbers(states)
+        owners, uncond, cond = self._indices(states)
         latents = torch.stack([_known(state.latents) for state in states])
         inputs = coefficients[:, CIN].view(-1, 1, 1, 1) * latents
-        outputs = torch.cat(list(self._forward(unet, states, inputs, max_rows)))
-        cond = torch.tensor([state.rows for state in states]).cumsum(0) - 1  # a request's last row is the conditional
-        uncond = cond - torch.tensor([state.guided for state in states], dtype=torch.long)
-        scale = torch.tensor([state.request.guidance_scale for state in states], device=self.device)
-        guided = guide(outputs, uncond.to(self.device), cond.to(self.device), scale)
+        outputs = torch.cat(list(self._forward(unet, states, inputs[owners], max_rows)))
+        guided = guide(outputs, uncond, cond, scale)
         history = torch.stack([_known(state.history) for state in states])
         stepped, denoised = affine_step(latents, guided, history, self._noise(states), coefficients)
         for i, state in enumerate(states):
@@ -199,6 +218,28 @@ class Runner:
             state.latents, state.history, state.noise = stepped[i], denoised[i], None
             state.step_index += 1
         self.unet_rows += len(outputs)
+        self._pace.step_done(states, started)
+
+    def step_times(self) -> list[tuple[list[DenoiseState], float]]:
+        """The steps that the device has done since this was asked last, and the seconds each took.
+
+        On CUDA a step is found done when the next is under way, and so the last one may never be.
+        """
+        return self._pace.timed()
+
+    def _numbers(self, states: list[DenoiseState]) -> tuple[torch.Tensor, torch.Tensor]:
+        """This step's coefficients (requests, 7) and guidance scales (requests,), in one transfer."""
+        rows = [(*state.table.coefficients[state.step_index], state.request.guidance_scale) for state in states]
+        numbers = to_device(torch.from_numpy(np.array(rows, dtype=np.float32)), self.device)
+        return numbers[:, :-1], numbers[:, -1]
+
+    def _indices(self, states: list[DenoiseState]) -> list[torch.Tensor]:
+        """Whose latents each row takes, (rows,); each request's unconditional and conditional row, (requests,)."""
+        counts = np.array([state.rows for state in states])
+        cond = counts.cumsum() - 1  # a request's last row is the conditional
+        parts = [np.arange(len(states)).repeat(counts), cond - np.array([state.guided for state in states]), cond]
+        indices = to_device(torch.from_numpy(np.concatenate(parts)), self.device)
+        return list(torch.split(indices, [len(part) for part in parts]))
 
     def _noise(self, states: list[DenoiseState]) -> torch.Tensor:
         for state in states:
@@ -214,24 +255,25 @@ class Runner:
     ) -> Iterator[torch.Tensor]:
         """UNet outputs, float32, for each row: a request's unconditional row (if guided), then its conditional."""
         rows = [
-            _Row(i, condition.context, times[state.step_index])
-            for i, state in enumerate(states)
+            _Row(condition.context, times[state.step_index])
+            for state in states
             for condition, times in zip(state.conditions, state.times, strict=True)
         ]
         size = REPRODUCIBLE_ROWS[self.device.type] if self.reproducible else max_rows
         for start in range(0, len(rows), size):
-            chunk = rows[start : start + size]
+            chunk, latents = rows[start : start + size], inputs[start : start + size]
             wanted = len(chunk)
             if self.reproducible:
                 chunk = chunk + [chunk[-1]] * (size - wanted)
+                latents = torch.cat([latents, latents[-1:].expand(size - wanted, -1, -1, -1)])
             output = unet(
-                inputs[[row.owner for row in chunk]].to(self.checkpoint.dtype),
+                latents.to(self.checkpoint.dtype),
                 torch.stack([row.times for row in chunk]),
                 torch.stack([row.context for row in chunk]),
             )
             yield output[:wanted].float()
 
-    @torch.inference_mode()
+    @_on_device
     def decode(self, states: list[DenoiseState]) -> None:
         """Fill `pixels` of denoised states of one shape. Raises NumericalError rather than give a black image."""
         latents = torch.stack([_known(state.latents) for state in states])
@@ -240,7 +282,7 @@ class Runner:
         for state, pixels in zip(states, self.codec.decode(latents), strict=True):
             state.pixels = pixels
 
-    @torch.inference_mode()
+    @_on_device
     def preview(self, state: DenoiseState) -> Pixels | None:
         """The picture that the last step expects in the end, (h, w, 3) of the latents; None before the first step."""
         if state.step_index == 0 or state.history is None:

@@ -10,6 +10,7 @@ from cachetools import LRUCache
 
 from deployments.engine.request import Loras
 from deployments.engine.state import Condition
+from deployments.engine.transfers import to_device
 
 MAX_CACHED_BYTES = 512 * 1024**2  # SDXL's keys and values take 26 MB a prompt, SD1.5's 4 to 8
 
@@ -64,7 +65,7 @@ class PromptEncoder:
             else:
                 hidden.append(output[0])
         embeddings = torch.cat(hidden, dim=-1)
-        missing = torch.tensor([prompt is None for prompt in prompts], device=embeddings.device)
+        missing = to_device(torch.tensor([prompt is None for prompt in prompts]), embeddings.device)
         contexts = self._project(embeddings.masked_fill(missing.view(-1, 1, 1), 0))
         pools = [None] * len(texts) if pooled is None else list(pooled.masked_fill(missing.view(-1, 1), 0))
         return [
@@ -81,8 +82,9 @@ class PromptEncoder:
             return_tensors="pt",
         )
         masked = getattr(encoder.config, "use_attention_mask", False) and not self._is_sdxl
-        mask = tokens.attention_mask.to(encoder.device) if masked else None
-        return encoder(tokens.input_ids.to(encoder.device), attention_mask=mask, output_hidden_states=self._is_sdxl)
+        mask = to_device(tokens.attention_mask, encoder.device) if masked else None
+        ids = to_device(tokens.input_ids, encoder.device)
+        return encoder(ids, attention_mask=mask, output_hidden_states=self._is_sdxl)
 
     def _truncated(self, text: str) -> str:
         """The tail of `text` that does not fit the encoder's window."""

@@ -14,6 +14,7 @@ from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from deployments.engine.errors import NumericalError
 from deployments.engine.networks import eager_vae
 from deployments.engine.request import Pixels
+from deployments.engine.transfers import to_device, to_host
 
 MAX_CACHED_IMAGES = 64
 MAX_BATCH_PIXELS = 4 * 512 * 512  # of one VAE call: its activations take about 0.5 GB a megapixel
@@ -44,7 +45,7 @@ class ImageCodec:
         self.hits += len(keys) - len(missing)
         found = {key: self._cache[key] for key in keys if key in self._cache}
         for chunk in self._chunks(list(missing.items()), images[0].size // 3):
-            pixels = torch.from_numpy(np.stack([image for _, image in chunk])).to(self._device)
+            pixels = to_device(torch.from_numpy(np.stack([image for _, image in chunk])), self._device)
             inputs = (pixels.permute(0, 3, 1, 2).float() / 255 * 2 - 1).to(self._dtype)
             moments = self.networks.encode(inputs)
             found.update((key, row.clone()) for (key, _), row in zip(chunk, moments, strict=True))
@@ -56,7 +57,9 @@ class ImageCodec:
         config = self._vae.config
         latents = moments[None]
         if moments.shape[0] == 2 * config.latent_channels:
-            latents = DiagonalGaussianDistribution(latents).sample(generator)
+            posterior = DiagonalGaussianDistribution(latents)
+            noise = torch.randn(posterior.mean.shape, generator=generator, dtype=latents.dtype)  # as its sample() draws
+            latents = posterior.mean + posterior.std * to_device(noise, latents.device)
         return self._normalize(latents)[0]
 
     def mean(self, moments: torch.Tensor) -> torch.Tensor:
@@ -73,16 +76,15 @@ class ImageCodec:
         return images
 
     def _decode(self, latents: torch.Tensor) -> list[Pixels]:
-        decoded = self.networks.decode(latents.to(self._device, self._dtype))
-        if not torch.isfinite(decoded).all() and self._dtype != torch.float32:
+        pixels, is_finite = _shown(self.networks.decode(latents.to(self._device, self._dtype)))
+        if not is_finite and self._dtype != torch.float32:
             # Half precision overflows in some VAEs (SDXL's first release): once more in float32, not a black image.
             self._vae.to(torch.float32)
-            decoded = eager_vae(self._vae).decode(latents.float())
+            pixels, is_finite = _shown(eager_vae(self._vae).decode(latents.float()))
             self._vae.to(self._dtype)
-        if not torch.isfinite(decoded).all():
+        if not is_finite:
             raise NumericalError("the VAE decoded this image to NaN or infinite values")
-        pixels = ((decoded.float() / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8)
-        return list(pixels.permute(0, 2, 3, 1).cpu().numpy())
+        return pixels
 
     def _normalize(self, latents: torch.Tensor) -> torch.Tensor:
         mean, std = self._statistics(latents)
@@ -106,3 +108,10 @@ class ImageCodec:
         size = 1 if self._one_by_one else max(1, MAX_BATCH_PIXELS // pixels)
         for start in range(0, len(items), size):
             yield items[start : start + size]
+
+
+def _shown(decoded: torch.Tensor) -> tuple[list[Pixels], bool]:
+    """What a VAE decoded as images, and whether all of it is finite, with one wait for the device."""
+    pixels = ((decoded.float() / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8)
+    images, is_finite = to_host(pixels.permute(0, 2, 3, 1).contiguous(), torch.isfinite(decoded).all())
+    return list(images.numpy()), bool(is_finite)

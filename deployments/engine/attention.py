@@ -1,0 +1,73 @@
+"""Which attention kernels torch takes first on a GPU: cuDNN's where they are right and faster, as on Hopper."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import math
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+logger = logging.getLogger(__name__)
+HOPPER = (9, 0)  # elsewhere cuDNN's are no faster than flash attention
+CUDNN_FIRST = [
+    SDPBackend.CUDNN_ATTENTION,
+    SDPBackend.FLASH_ATTENTION,
+    SDPBackend.EFFICIENT_ATTENTION,
+    SDPBackend.MATH,
+]
+ROUNDS = 5
+_chosen = ExitStack()
+
+
+def choose_attention(forward: Callable[[], torch.Tensor], device: torch.device) -> bool:
+    """Try both orders on `forward`, and keep cuDNN first for the whole process if it is better. True if it is."""
+    if device.type != "cuda" or torch.cuda.get_device_capability(device) != HOPPER:
+        return False
+    with sdpa_kernel(SDPBackend.MATH):
+        exact = forward()
+    usual, usual_s = _measured(forward, device)
+    with sdpa_kernel(CUDNN_FIRST, set_priority=True):
+        cudnn, cudnn_s = _measured(forward, device)
+    usual_error, cudnn_error = relative_error(usual, exact), relative_error(cudnn, exact)
+    better = is_better(cudnn_error, cudnn_s, usual_error, usual_s)
+    logger.info(
+        "attention: cuDNN %.1f ms, error %.1e; torch's usual %.1f ms, error %.1e: %s",
+        cudnn_s * 1e3,
+        cudnn_error,
+        usual_s * 1e3,
+        usual_error,
+        "cuDNN" if better else "usual",
+    )
+    if better:
+        _chosen.enter_context(sdpa_kernel(CUDNN_FIRST, set_priority=True))
+        atexit.register(_chosen.close)
+    return better
+
+
+def is_better(error: float, seconds: float, usual_error: float, usual_seconds: float) -> bool:
+    """Faster, and no further from the exact result than rounding differs anyway. NaN is never better."""
+    return seconds < usual_seconds and error <= 2 * usual_error + 1e-6
+
+
+def relative_error(output: torch.Tensor, exact: torch.Tensor) -> float:
+    """Root mean square of the difference, as a part of that of `exact`; NaN if anything is NaN or infinite."""
+    difference = (output.float() - exact.float()).square().mean().sqrt()
+    error = float(difference / exact.float().square().mean().sqrt())
+    return error if math.isfinite(error) else math.nan
+
+
+def _measured(forward: Callable[[], torch.Tensor], device: torch.device) -> tuple[torch.Tensor, float]:
+    """The output, and the least seconds of a few calls after a first one."""
+    output, seconds = forward(), math.inf
+    for _ in range(ROUNDS):
+        torch.cuda.synchronize(device)
+        started = time.perf_counter()
+        forward()
+        torch.cuda.synchronize(device)
+        seconds = min(seconds, time.perf_counter() - started)
+    return output, seconds

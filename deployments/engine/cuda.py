@@ -1,0 +1,72 @@
+"""CUDA graphs, and the forms that a checkpoint's networks take on a CUDA device."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+
+import torch
+
+from deployments.engine.attention import choose_attention
+from deployments.engine.forms import Forms
+from deployments.engine.gate import DEVICE
+from deployments.engine.graphs import Recording
+from deployments.engine.loading import Checkpoint
+from deployments.engine.networks import Networks
+
+logger = logging.getLogger(__name__)
+
+
+def cuda_forms(checkpoint: Checkpoint, max_rows: int) -> Iterator[Networks]:
+    """The faster forms on CUDA, each as soon as it is made: "graphs" in seconds, "inductor+graphs" in minutes.
+
+    None for weights that are not kept on the GPU. Adapters may be switched meanwhile, but results round otherwise in
+    each form, so this is not for who needs them the same to the bit.
+    """
+    if hasattr(checkpoint.pipeline.unet, "_hf_hook"):
+        return
+    forms = Forms(checkpoint, max_rows, CudaRecorder(checkpoint.device))
+    try:
+        with DEVICE.exclusively(), torch.inference_mode():
+            choose_attention(forms.native_step, checkpoint.device)
+    except Exception:
+        logger.exception("attention stays in torch's usual order")
+    yield from forms
+
+
+class CudaRecorder:
+    """Records on a stream of its own into one pool of memory, which all graphs share: no two of them may run at once.
+
+    Why that is sound: the gate keeps the engine's thread out while a graph is recorded or timed, and the device is
+    idle then; all replays come from the engine's thread, on one stream. A first run happens beside the engine's work,
+    on another stream than the recordings', since cuBLAS has one workspace a stream, which the graphs go on using.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._beside = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        self._recording = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        self._pool = torch.cuda.graph_pool_handle()
+
+    def warm_up(self, forward: Callable[[], torch.Tensor]) -> None:
+        with torch.cuda.device(self._device), torch.cuda.stream(self._beside):
+            forward()
+        self._beside.synchronize()
+
+    def record(self, forward: Callable[[], torch.Tensor]) -> Recording:
+        # The outer `stream` puts this thread back on its own even where the capture fails half-way.
+        with torch.cuda.device(self._device), torch.cuda.stream(self._recording):
+            torch.cuda.synchronize()
+            forward()  # what a library does only the first time on a stream must not be recorded
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(
+                graph, pool=self._pool, stream=self._recording, capture_error_mode="thread_local"
+            ):  # other threads of the process may be using CUDA for what is not ours
+                output = forward()
+            graph.replay()
+            torch.cuda.synchronize()
+            started = time.perf_counter()
+            graph.replay()
+            torch.cuda.synchronize()
+        return Recording(graph.replay, output, time.perf_counter() - started)

@@ -55,7 +55,7 @@ def work(start_at: float) -> None:
     torch.set_num_threads(os.cpu_count() or 1)
     runner = build_runner(ModelConfig(checkpoint="data/models/tiny-sd15", dtype="float32"))
     unet = runner.checkpoint.unet
-    context = torch.stack([condition.context for condition in runner.text.encode(["", "a cat"])])
+    context = torch.stack([condition.context for condition in runner.conditioner.text.encode(["", "a cat"])])
     latents, times = torch.randn(2, 8, 64, 64), unet.times(torch.full((2,), 500.0))
     time.sleep(max(0.0, start_at - time.time()))
     started, steps = time.perf_counter(), 0

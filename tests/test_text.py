@@ -36,7 +36,7 @@ def load(checkpoints: Callable[[str], Path]) -> Load:
 def encoder_of(checkpoint: Checkpoint, *, reproducible: bool = False) -> PromptEncoder:
     """As the runner sets it up for this checkpoint, but for what the UNet makes of embeddings."""
     as_they_are = replace(checkpoint, unet=SimpleNamespace(context=lambda hidden: hidden))  # type: ignore[arg-type]
-    return Runner(as_they_are, reproducible=reproducible).text
+    return Runner(as_they_are, reproducible=reproducible).conditioner.text
 
 
 @torch.inference_mode()

@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from functools import wraps
 from itertools import groupby
-from typing import Any, NamedTuple, ParamSpec, TypeVar
+from typing import NamedTuple, ParamSpec, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from deployments.engine.conditioning import Conditioner
 from deployments.engine.errors import InvalidRequest, NumericalError
 from deployments.engine.gate import DEVICE
 from deployments.engine.loading import Checkpoint
@@ -21,7 +22,6 @@ from deployments.engine.preview import LatentColours
 from deployments.engine.request import Img2ImgRequest, Loras, Pixels
 from deployments.engine.sampling import CIN, SAMPLERS, Samplers, affine_step, guide
 from deployments.engine.state import DenoiseState, KeptSource
-from deployments.engine.text import PromptEncoder
 from deployments.engine.transfers import Pace, to_device
 from deployments.engine.vae import ImageCodec
 
@@ -66,13 +66,7 @@ class Runner:
         self.reproducible = reproducible
         self.device = checkpoint.device
         self.samplers = Samplers(pipeline.scheduler.config)
-        self.text = PromptEncoder(
-            _text_encoders(pipeline),
-            checkpoint.unet.context,
-            is_sdxl=checkpoint.is_sdxl,
-            zero_empty=checkpoint.is_sdxl and bool(pipeline.config.force_zeros_for_empty_prompt),
-            one_by_one=reproducible,
-        )
+        self.conditioner = Conditioner(checkpoint, one_by_one=reproducible)
         self.codec = ImageCodec(
             pipeline.vae, device=checkpoint.device, dtype=checkpoint.vae_dtype, one_by_one=reproducible
         )
@@ -83,8 +77,6 @@ class Runner:
         self._eager = self._networks = eager(checkpoint)
         self._offered: Networks | None = None
         self._pace: Pace[list[DenoiseState]] = Pace(self.device)
-        self._distilled_guidance: int | None = pipeline.unet.config.time_cond_proj_dim
-        self._scores = bool(checkpoint.is_sdxl and pipeline.config.requires_aesthetics_score)
 
     @property
     def form(self) -> str:
@@ -117,7 +109,7 @@ class Runner:
             raise InvalidRequest("strength leaves no step to run", "strength")
         self._adapters.check(request.loras)
         table = self.samplers.table(request.sampler, request.num_inference_steps, request.num_denoise_steps)
-        guided = request.guidance_scale > 1 and self._distilled_guidance is None
+        guided = request.guidance_scale > 1 and not self.conditioner.distilled
         return DenoiseState(request, table, (height // factor, width // factor), guided)
 
     @_on_device
@@ -126,54 +118,12 @@ class Runner:
         self._take_offer()
         for loras, group in groupby(sorted(states, key=_loras), key=_loras):
             self._adapters.use(loras)
-            alike = list(group)
-            self._encode_prompts(alike, loras)
-            for state in alike:
-                state.times = self._times(state)
+            self.conditioner.fill(list(group), loras)
         for _, group in groupby(sorted(states, key=_shape), key=_shape):
             alike = list(group)
             moments = self.codec.encode([state.request.pixels for state in alike])
             for state, moment in zip(alike, moments, strict=True):
                 self._start(state, moment)
-
-    def _encode_prompts(self, states: list[DenoiseState], loras: Loras) -> None:
-        prompts: list[str | None] = []
-        for state in states:
-            prompts += [state.request.negative_prompt] if state.guided else []
-            prompts += [state.request.prompt]
-        conditions = iter(self.text.encode(prompts, loras))
-        for state in states:
-            state.conditions = [next(conditions) for _ in range(state.rows)]
-
-    def _times(self, state: DenoiseState) -> list[torch.Tensor]:
-        """What the time steps add in the ResNets; in SDXL it depends on the prompt as well."""
-        timesteps = to_device(torch.from_numpy(state.table.timesteps), self.device)
-        if not self.checkpoint.is_sdxl:
-            return [self.checkpoint.unet.times(timesteps, guidance=self._guidance_embedding(state))] * state.rows
-        return [
-            self.checkpoint.unet.times(
-                timesteps, guidance=self._guidance_embedding(state), **self._added_conditions(state, row)
-            )
-            for row in range(state.rows)
-        ]
-
-    def _added_conditions(self, state: DenoiseState, row: int) -> dict[str, torch.Tensor]:
-        """SDXL's pooled prompt and sizes (Podell et al. 2023, 2.2); the refiner has an aesthetic score as its last."""
-        height, width = state.request.pixels.shape[:2]
-        is_negative = state.guided and row == 0
-        last = [2.5 if is_negative else 6.0] if self._scores else [height, width]
-        time_ids = to_device(torch.tensor([[height, width, 0, 0, *last]], dtype=self.checkpoint.dtype), self.device)
-        pooled = _known(state.conditions[row].pooled)[None]
-        steps = len(state.table)
-        return {"pooled": pooled.expand(steps, -1), "time_ids": time_ids.expand(steps, -1)}
-
-    def _guidance_embedding(self, state: DenoiseState) -> torch.Tensor | None:
-        """The guidance scale as an input, for UNets distilled with it (Luo et al. 2023, 4.2)."""
-        if self._distilled_guidance is None:
-            return None
-        scale = torch.tensor([state.request.guidance_scale - 1])
-        embedding = self.checkpoint.pipeline.get_guidance_scale_embedding(scale, self._distilled_guidance)
-        return torch.as_tensor(embedding).to(self.device, self.checkpoint.dtype)
 
     def _start(self, state: DenoiseState, moments: torch.Tensor) -> None:
         state.generator = torch.Generator("cpu").manual_seed(state.request.seed)
@@ -325,10 +275,3 @@ def _keep_source(latents: torch.Tensor, kept: KeptSource, level: npt.NDArray[np.
 def _known(tensor: torch.Tensor | None) -> torch.Tensor:
     assert tensor is not None, "encode() comes before denoise_step() and decode()"
     return tensor
-
-
-def _text_encoders(pipeline: Any) -> list[tuple[Any, Any]]:
-    pairs = [(pipeline.tokenizer, pipeline.text_encoder)]
-    if hasattr(pipeline, "tokenizer_2"):
-        pairs.append((pipeline.tokenizer_2, pipeline.text_encoder_2))
-    return [(tokenizer, encoder) for tokenizer, encoder in pairs if encoder is not None]

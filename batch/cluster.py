@@ -82,6 +82,8 @@ def find_app(config_path: Path, app_name: str, say: Callable[[str], None]) -> It
 
 def _join(app_name: str, stack: ExitStack) -> bool:
     """Whether the app runs, and we are connected to its cluster."""
+    if not ray.is_initialized() and os.environ.get("RAY_ADDRESS") == "local":
+        return False  # a cluster of our own, which can wait until there is something to do
     chosen = ray.is_initialized() or "RAY_ADDRESS" in os.environ
     if not ray.is_initialized():
         try:

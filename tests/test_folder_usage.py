@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from deployments.config import REPO_ROOT
 from tests.folders import Folder, assert_refused, run_folder
 from tests.pictures import gradient
 
@@ -76,3 +80,15 @@ def test_folder_without_images_is_done_at_once(tmp_path: Path, output: Folder):
     result = run_folder(source, output, "--config", tmp_path / "none.yaml")
     assert result.exit_code == 0
     assert not (tmp_path / "out").exists()
+
+
+def test_a_cluster_of_its_own_waits_until_there_is_something_to_do():
+    code = (
+        "import ray\nfrom pathlib import Path\n"
+        "from batch.cluster import find_app\n"
+        f"with find_app(Path({str(REPO_ROOT / 'serve_config.yaml')!r}), 'img2img', print) as app:\n"
+        "    print(*app.config.models, ray.is_initialized())\n"
+    )
+    command, environment = [sys.executable, "-c", code], {**os.environ, "RAY_ADDRESS": "local"}
+    done = subprocess.run(command, env=environment, cwd=REPO_ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "tiny-sd15 tiny-sd21v False\n"

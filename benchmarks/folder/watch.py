@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import random
 import subprocess
 import time
+import zlib
 from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import suppress
@@ -18,6 +20,7 @@ from benchmarks.folder.verdict import CONSOLE
 
 EVERY_S, TELL_EVERY_S = 2.0, 30.0
 MIB = 1024**2
+YARDSTICK = random.Random(0).randbytes(500_000)  # to compress, which takes some 15 ms
 
 # What is in the titles of the processes, once Ray has named them. The job's own process is the driver.
 KINDS = {
@@ -29,7 +32,10 @@ KINDS = {
 
 
 class Sample(NamedTuple):
-    """A moment of the run: `uss_mib` and `cpu_s` (so far) by kind of process, `pss_mib` over all of them."""
+    """A moment of the run: `uss_mib` and `cpu_s` (so far) by kind of process, `pss_mib` over all of them.
+
+    `pace` is the speed of the machine's cores: how often in a second of processor time one does the same work.
+    """
 
     second: float
     done: int
@@ -37,6 +43,7 @@ class Sample(NamedTuple):
     cpu_s: dict[str, float]
     pss_mib: float
     load_average: float
+    pace: float
 
 
 def watch(job: subprocess.Popen[bytes], output: Path) -> list[Sample]:
@@ -63,7 +70,13 @@ def _sample(job: subprocess.Popen[bytes], output: Path, second: float) -> Sample
             uss[kind] += memory.uss / MIB
             cpu[kind] += times.user + times.system
             pss += memory.pss / MIB
-    return Sample(round(second, 2), done, _rounded(uss), _rounded(cpu), round(pss, 1), os.getloadavg()[0])
+    return Sample(round(second, 2), done, _rounded(uss), _rounded(cpu), round(pss, 1), os.getloadavg()[0], _pace())
+
+
+def _pace() -> float:
+    started = time.thread_time()
+    zlib.compress(YARDSTICK)
+    return round(1 / (time.thread_time() - started), 2)
 
 
 def _rounded(figures: dict[str, float]) -> dict[str, float]:

@@ -7,6 +7,7 @@ from ray.serve import Application
 
 from deployments.config import AppConfig
 from deployments.engine.request import Img2ImgOutput, Img2ImgRequest, Timings
+from deployments.handover import Loan, borrow, give_back
 from deployments.router import ROUTER, Router
 from deployments.webui_state import WebuiState
 
@@ -15,9 +16,11 @@ from deployments.webui_state import WebuiState
 class IdleModel:
     """Gives back what it gets."""
 
-    async def img2img(self, request: Img2ImgRequest) -> Img2ImgOutput:
+    async def img2img(self, request: Img2ImgRequest, loan: Loan | None = None) -> Img2ImgOutput:
         """The request's own pixels."""
-        return Img2ImgOutput(request.request_id, request.pixels, request.num_denoise_steps, "", Timings())
+        request, shared = borrow(request, loan)
+        output = Img2ImgOutput(request.request_id, request.pixels, request.num_denoise_steps, "", Timings())
+        return give_back(output, shared)
 
     def describe(self) -> dict[str, Any]:
         """Nothing was loaded."""

@@ -19,6 +19,7 @@ from deployments.autoscaling import METRIC
 from deployments.config import ModelConfig
 from deployments.engine.async_engine import AsyncEngine
 from deployments.engine.request import Img2ImgOutput, Img2ImgRequest, Pixels, Progress, Sampler
+from deployments.handover import Loan, borrow, give_back
 from deployments.images import pad_to_multiple
 from deployments.logs import log_with_serve
 from deployments.metrics import ModelMetrics
@@ -60,17 +61,21 @@ class Img2ImgModel:
         self._scheduler = engine.scheduler
         self._engine = AsyncEngine(engine)
 
-    async def img2img(self, request: Img2ImgRequest) -> Img2ImgOutput:
-        """The image for a request of any size, padded for the VAE and cropped again. Raises EngineError.
+    async def img2img(self, request: Img2ImgRequest, loan: Loan | None = None) -> Img2ImgOutput:
+        """The image for a request of any size, padded for the VAE and cropped again.
 
-        Cancelling the call frees the request's rows at the next step boundary.
+        Raises EngineError, and Elsewhere for a loan that is none here. Cancelling the call frees the request's rows at
+        the next step boundary.
         """
+        request, shared = borrow(request, loan)
         admitted = await self._admit(request)
-        output = await self._finished(request, admitted)
-        return replace(output, pixels=_cropped(output.pixels, request))
+        return give_back(await self._finished(request, admitted), shared)
 
-    async def img2img_events(self, request: Img2ImgRequest) -> AsyncIterator[Progress | Img2ImgOutput]:
+    async def img2img_events(
+        self, request: Img2ImgRequest, loan: Loan | None = None
+    ) -> AsyncIterator[Progress | Img2ImgOutput]:
         """As `img2img`, with the request's progress before the image."""
+        request, shared = borrow(request, loan)
         admitted = await self._admit(request)
         async with aclosing(self._engine.events(request.request_id, admitted)) as events:
             async for progress in events:
@@ -78,15 +83,14 @@ class Img2ImgModel:
                 if preview is not None:
                     preview = _cropped(preview, request, self._runner.codec.factor)
                 yield replace(progress, preview=preview)
-        output = await self._finished(request, admitted)
-        yield replace(output, pixels=_cropped(output.pixels, request))
+        yield give_back(await self._finished(request, admitted), shared)
 
     async def _finished(self, request: Img2ImgRequest, admitted: Future[Img2ImgOutput]) -> Img2ImgOutput:
         output = await self._engine.wait(request.request_id, admitted)
         self._metrics.observe(output)
         timings = {name: round(seconds, 4) for name, seconds in asdict(output.timings).items()}
         logger.info("image done: %s", output.request_id, extra={"steps": output.num_denoise_steps, **timings})
-        return output
+        return replace(output, pixels=_cropped(output.pixels, request))
 
     async def _admit(self, request: Img2ImgRequest) -> Future[Img2ImgOutput]:
         factor = self._runner.codec.factor
@@ -134,7 +138,7 @@ class Img2ImgModel:
 
     def stats(self) -> dict[str, float]:
         """The engine's counters, its caches' hits and misses, and what its networks' form recorded and compiled."""
-        caches = {"prompt": self._runner.text, "image": self._runner.codec}
+        caches = {"prompt": self._runner.conditioner.text, "image": self._runner.codec}
         counts = {
             f"{name}_{kind}": getattr(cache, kind) for name, cache in caches.items() for kind in ("hits", "misses")
         }

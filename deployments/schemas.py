@@ -76,6 +76,10 @@ class Settings(Strict):
     max_side: int
     loras: str | None = None
 
+    def for_engine(self) -> dict[str, Any]:
+        """The fields of an Img2ImgRequest that they decide."""
+        return self.model_dump(exclude={"model", "max_side"}) | {"loras": parse_loras(self.loras or "")}
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Img2ImgResult:

@@ -14,13 +14,22 @@ from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
 
 from deployments import logs, routing
+from deployments.calling import ModelCaller
 from deployments.config import AppConfig
-from deployments.engine.request import Img2ImgOutput, Img2ImgRequest, Mask, Pixels, Priority, Progress
-from deployments.images import SourceImage, decode_image, encode_image, fit_pixels, restore_size
+from deployments.engine.request import Img2ImgRequest, Mask, Pixels, Priority, Progress
+from deployments.images import (
+    SourceImage,
+    decode_image,
+    encode_image,
+    fit_pixels,
+    is_quick,
+    is_quick_to_decode,
+    restore_size,
+)
 from deployments.masks import MASK_BLUR, MaskMode, about_the_mask, fit_mask, paste_back, read_mask
 from deployments.parameters import format_parameters
 from deployments.readiness import Readiness
-from deployments.schemas import Img2ImgOptions, Img2ImgResult, OutputFormat, Settings, parse_loras
+from deployments.schemas import Img2ImgOptions, Img2ImgResult, OutputFormat, Settings
 
 OnProgress = Callable[[int, Progress], None]
 Reshape = Callable[[SourceImage, Mask | None], tuple[SourceImage, Mask | None]]
@@ -86,7 +95,7 @@ class Img2ImgService:
 
     def __init__(self, config: AppConfig, models: Mapping[str, DeploymentHandle], readiness: Readiness) -> None:
         self.config = config
-        self._models = models
+        self._models = {model_id: ModelCaller(handle) for model_id, handle in models.items()}
         self._readiness = readiness
 
     async def prepare(
@@ -105,7 +114,9 @@ class Img2ImgService:
         model_id = routing.choose_model(options.model, self.config, seed)
         model_id = routing.first_ready(model_id, self.config, await self._readiness.ready(model_id))
         settings = routing.resolve(options, self.config, model_id, seed)
-        return await asyncio.to_thread(self._prepare, options, settings, image, mask, reshape)
+        prepare = partial(self._prepare, options, settings, image, mask, reshape)
+        quick = mask is None and reshape is as_it_is and is_quick_to_decode(image)
+        return prepare() if quick else await asyncio.to_thread(prepare)
 
     def _prepare(
         self, options: Img2ImgOptions, settings: Settings, image: bytes, mask: MaskFile | None, reshape: Reshape
@@ -144,7 +155,9 @@ class Img2ImgService:
 
     async def encode(self, prepared: Prepared, result: Img2ImgResult, quality: int | None = None) -> bytes:
         """The picture's file, in the source's size; `quality`, 0 to 100, is of JPEG and WebP."""
-        return await asyncio.to_thread(_encode, prepared, result.settings, result.pixels, quality)
+        encode = partial(_encode, prepared, result.settings, result.pixels, quality)
+        quick = prepared.mask is None and is_quick(prepared.output_format, prepared.source.size)
+        return encode() if quick else await asyncio.to_thread(encode)
 
     async def encode_preview(
         self, prepared: Prepared, number: int, preview: Pixels, quality: int | None = None
@@ -168,12 +181,9 @@ class Img2ImgService:
         """
         if reason := await self._readiness.reason(settings.model):
             raise ModelNotReady(settings.model, reason)
-        asked = settings.model_dump(exclude={"model", "max_side", "loras"})
         engine_id = f"{request_id or logs.request_id()}-{uuid.uuid4().hex}"
-        loras = parse_loras(settings.loras or "")
-        request = Img2ImgRequest(engine_id, pixels, priority=priority, mask=mask, loras=loras, **asked)
-        model = self._models[settings.model]
-        output = await (_ask(model, request) if on_progress is None else _follow(model, request, on_progress))
+        request = Img2ImgRequest(engine_id, pixels, priority=priority, mask=mask, **settings.for_engine())
+        output = await self._models[settings.model].img2img(request, on_progress)
         return Img2ImgResult(settings, output.pixels, output.num_denoise_steps, output.truncated, output.timings)
 
     async def model_cards(self) -> list[dict[str, Any]]:
@@ -210,31 +220,6 @@ def past_serves_handlers(model: str) -> Iterator[None]:
         raise QueueFull(exc.retry_after_s) from exc
     except DeploymentUnavailableError as exc:
         raise ModelNotReady(model, str(exc)) from exc
-
-
-async def _ask(model: DeploymentHandle, request: Img2ImgRequest) -> Img2ImgOutput:
-    response = model.img2img.remote(request)
-    try:
-        output: Img2ImgOutput = await response
-    except asyncio.CancelledError:
-        response.cancel()  # Serve passes on a caller's disconnect by itself, but not a deadline
-        raise
-    return output
-
-
-async def _follow(
-    model: DeploymentHandle, request: Img2ImgRequest, on_progress: Callable[[Progress], None]
-) -> Img2ImgOutput:
-    events = model.options(stream=True).img2img_events.remote(request)
-    try:
-        async for event in events:
-            if isinstance(event, Img2ImgOutput):
-                return event
-            on_progress(event)
-    except asyncio.CancelledError:
-        events.cancel()
-        raise
-    raise AssertionError("the last event is the image")
 
 
 async def _all_or_none(coroutines: Sequence[Coroutine[Any, Any, Img2ImgResult]]) -> list[Img2ImgResult]:

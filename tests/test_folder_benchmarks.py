@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from batch.results import RESULTS_FILE
+from benchmarks.folder.alone import request_of
 from benchmarks.folder.plot import draw
 from benchmarks.folder.scale import memory_bounds
 from benchmarks.folder.setup import MODEL, JobFailed, application, finish_times, num_results, pictures
@@ -29,6 +30,7 @@ def run_of(images: int, growth: dict[str, float]) -> list[Sample]:
             cpu_s=dict.fromkeys(KINDS, 1.0),
             pss_mib=1000.0,
             load_average=0.0,
+            pace=1.0,
         )
         for done in range(images + 1)
     ]
@@ -106,6 +108,15 @@ def test_the_measured_app_is_the_configured_one_with_one_model() -> None:
     assert config.defaults_for(MODEL).max_side == 64
     assert config.models[MODEL].source == str(REPO_ROOT / "data" / "models" / MODEL)
     assert [options["name"] for options in app["deployments"]] == ["router", MODEL]
+
+
+def test_the_engine_alone_is_asked_for_what_the_job_asks_for(tmp_path: Path) -> None:
+    app = AppConfig.model_validate(application(defaults={"strength": 0.5})["args"])
+    Image.fromarray(np.zeros((64, 48, 3), np.uint8)).save(tmp_path / "a.png")
+    request = request_of(tmp_path / "a.png", app)
+    assert request.pixels.shape == (64, 48, 3)
+    assert request.prompt in app.prompts
+    assert (request.strength, request.priority, request.loras) == (0.5, "folder", ())
 
 
 def test_finish_times_are_sorted_seconds(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from deployments.images import (
     decode_image,
     encode_image,
     fit_pixels,
+    is_quick_to_decode,
     pad_to_multiple,
     read_parameters,
     restore_size,
@@ -218,6 +219,18 @@ def test_grey_becomes_srgb_by_its_own_profile() -> None:
 def test_what_is_not_a_picture_is_refused(data: bytes) -> None:
     with pytest.raises(NotAnImage):
         decode(data)
+
+
+def test_only_jpegs_of_few_pixels_and_bytes_are_quick_to_decode() -> None:
+    def blank(width: int, height: int) -> np.ndarray:
+        return np.zeros((height, width, 3), np.uint8)
+
+    assert is_quick_to_decode(file_of(blank(512, 512), "jpeg"))
+    assert is_quick_to_decode(file_of(blank(1024, 256), "jpeg"))
+    assert not is_quick_to_decode(file_of(blank(513, 512), "jpeg"))
+    assert not is_quick_to_decode(file_of(blank(8, 8), "jpeg") + bytes(600_000))
+    assert not is_quick_to_decode(file_of(blank(8, 8), "png"))
+    assert not is_quick_to_decode(b"\xff\xd8\xff damaged")
 
 
 @pytest.mark.parametrize("format", FORMATS)

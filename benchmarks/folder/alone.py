@@ -10,7 +10,6 @@ import json
 import os
 import time
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 import torch
 import typer
@@ -35,16 +34,16 @@ def main(config: Path, photos: Path) -> None:
     torch.set_num_threads(len(os.sched_getaffinity(0)))  # as the replica does
     (application,) = yaml.safe_load(config.read_text())["applications"]
     app = AppConfig.model_validate(application["args"])
-    requests = [_request(path, app) for path in sorted(photos.iterdir())]
+    requests = [request_of(path, app) for path in sorted(photos.iterdir())]
     print(json.dumps(asyncio.run(_finish_times(app, requests))))
 
 
-def _request(path: Path, app: AppConfig) -> Img2ImgRequest:
+def request_of(path: Path, app: AppConfig) -> Img2ImgRequest:
+    """What the folder job would ask of the engine for this picture."""
     settings = choose(PurePosixPath(path.name), Img2ImgOptions(), app)
-    asked: dict[str, Any] = settings.model_dump(exclude={"model", "max_side"})
     source = decode_image(path.read_bytes(), max_bytes=app.limits.max_upload_bytes, max_pixels=app.limits.max_pixels)
     pixels = fit_pixels(source.pixels, max_side=settings.max_side, min_side=app.limits.min_side)
-    return Img2ImgRequest(path.name, pixels, priority="folder", **asked)
+    return Img2ImgRequest(path.name, pixels, priority="folder", **settings.for_engine())
 
 
 async def _finish_times(app: AppConfig, requests: list[Img2ImgRequest]) -> list[float]:

@@ -102,7 +102,7 @@ def test_torch_goes_on_where_the_compiler_fails(checkpoints: Checkpoints, monkey
         raise RuntimeError("this processor is unknown")
 
     monkeypatch.setattr(openvino_form, "_convert", fail)
-    monkeypatch.setattr(openvino_form, "MAX_KEPT_BYTES", 0)
+    monkeypatch.setattr(openvino_form, "SMALL_BYTES", 0)
     engine = make_compiled(checkpoints("sd15"))
     assert isinstance(engine.runner, Runner)
     assert engine.runner.form == "eager"

@@ -1,8 +1,9 @@
 """The networks compiled by OpenVINO, whose convolutions and fused layers are ahead of torch's on CPUs.
 
-Each compiled network takes every picture size, so nothing is compiled while a request waits. Rows run one by one, two
-at a time on half of the cores each. With both cores free that is 2 to 8 % faster than rows together on all; where other
-work has the cores too it was up to 1.9 times as fast, for threads need not wait for each other.
+Each compiled network takes every picture size, so nothing is compiled while a request waits. Rows run one by one. Those
+of a small UNet do so two at a time, on half of the cores each, since its layers are too short to share: two rows of
+data/models/tiny-sd15 at 256 px take 20 ms that way and 25 on all cores, one takes 20 and 14. SD1.5's two rows take as
+long either way, and one half as long on all.
 """
 
 from __future__ import annotations
@@ -26,11 +27,10 @@ from deployments.engine.loading import Checkpoint
 from deployments.engine.networks import Networks, VaeNetworks, eager
 
 PRECISIONS = {torch.float32: "f32", torch.bfloat16: "bf16", torch.float16: "f16"}
-MAX_KEPT_BYTES = 256 * 1024**2  # of a network's weights, which are on disk a second time then
+SMALL_BYTES = 256 * 1024**2  # of a network's weights
 SIDES = 9, 11  # of the latents to trace with: odd, so that upsampling goes by sizes and not by factors
 TOKENS = 77
 ANY = -1
-STREAMS = 2  # as many rows as a guided request has
 
 
 def compile_with_openvino(checkpoint: Checkpoint) -> Networks:
@@ -44,12 +44,20 @@ def compile_with_openvino(checkpoint: Checkpoint) -> Networks:
     shapes = [any_latents, (ANY, unet.times_width), (ANY, ANY, unet.context_width)]
     return Networks(
         "openvino",
-        _compile(_Float32(unet, forms.unet, dtype), (latents, times, context), shapes, STREAMS),
+        _compile(_Float32(unet, forms.unet, dtype), (latents, times, context), shapes, _streams(unet)),
         VaeNetworks(
             _compile(_Float32(vae, forms.vae.encode, vae_dtype), (torch.zeros(2, 3, 64, 128),), [any_pixels]),
             _compile(_Float32(vae, forms.vae.decode, vae_dtype), (latents,), [any_latents]),
         ),
     )
+
+
+def _streams(unet: nn.Module) -> int:
+    return 2 if _is_small(unet) else 1  # as many as a guided request has rows
+
+
+def _is_small(network: nn.Module) -> bool:
+    return sum(tensor.nbytes for tensor in network.state_dict().values()) <= SMALL_BYTES
 
 
 class _Float32(nn.Module):
@@ -93,8 +101,7 @@ def _compile(
 
 def _converted(network: _Float32, example: tuple[torch.Tensor, ...]) -> Any:
     """The network as OpenVINO's; small ones are kept, since converting takes longer than compiling them."""
-    num_bytes = sum(tensor.nbytes for tensor in network.state_dict().values())
-    if num_bytes > MAX_KEPT_BYTES:
+    if not _is_small(network):  # it would be on disk a second time
         return _convert(network, example)
     kept = user_cache_path("img2img-serve") / "openvino" / f"{_fingerprint(network, example)}.xml"
     if not kept.exists():

@@ -57,7 +57,7 @@ def _streams(unet: nn.Module) -> int:
 
 
 def _is_small(network: nn.Module) -> bool:
-    return sum(tensor.nbytes for tensor in network.state_dict().values()) <= SMALL_BYTES
+    return bool(sum(tensor.nbytes for tensor in network.state_dict().values()) <= SMALL_BYTES)
 
 
 class _Float32(nn.Module):

@@ -53,4 +53,3 @@ def test_models_stay_ready_while_a_new_configuration_is_built(starting: Service)
     while being_built():
         answers.append(starting.post(picture))
     assert {answer.status_code for answer in answers} == {200}
-    assert len(answers) > 5

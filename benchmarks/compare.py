@@ -50,7 +50,7 @@ def main(
     max_rows: Annotated[int | None, typer.Option(help="Of the engine's and the service's step batches.")] = None,
     ways: Annotated[str, typer.Option(help="Comma-separated, or all that the device can run.")] = "all",
     mode: Annotated[str, typer.Option(help="closed, poisson or both.")] = "both",
-    settings: Annotated[str, typer.Option(help="uniform, mixed or both.")] = "both",
+    settings: Annotated[str, typer.Option(help="uniform, mixed, both; guided, single.")] = "both",
     images: Annotated[int, typer.Option(help="Requests of each workload.")] = 16,
     rounds: Annotated[int, typer.Option(help="How often each way runs each workload.")] = 3,
     clients: Annotated[int, typer.Option(help="Of the closed loop.")] = 4,

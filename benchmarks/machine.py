@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]
@@ -24,8 +24,15 @@ def describe_machine() -> Machine:
         cores=len(os.sched_getaffinity(0)),
         memory_gb=round(psutil.virtual_memory().total / 1024**3, 1),
         gpu=torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        versions={"python": platform.python_version(), **{package: version(package) for package in PACKAGES}},
+        versions={"python": platform.python_version(), **{package: _version(package) for package in PACKAGES}},
     )
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:  # the ways in process need no Ray
+        return "not installed"
 
 
 def _cpu_model() -> str:
@@ -36,7 +43,9 @@ def _cpu_model() -> str:
 
 
 def git_commit() -> str:
-    """The commit that was measured, with "+ changes" if tracked files differ from it."""
+    """The commit that was measured, with "+ changes" if tracked files differ from it; "unknown" outside a checkout."""
+    if not (REPO_ROOT / ".git").exists():
+        return "unknown"
     commit = _git("rev-parse", "--short=12", "HEAD")
     changed = _git("status", "--porcelain", "--untracked-files=no")
     return f"{commit} + changes" if changed else commit

@@ -21,7 +21,7 @@ Way = Literal[
     "engine",
     "service",
 ]
-SettingsKind = Literal["uniform", "mixed"]
+SettingsKind = Literal["uniform", "mixed", "guided", "single"]
 Mode = Literal["closed", "poisson"]
 Device = Literal["cpu", "cuda"]
 

@@ -7,7 +7,6 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from benchmarks.records import Job, Way
-from benchmarks.serve_ways import ServeBatch, Service
 from benchmarks.stock import BestPipeline, Pipeline, ReloadingPipeline, StockPipeline
 from benchmarks.ways import Batch, EngineWay, OneByOne, WayRunner
 
@@ -32,14 +31,14 @@ def check_installed(ways: Sequence[Way]) -> None:
 
 
 def runner_for(job: Job) -> WayRunner:
-    """The job's way, not open yet."""
+    """The job's way, not open yet. Ray is imported only for those that run on it."""
     match job.way:
         case "engine":
             return EngineWay(job)
-        case "service":
-            return Service(job)
-        case "serve_batch":
-            return ServeBatch(job)
+        case "service" | "serve_batch":
+            from benchmarks.serve_ways import ServeBatch, Service
+
+            return Service(job) if job.way == "service" else ServeBatch(job)
         case "batch" | "diffusers_best":
             return Batch(lambda: open_pipeline(job), job.options.batch_size)
         case _:

@@ -66,6 +66,7 @@ def _readable(checkpoint: Path, folder: Path) -> Path:
         (folder / network).mkdir(parents=True, exist_ok=True)
     for part in (Path(name) / "diffusion_pytorch_model.safetensors" for name in ("unet", "vae")):
         if not (folder / part).exists():
+            (folder / part).unlink(missing_ok=True)  # a link whose checkpoint was moved
             (folder / part).symlink_to(checkpoint / part)
     text = Path("text_encoder") / "model.safetensors"
     if not (folder / text).exists():

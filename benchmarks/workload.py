@@ -39,7 +39,9 @@ def make_requests(options: Options, settings: SettingsKind, mode: Mode) -> list[
     """`options.images` requests, no two with the same picture or seed: caches of pictures must not help.
 
     uniform: the app's default prompt and settings, with at most `max_steps` steps. mixed: each draws a prompt of the
-    app's list, 4 to `max_steps` steps, strength 0.3 to 1 and guidance 0, 5 or 12.
+    app's list, 4 to `max_steps` steps, strength 0.3 to 1 and guidance 0, 5 or 12. guided: each draws a prompt, 20 to 30
+    steps, strength 0.6 to 0.8 and guidance 5, 7.5 or 12, on average 17 denoise steps of two rows. single: a prompt and
+    one unguided step, as turbo checkpoints are used.
     """
     random = Random(f"{options.seed}/{settings}/{mode}")
     photos = [np.array(Image.open(path).convert("RGB")) for path in sorted(PHOTOS.rglob("*.jpg"))]
@@ -48,23 +50,29 @@ def make_requests(options: Options, settings: SettingsKind, mode: Mode) -> list[
             request_id=f"{settings}-{mode}-{seed}",
             pixels=_crop(random.choice(photos), options.size, random),
             seed=seed,
-            **(_default_settings(options) if settings == "uniform" else _random_settings(options, random)),
+            **_settings(options, settings, random),
         )
         for seed in range(options.images)
     ]
 
 
-def _default_settings(options: Options) -> dict[str, Any]:
-    settings = Defaults().model_dump(exclude={"max_side"})
-    return settings | {"num_inference_steps": min(settings["num_inference_steps"], options.max_steps)}
-
-
-def _random_settings(options: Options, random: Random) -> dict[str, Any]:
+def _settings(options: Options, kind: SettingsKind, random: Random) -> dict[str, Any]:
+    if kind == "uniform":
+        settings = Defaults().model_dump(exclude={"max_side"})
+        return settings | {"num_inference_steps": min(settings["num_inference_steps"], options.max_steps)}
+    prompt = random.choice(PROMPTS)
+    strength, guidance_scale, steps = 1.0, 0.0, 1
+    if kind == "mixed":
+        strength, guidance_scale = round(random.uniform(0.3, 1.0), 2), random.choice((0.0, 5.0, 12.0))
+        steps = random.randint(LEAST_STEPS, options.max_steps)
+    if kind == "guided":
+        strength, guidance_scale = round(random.uniform(0.6, 0.8), 2), random.choice((5.0, 7.5, 12.0))
+        steps = random.randint(20, 30)
     return {
-        "prompt": random.choice(PROMPTS),
-        "strength": round(random.uniform(0.3, 1.0), 2),
-        "guidance_scale": random.choice((0.0, 5.0, 12.0)),
-        "num_inference_steps": random.randint(LEAST_STEPS, options.max_steps),
+        "prompt": prompt,
+        "strength": strength,
+        "guidance_scale": guidance_scale,
+        "num_inference_steps": steps,
     }
 
 

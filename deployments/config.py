@@ -67,7 +67,7 @@ class ModelConfig(Strict):
     with an optional `revision`. `weight` is its share when a request says `auto`; `fallback` lists models to try, in
     order, while this one is not ready. `max_rows` caps the UNet rows of one step batch (a guided request is two).
     `compile` runs the networks in the fastest form that this machine has: OpenVINO's on a CPU, where it is installed;
-    on CUDA recorded as graphs, then compiled too. Where it is not said, CPUs compile and CUDA, not tried yet, does not.
+    on CUDA recorded as graphs, then compiled too.
     `loras` are adapters that requests may name: `.safetensors` files, relative paths as for `checkpoint`.
     `reproducible` gives the same bytes whatever else is running, at the price of padding.
     """
@@ -81,7 +81,7 @@ class ModelConfig(Strict):
     device: str = Field("auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
     max_rows: int | None = Field(None, ge=2)
     memory_efficient: bool = False
-    compile: bool | None = None
+    compile: bool = True
     reproducible: bool = False
     loras: dict[LoraName, str] = Field(default_factory=dict)
     defaults: dict[str, Any] = Field(default_factory=dict)

@@ -39,8 +39,7 @@ def build_runner(model: ModelConfig) -> Runner:
         loras=model.lora_files,
     )
     runner = Runner(checkpoint, reproducible=model.reproducible)
-    wanted = model.compile if model.compile is not None else runner.device.type == "cpu"
-    if wanted and not model.memory_efficient:
+    if model.compile and not model.memory_efficient:
         start_compiling(runner, max_rows_of(model, runner), with_adapters=bool(model.loras))
     return runner
 

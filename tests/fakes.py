@@ -32,7 +32,8 @@ def waiting(
 class FakeRunner:
     """Counts what is done to whom; the image of a request is the number of steps it was advanced."""
 
-    def __init__(self, trouble: Trouble = lambda verb, ids: None) -> None:
+    def __init__(self, trouble: Trouble = lambda verb, ids: None, *, runs_ahead: bool = False) -> None:
+        self.runs_ahead = runs_ahead
         self.unet_rows = 0
         self.form = "fake"
         self.batches: list[list[str]] = []  # those who were advanced together, one entry a forward
@@ -66,9 +67,12 @@ class FakeRunner:
 
     def decode(self, states: list[DenoiseState]) -> None:
         self._trouble("decode", _ids(states))
+        self.decoded.update(_ids(states))
+
+    def collect(self, states: list[DenoiseState]) -> None:
+        self._trouble("collect", _ids(states))
         for state in states:
             state.pixels = np.full((1, 1, 3), state.step_index, np.uint8)
-            self.decoded[state.request.request_id] += 1
 
     def preview(self, state: DenoiseState) -> Pixels | None:
         return None if state.step_index == 0 else np.full((1, 1, 3), state.step_index, np.uint8)

@@ -34,12 +34,12 @@ SCHEDULERS: dict[str, tuple[Any, dict[str, Any]]] = {
 
 
 class Reference:
-    """A stock diffusers pipeline in float32."""
+    """A stock diffusers pipeline, on a CPU in float32 if nothing else is said."""
 
-    def __init__(self, checkpoint: Path) -> None:
+    def __init__(self, checkpoint: Path, *, device: str = "cpu", dtype: torch.dtype = torch.float32) -> None:
         is_sdxl = (checkpoint / "text_encoder_2").exists()
         pipeline_class = StableDiffusionXLImg2ImgPipeline if is_sdxl else StableDiffusionImg2ImgPipeline
-        self.pipeline = pipeline_class.from_pretrained(checkpoint, dtype=torch.float32)
+        self.pipeline = pipeline_class.from_pretrained(checkpoint, dtype=dtype).to(device)
         self.pipeline.set_progress_bar_config(disable=True)
         self._config = self.pipeline.scheduler.config
 
@@ -59,9 +59,11 @@ class Reference:
         return (image * 255).round().astype(np.uint8)  # type: ignore[no-any-return]
 
 
-def make_engine(checkpoint: Path, *, max_rows: int = 8, reproducible: bool = False) -> Engine:
-    """A float32 engine for a checkpoint folder."""
-    opened = load_checkpoint(str(checkpoint), device="cpu", dtype="float32", reproducible=reproducible)
+def make_engine(
+    checkpoint: Path, *, max_rows: int = 8, reproducible: bool = False, device: str = "cpu", dtype: str = "float32"
+) -> Engine:
+    """An engine for a checkpoint folder, as it is before any other form of the networks is made."""
+    opened = load_checkpoint(str(checkpoint), device=device, dtype=dtype, reproducible=reproducible)
     return Engine(Runner(opened, reproducible=reproducible), max_rows=max_rows)
 
 

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from benchmarks.summary import psnr
 from deployments.engine.cuda import CudaRecorder, cuda_forms
 from deployments.engine.engine import Engine
 from deployments.engine.graphs import Counters, Graphed, Limits
 from deployments.engine.loading import load_checkpoint
-from deployments.engine.request import Img2ImgRequest
+from deployments.engine.request import Img2ImgRequest, Pixels
 from deployments.engine.runner import Runner
-from tests.reference import picture, run
+from tests.reference import Reference, make_engine, picture, run
+from tests.test_parity import random_request
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 REQUESTS = [
@@ -53,3 +56,48 @@ def test_every_form_gives_the_same_images(kind: str, checkpoints: Callable[[str]
     counters = runner.form_counters()
     assert counters["replays"] > 0
     assert (counters["recordings_in_step"], counters["compilations_in_step"], counters["failures"]) == (0, 0, 0)
+
+
+def images_and_references(
+    checkpoints: Callable[[str], Path], count: int, dtype: str
+) -> Iterator[tuple[str, Pixels, Pixels]]:
+    """The parity suite's random requests through the engine and through diffusers, both on CUDA in `dtype`."""
+    by_family = defaultdict(list)
+    for number in range(count):
+        family, request = random_request(number)
+        by_family[family].append(request)
+    for family, requests in by_family.items():
+        images = run(make_engine(checkpoints(family), device="cuda", dtype=dtype), requests, join_every=2)
+        reference = Reference(checkpoints(family), device="cuda", dtype=getattr(torch, dtype))
+        for request in requests:
+            yield f"{family} {request}", images[request.request_id], reference(request)
+
+
+def test_float32_image_is_diffusers_own(checkpoints: Callable[[str], Path], pytestconfig: pytest.Config) -> None:
+    count = pytestconfig.getoption("--parity-count")
+    differences = []
+    for name, image, expected in images_and_references(checkpoints, count, "float32"):
+        differences.append(np.abs(image.astype(int) - expected.astype(int)).ravel())
+        print(differences[-1].max(), name)
+        assert differences[-1].max() <= 3, name
+    within_one = float(np.mean(np.concatenate(differences) <= 1))
+    print(f"{len(differences)} settings in float32: {within_one:.6%} of values within 1/255")
+    assert within_one >= 0.9999
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_half_precision_is_as_near_to_diffusers_as_its_rounding(
+    dtype: str, checkpoints: Callable[[str], Path], pytestconfig: pytest.Config
+) -> None:
+    count = pytestconfig.getoption("--parity-count")
+    found = {name: psnr(image, expected) for name, image, expected in images_and_references(checkpoints, count, dtype)}
+    print(dtype, sorted((round(value, 1), name) for name, value in found.items()))
+    assert min(found.values()) >= (40 if dtype == "float16" else 25)
+
+
+def test_reproducible_images_do_not_depend_on_company(checkpoints: Callable[[str], Path]) -> None:
+    engine = make_engine(checkpoints("sd15"), reproducible=True, device="cuda", dtype="float16")
+    requests = [request for request in REQUESTS if request.pixels.shape == (64, 64, 3)]
+    alone = {request.request_id: run(engine, [request])[request.request_id] for request in requests}
+    for image_id, image in run(engine, REQUESTS, join_every=2).items():
+        assert image_id not in alone or image.tobytes() == alone[image_id].tobytes()

@@ -30,8 +30,13 @@ class Broken(Exception):
     """What a network raises for the one request that it cannot take."""
 
 
-def engine_of(*requests: Img2ImgRequest, trouble: Trouble = lambda verb, ids: None, max_rows: int = 8) -> Engine:
-    engine = Engine(FakeRunner(trouble), max_rows=max_rows)
+def engine_of(
+    *requests: Img2ImgRequest,
+    trouble: Trouble = lambda verb, ids: None,
+    max_rows: int = 8,
+    runs_ahead: bool = False,
+) -> Engine:
+    engine = Engine(FakeRunner(trouble, runs_ahead=runs_ahead), max_rows=max_rows)
     engine.add(engine.runner.prepare(request) for request in requests)
     return engine
 
@@ -107,7 +112,7 @@ def test_each_request_is_encoded_and_decoded_once_however_long_it_runs() -> None
     assert (engine.runner.encoded, engine.runner.decoded) == (everyone, everyone)
 
 
-@pytest.mark.parametrize(("verb", "last_step"), [("encode", 1), ("denoise", 1), ("decode", 4)])
+@pytest.mark.parametrize(("verb", "last_step"), [("encode", 1), ("denoise", 1), ("decode", 4), ("collect", 4)])
 @pytest.mark.parametrize("culprit", ["a", "b", "c"])
 def test_failure_ends_the_culprit_alone(verb: str, last_step: int, culprit: str) -> None:
     engine = engine_of(*(ask(name, steps=4) for name in "abc"), trouble=fails(verb, culprit, error := Broken()))
@@ -115,6 +120,33 @@ def test_failure_ends_the_culprit_alone(verb: str, last_step: int, culprit: str)
     assert ends.pop(culprit) == (last_step, error)
     assert steps_of(ends) == dict.fromkeys(sorted({*"abc"} - {culprit}), (4, 4))
     assert (engine.stats()["finished"], engine.stats()["failed"]) == (2, 1)
+
+
+def test_picture_is_collected_when_the_next_step_is_under_way_where_the_host_runs_ahead() -> None:
+    calls: list[tuple[str, list[str]]] = []
+    engine = engine_of(
+        ask("short", steps=2), ask("long", steps=4), trouble=lambda *call: calls.append(call), runs_ahead=True
+    )
+    ends = drive(engine)
+    assert steps_of(ends) == {"short": (3, 2), "long": (4, 4)}  # the last has no step to wait for
+    assert calls[2:] == [
+        ("denoise", ["short", "long"]),
+        ("decode", ["short"]),
+        ("denoise", ["long"]),
+        ("collect", ["short"]),
+        ("denoise", ["long"]),
+        ("decode", ["long"]),
+        ("collect", ["long"]),
+    ]
+
+
+def test_request_that_leaves_while_it_is_decoded_is_not_collected() -> None:
+    engine = engine_of(ask("short", steps=1), ask("long", steps=3), runs_ahead=True)
+    assert engine.step() == []
+    assert engine.abort("short")
+    assert not engine.abort("short")
+    assert steps_of(drive(engine, first=2)) == {"long": (3, 3)}
+    assert (engine.stats()["aborted"], engine.stats()["finished"]) == (1, 1)
 
 
 @pytest.mark.parametrize("verb", ["encode", "denoise", "decode"])
@@ -237,7 +269,7 @@ def test_stats_count_what_happened_and_what_is_here() -> None:
 
 def test_timings_say_where_the_time_went() -> None:
     def takes_a_while(verb: str, ids: list[str]) -> None:
-        until = time.perf_counter() + {"encode": 0.002, "denoise": 0.001, "decode": 0.003}[verb]
+        until = time.perf_counter() + {"encode": 0.002, "denoise": 0.001, "decode": 0.002, "collect": 0.001}[verb]
         while time.perf_counter() < until:
             pass
 

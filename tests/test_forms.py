@@ -63,8 +63,9 @@ def test_forms_that_come_between_two_steps_change_no_image(
     assert furthest(run(engine, []), expected) <= 1
     assert runner.form == "inductor+graphs"
     assert furthest(run(engine, REQUESTS, join_every=2), expected) <= 1
-    assert recorder.recorded == 2 * as_they_are
-    assert recorder.warmed_up == as_they_are  # only what is compiled runs beside the engine first
+    assert as_they_are == [3, 2, 1, 1, 1]  # the UNet's numbers of rows, then encoder and decoder
+    assert recorder.warmed_up == [3, 2, 1, 1]  # only what is compiled runs beside the engine first, and no single row
+    assert recorder.recorded == as_they_are + recorder.warmed_up
     counters = forms.counters
     assert counters.replays > 0
     assert 0 < counters.compilations < len(as_they_are)  # one for several numbers of rows

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from deployments.engine.transfers import Pace, to_device, to_host
+from deployments.engine.transfers import Pace, ToHost, to_device
 
 DEVICES = [torch.device(name) for name in ("cpu", *["cuda"] * torch.cuda.is_available())]
 
@@ -15,7 +15,7 @@ def test_tensors_come_back_as_they_went(device: torch.device) -> None:
     sent = [torch.randn(3, 4).T, torch.arange(5), torch.tensor(True)]
     there = [to_device(tensor, device) for tensor in sent]
     assert {tensor.device.type for tensor in there} == {device.type}
-    assert all(torch.equal(a, b) for a, b in zip(to_host(*there), sent, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(ToHost(*there).wait(), sent, strict=True))
 
 
 def test_step_is_timed_at_once_where_the_host_computes_it() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -16,6 +17,7 @@ from deployments.engine.loading import Checkpoint
 from deployments.engine.networks import Networks
 
 logger = logging.getLogger(__name__)
+REPLAYS = 3  # to time a recording: the quickest counts
 
 
 def cuda_forms(checkpoint: Checkpoint, max_rows: int) -> Iterator[Networks]:
@@ -33,6 +35,16 @@ def cuda_forms(checkpoint: Checkpoint, max_rows: int) -> Iterator[Networks]:
     except Exception:
         logger.exception("attention stays in torch's usual order")
     yield from forms
+
+
+@contextmanager
+def _tried_convolutions() -> Iterator[None]:
+    """cuDNN tries its algorithms on each new shape, which takes long, rather than guess the best."""
+    torch.backends.cudnn.benchmark = True
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = False
 
 
 class CudaRecorder:
@@ -56,7 +68,7 @@ class CudaRecorder:
 
     def record(self, forward: Callable[[], torch.Tensor]) -> Recording:
         # The outer `stream` puts this thread back on its own even where the capture fails half-way.
-        with torch.cuda.device(self._device), torch.cuda.stream(self._recording):
+        with torch.cuda.device(self._device), torch.cuda.stream(self._recording), _tried_convolutions():
             torch.cuda.synchronize()
             forward()  # what a library does only the first time on a stream must not be recorded
             graph = torch.cuda.CUDAGraph()
@@ -64,9 +76,13 @@ class CudaRecorder:
                 graph, pool=self._pool, stream=self._recording, capture_error_mode="thread_local"
             ):  # other threads of the process may be using CUDA for what is not ours
                 output = forward()
-            graph.replay()
-            torch.cuda.synchronize()
-            started = time.perf_counter()
-            graph.replay()
-            torch.cuda.synchronize()
-        return Recording(graph.replay, output, time.perf_counter() - started)
+            seconds = [_timed(graph.replay) for _ in range(REPLAYS)]
+        return Recording(graph.replay, output, min(seconds))
+
+
+def _timed(work: Callable[[], None]) -> float:
+    torch.cuda.synchronize()
+    started = time.perf_counter()
+    work()
+    torch.cuda.synchronize()
+    return time.perf_counter() - started

@@ -1,5 +1,7 @@
 """The engine: each step() admits and encodes newcomers, advances one step batch by one step, and decodes the finished.
 
+Where the host hands its work over to a device, the pictures of one step are collected when the next is under way.
+
 Single-threaded and blocking. Whatever goes wrong for one request ends that request only.
 """
 
@@ -28,11 +30,14 @@ class RunnerLike(Protocol):
 
     @property
     def form(self) -> str: ...
+    @property
+    def runs_ahead(self) -> bool: ...
     def prepare(self, request: Img2ImgRequest) -> DenoiseState: ...
     def encode(self, states: list[DenoiseState]) -> None: ...
     def denoise_step(self, states: list[DenoiseState], max_rows: int) -> None: ...
     def step_times(self) -> list[tuple[list[DenoiseState], float]]: ...
     def decode(self, states: list[DenoiseState]) -> None: ...
+    def collect(self, states: list[DenoiseState]) -> None: ...
     def preview(self, state: DenoiseState) -> Pixels | None: ...
     def free_memory(self) -> None: ...
 
@@ -59,12 +64,13 @@ class Engine:
     def __init__(self, runner: RunnerLike, *, max_rows: int) -> None:
         self.runner = runner
         self.scheduler = Scheduler(max_rows)
+        self._decoding: list[DenoiseState] = []
         self._stats = EngineStats()
         self._form = runner.form
 
     @property
     def has_work(self) -> bool:
-        return self.scheduler.has_work
+        return self.scheduler.has_work or bool(self._decoding)
 
     def add(self, states: Iterable[DenoiseState]) -> None:
         """Queue prepared requests (`runner.prepare`)."""
@@ -73,6 +79,9 @@ class Engine:
     def abort(self, request_id: str) -> bool:
         """Drop a request and its rows. False if it is not here (any more); asking twice is harmless."""
         state = self.scheduler.remove(request_id)
+        if state is None:
+            state = next((state for state in self._decoding if state.request.request_id == request_id), None)
+            self._decoding = [other for other in self._decoding if other is not state]
         self._stats.aborted += state is not None
         return state is not None
 
@@ -80,8 +89,13 @@ class Engine:
         """One round for everyone here; returns those it ended, with their image or their error."""
         failed = self._encode(self.scheduler.admit())
         failed += self._denoise(self.scheduler.select())
-        done = self.scheduler.pop_denoised()
-        self._decode(done)
+        denoised = self.scheduler.pop_denoised()
+        self._decode(denoised)
+        done = self._collect(self._decoding)
+        self._decoding = denoised
+        if not self.runner.runs_ahead or not self.scheduler.has_work:
+            done += self._collect(self._decoding)
+            self._decoding = []
         return [self._finish(state) for state in (*failed, *done)]
 
     def progress(self, request_id: str) -> Progress | None:
@@ -143,10 +157,16 @@ class Engine:
     def _decode(self, states: list[DenoiseState]) -> None:
         for _, group in groupby(sorted(states, key=_shape), key=_shape):
             alike = list(group)
-            started = time.perf_counter()
-            self._each_alone_on_error(self.runner.decode, alike)
             for state in alike:
-                state.decode_s = time.perf_counter() - started
+                state.decode_began = time.perf_counter()
+            self._each_alone_on_error(self.runner.decode, alike)
+
+    def _collect(self, states: list[DenoiseState]) -> list[DenoiseState]:
+        """The same states, with their pictures or errors."""
+        self._each_alone_on_error(self.runner.collect, [state for state in states if state.error is None])
+        for state in states:
+            state.decode_s = time.perf_counter() - state.decode_began
+        return states
 
     def _each_alone_on_error(
         self,

@@ -24,11 +24,11 @@ from deployments.engine.graphs import Counters, Forward, Graphed, Limits, Record
 from deployments.engine.inductor import compiled
 from deployments.engine.loading import Checkpoint
 from deployments.engine.networks import Networks, VaeNetworks, eager_vae
-from deployments.engine.vae import MAX_BATCH_PIXELS
 
 logger = logging.getLogger(__name__)
 BUCKETS = (1, 2, 4, 6, 8, 12, 16, 24, 32)
-VAE_BUCKETS = (1, 2, 4)
+VAE_BUCKETS = (1,)  # one picture fills a GPU, and is compiled for itself, beside any other number
+STEP_ROWS = 8  # enough for the device, not the host, to take the time
 TOKENS = 77
 NATIVE_SIDE = 64  # of the latents, where the configuration does not say
 GRAPHS, INDUCTOR = range(2)  # what is asked for first is made first
@@ -71,9 +71,9 @@ class Forms:
         threading.Thread(target=self._serve, name="recorder", daemon=True).start()
 
     def native_step(self) -> torch.Tensor:
-        """The UNet once, as torch runs it."""
+        """A step's UNet call, as torch runs it."""
         unet = self._parts[0]
-        return unet.forward(*unet.inputs)
+        return unet.forward(*(x.repeat(STEP_ROWS, *[1] * (x.ndim - 1))[:STEP_ROWS] for x in unet.inputs))
 
     def serve_one(self) -> None:
         """Wait until something is asked for, and make it."""
@@ -85,7 +85,8 @@ class Forms:
 
     def _made(self, part: _Part, before: Forward, kind: int) -> Forward:
         """The part in the next form, or as it was before if that is wrong or no faster."""
-        limits = Limits(part.buckets, PATIENCE[kind], MOST_SHAPES[kind])
+        buckets = _compiled_together(part.buckets) if kind == INDUCTOR else part.buckets
+        limits = Limits(buckets, PATIENCE[kind], MOST_SHAPES[kind])
         forward = compiled(part.forward, self.counters, self._backend) if kind == INDUCTOR else part.forward
         ask = partial(self.ask, kind)
         made = Graphed(forward, before, self._recorder, limits, self.counters, ask, compiles=kind == INDUCTOR)
@@ -156,16 +157,20 @@ def _parts(checkpoint: Checkpoint, max_rows: int) -> list[_Part]:
     pixels = rows, 3, height * factor, width * factor
     bare, bare_vae = without_adapters(unet), eager_vae(without_adapters(vae))
     steering = on_unet(rows, unet.times_width), on_unet(rows, TOKENS, unet.context_width)
-    at_once = max(1, MAX_BATCH_PIXELS // (pixels[2] * pixels[3]))
     return [
         _Part(bare.forward, (on_unet(*latents), *steering), _up_to(max_rows, BUCKETS)),
-        _Part(bare_vae.encode, (on_vae(*pixels),), _up_to(at_once, VAE_BUCKETS)),
-        _Part(bare_vae.decode, (on_vae(*latents),), _up_to(at_once, VAE_BUCKETS)),
+        _Part(bare_vae.encode, (on_vae(*pixels),), VAE_BUCKETS),
+        _Part(bare_vae.decode, (on_vae(*latents),), VAE_BUCKETS),
     ]
 
 
 def _random(*shape: int, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(device, dtype)
+
+
+def _compiled_together(buckets: tuple[int, ...]) -> tuple[int, ...]:
+    """Those that one compilation makes: a single row would take as long again as all others, so it goes as two."""
+    return buckets[1:] if buckets[0] == 1 and len(buckets) > 1 else buckets
 
 
 def _up_to(most: int, buckets: tuple[int, ...]) -> tuple[int, ...]:

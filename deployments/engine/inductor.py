@@ -13,7 +13,6 @@ from torch._dynamo import lookup_backend
 from deployments.engine.graphs import Counters, Forward
 
 MAX_VARIANTS = 256  # of one function: its shapes times the three ranges of rows that diffusers' UNet tells apart
-OPTIONS = {"conv_1x1_as_mm": True, "coordinate_descent_tuning": True}  # of inductor; what gpt-fast and diffusers use
 
 
 def compiled(forward: Forward, counters: Counters, backend: str = "inductor") -> Forward:
@@ -27,8 +26,7 @@ def compiled(forward: Forward, counters: Counters, backend: str = "inductor") ->
 
     def compile_graph(graph: torch.fx.GraphModule, inputs: Any) -> Callable[..., Any]:
         counters.note_compilation()
-        options = {"config_patches": OPTIONS} if backend == "inductor" else {}
-        made: Callable[..., Any] = lookup_backend(backend)(graph, inputs, **options)
+        made: Callable[..., Any] = lookup_backend(backend)(graph, inputs)
         return made
 
     function = torch.compile(forward, fullgraph=True, dynamic=False, backend=compile_graph)

@@ -29,7 +29,7 @@ class LatentColours:
         patches = np.random.default_rng(0).integers(0, 256, (PATCHES, PATCHES, 3), dtype=np.uint8)
         picture = Image.fromarray(patches).resize((side, side), Image.Resampling.BICUBIC)
         latents = codec.mean(codec.encode([np.array(picture)])[0])
-        decoded = Image.fromarray(codec.decode(latents[None])[0])
+        decoded = Image.fromarray(codec.decode(latents[None])[0].pixels())
         colours = np.asarray(decoded.resize((SAMPLE_SIDE, SAMPLE_SIDE), Image.Resampling.BOX), np.float32)
         self._factors = torch.linalg.lstsq(_features(latents), torch.from_numpy(colours).reshape(-1, 3)).solution
 

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 
 from deployments.engine.conditioning import Conditioner
-from deployments.engine.errors import InvalidRequest, NumericalError
+from deployments.engine.errors import InvalidRequest
 from deployments.engine.gate import DEVICE
 from deployments.engine.loading import Checkpoint
 from deployments.engine.networks import Networks, UnetForward, eager
@@ -23,7 +23,7 @@ from deployments.engine.request import Img2ImgRequest, Loras, Pixels
 from deployments.engine.sampling import CIN, SAMPLERS, Samplers, affine_step, guide
 from deployments.engine.state import DenoiseState, KeptSource
 from deployments.engine.transfers import Pace, to_device
-from deployments.engine.vae import ImageCodec
+from deployments.engine.vae import ImageCodec, picture_key
 
 logger = logging.getLogger(__name__)
 P = ParamSpec("P")
@@ -53,7 +53,7 @@ REPRODUCIBLE_ROWS = {"cpu": 2, "mps": 2, "cuda": 8}  # of every UNet call in rep
 
 
 class Runner:
-    """encode, denoise_step and decode for any mixture of requests of one checkpoint.
+    """encode, denoise_step, decode and collect for any mixture of requests of one checkpoint.
 
     `reproducible` runs every network at one fixed batch shape, so that a result is the same to the bit whatever
     else is in the batch. `unet_rows` counts the rows forwarded for requests, without padding; `compiling` says that
@@ -79,6 +79,11 @@ class Runner:
         self._pace: Pace[list[DenoiseState]] = Pace(self.device)
 
     @property
+    def runs_ahead(self) -> bool:
+        """Whether the host only hands work over, and can do so with more while the device computes."""
+        return self.device.type == "cuda"
+
+    @property
     def form(self) -> str:
         """That of the networks in use."""
         return self._networks.form
@@ -98,7 +103,7 @@ class Runner:
             logger.info("the networks run as %s now", self.form)
 
     def prepare(self, request: Img2ImgRequest) -> DenoiseState:
-        """The request's step table and empty state. Cheap and thread-safe. Raises InvalidRequest."""
+        """The request's step table and empty state. Thread-safe, and takes milliseconds. Raises InvalidRequest."""
         if request.sampler not in SAMPLERS:
             raise InvalidRequest(f"sampler must be one of {', '.join(SAMPLERS)}", "sampler")
         height, width = request.pixels.shape[:2]
@@ -110,20 +115,24 @@ class Runner:
         self._adapters.check(request.loras)
         table = self.samplers.table(request.sampler, request.num_inference_steps, request.num_denoise_steps)
         guided = request.guidance_scale > 1 and not self.conditioner.distilled
-        return DenoiseState(request, table, (height // factor, width // factor), guided)
+        # Here, on the caller's thread, where the engine's goes on meanwhile.
+        key = picture_key(request.pixels)
+        return DenoiseState(request, table, (height // factor, width // factor), guided, key)
 
     @_on_device
     def encode(self, states: list[DenoiseState]) -> None:
         """Prompt embeddings and noised start latents; draws in diffusers' order: VAE posterior, then noise."""
         self._take_offer()
+        for _, group in groupby(sorted(states, key=_shape), key=_shape):  # first: it keeps a GPU busy with the rest
+            alike = list(group)
+            moments = self.codec.encode(
+                [state.request.pixels for state in alike], [state.picture_key for state in alike]
+            )
+            for state, moment in zip(alike, moments, strict=True):
+                self._start(state, moment)
         for loras, group in groupby(sorted(states, key=_loras), key=_loras):
             self._adapters.use(loras)
             self.conditioner.fill(list(group), loras)
-        for _, group in groupby(sorted(states, key=_shape), key=_shape):
-            alike = list(group)
-            moments = self.codec.encode([state.request.pixels for state in alike])
-            for state, moment in zip(alike, moments, strict=True):
-                self._start(state, moment)
 
     def _start(self, state: DenoiseState, moments: torch.Tensor) -> None:
         state.generator = torch.Generator("cpu").manual_seed(state.request.seed)
@@ -225,12 +234,17 @@ class Runner:
 
     @_on_device
     def decode(self, states: list[DenoiseState]) -> None:
-        """Fill `pixels` of denoised states of one shape. Raises NumericalError rather than give a black image."""
+        """Begin to decode denoised states of one shape."""
         latents = torch.stack([_known(state.latents) for state in states])
-        if not torch.isfinite(latents).all():
-            raise NumericalError("the UNet produced NaN or infinite values for this image")
-        for state, pixels in zip(states, self.codec.decode(latents), strict=True):
-            state.pixels = pixels
+        for state, decoded in zip(states, self.codec.decode(latents), strict=True):
+            state.decoded = decoded
+
+    @_on_device
+    def collect(self, states: list[DenoiseState]) -> None:
+        """Fill `pixels` of states that are being decoded. Raises NumericalError rather than give a black image."""
+        for state in states:
+            assert state.decoded is not None, "decode() comes before collect()"
+            state.pixels = state.decoded.pixels()
 
     @_on_device
     def preview(self, state: DenoiseState) -> Pixels | None:

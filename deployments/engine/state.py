@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from deployments.engine.request import Img2ImgRequest, Pixels
     from deployments.engine.sampling import StepTable
+    from deployments.engine.vae import Decoded
 
 Lane = tuple[int, int, Loras]  # latent height and width, adapters
 
@@ -43,6 +44,7 @@ class DenoiseState:
     table: StepTable
     latent_shape: tuple[int, int]
     guided: bool
+    picture_key: bytes = b""
     step_index: int = 0
     latents: torch.Tensor | None = None
     history: torch.Tensor | None = None
@@ -51,6 +53,7 @@ class DenoiseState:
     conditions: list[Condition] = field(default_factory=list)  # [unconditional, conditional], or one alone
     times: list[torch.Tensor] = field(default_factory=list)  # (steps, all ResNets' channels), for each condition
     kept: KeptSource | None = None
+    decoded: Decoded | None = None
     pixels: Pixels | None = None
     error: Exception | None = None
     due: int = 0  # when it should be done, in the scheduler's measure of work
@@ -58,6 +61,7 @@ class DenoiseState:
     admitted: float = 0.0
     encode_s: float = 0.0
     denoise_s: float = 0.0
+    decode_began: float = 0.0
     decode_s: float = 0.0
 
     @property

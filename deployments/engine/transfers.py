@@ -18,15 +18,25 @@ def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
     return tensor.pin_memory().to(device, non_blocking=True)
 
 
-def to_host(*tensors: torch.Tensor) -> list[torch.Tensor]:
-    """The tensors on the host, all with one wait."""
-    if not tensors[0].is_cuda:
-        return [tensor.cpu() for tensor in tensors]
-    copies = [torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True) for tensor in tensors]
-    for copy, tensor in zip(copies, tensors, strict=True):
-        copy.copy_(tensor, non_blocking=True)
-    torch.cuda.current_stream(tensors[0].device).synchronize()
-    return copies
+class ToHost:
+    """Tensors on their way to the host: on CUDA they come in the order of the device's work."""
+
+    def __init__(self, *tensors: torch.Tensor) -> None:
+        self._arrived: torch.cuda.Event | None = None
+        if not tensors[0].is_cuda:
+            self._copies = [tensor.cpu() for tensor in tensors]
+            return
+        self._copies = [torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True) for tensor in tensors]
+        for copy, tensor in zip(self._copies, tensors, strict=True):
+            copy.copy_(tensor, non_blocking=True)
+        self._arrived = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
+        self._arrived.record(torch.cuda.current_stream(tensors[0].device))
+
+    def wait(self) -> list[torch.Tensor]:
+        """All of them, once they are there."""
+        if self._arrived is not None:
+            self._arrived.synchronize()
+        return self._copies
 
 
 class Pace(Generic[T]):

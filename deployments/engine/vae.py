@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
@@ -14,7 +15,7 @@ from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from deployments.engine.errors import NumericalError
 from deployments.engine.networks import eager_vae
 from deployments.engine.request import Pixels
-from deployments.engine.transfers import to_device, to_host
+from deployments.engine.transfers import ToHost, to_device
 
 MAX_CACHED_IMAGES = 64
 MAX_BATCH_PIXELS = 4 * 512 * 512  # of one VAE call: its activations take about 0.5 GB a megapixel
@@ -37,9 +38,12 @@ class ImageCodec:
         self.factor: int = 2 ** (len(vae.config.block_out_channels) - 1)
         self.hits = self.misses = 0
 
-    def encode(self, images: Sequence[Pixels]) -> list[torch.Tensor]:
-        """The encoder's output for images of one shape (h, w, 3): posterior moments, or a VAE without one's latents."""
-        keys = [hashlib.sha256(image.tobytes() + repr(image.shape).encode()).digest() for image in images]
+    def encode(self, images: Sequence[Pixels], keys: Sequence[bytes] = ()) -> list[torch.Tensor]:
+        """The encoder's output for images of one shape (h, w, 3): posterior moments, or a VAE without one's latents.
+
+        `keys` are the images' (`picture_key`), where they are known already.
+        """
+        keys = keys or [picture_key(image) for image in images]
         missing = {key: image for key, image in zip(keys, images, strict=True) if key not in self._cache}
         self.misses += len(missing)
         self.hits += len(keys) - len(missing)
@@ -67,24 +71,21 @@ class ImageCodec:
         channels: int = self._vae.config.latent_channels
         return self._normalize(moments[None, :channels])[0]
 
-    def decode(self, latents: torch.Tensor) -> list[Pixels]:
-        """Latents (n, channels, h, w) to n uint8 images (h, w, 3). Raises NumericalError if even float32 gives NaN."""
-        images: list[Pixels] = []
+    def decode(self, latents: torch.Tensor) -> list[Decoded]:
+        """Latents (n, channels, h, w) to n images, which on CUDA are still to come."""
+        images: list[Decoded] = []
         pixels = latents[0, 0].numel() * self.factor**2
         for chunk in self._chunks(list(self._denormalize(latents)), pixels):
-            images.extend(self._decode(torch.stack(chunk)))
+            shown = _show(self.networks.decode(torch.stack(chunk).to(self._device, self._dtype)))
+            images.extend(Decoded(self, row, shown, i) for i, row in enumerate(chunk))
         return images
 
-    def _decode(self, latents: torch.Tensor) -> list[Pixels]:
-        pixels, is_finite = _shown(self.networks.decode(latents.to(self._device, self._dtype)))
-        if not is_finite and self._dtype != torch.float32:
-            # Half precision overflows in some VAEs (SDXL's first release): once more in float32, not a black image.
-            self._vae.to(torch.float32)
-            pixels, is_finite = _shown(eager_vae(self._vae).decode(latents.float()))
-            self._vae.to(self._dtype)
-        if not is_finite:
-            raise NumericalError("the VAE decoded this image to NaN or infinite values")
-        return pixels
+    def decode_exactly(self, latents: torch.Tensor) -> ToHost:
+        """Once more in float32: half precision overflows in some VAEs (SDXL's first release)."""
+        self._vae.to(torch.float32)
+        shown = _show(eager_vae(self._vae).decode(latents.float()))
+        self._vae.to(self._dtype)
+        return shown
 
     def _normalize(self, latents: torch.Tensor) -> torch.Tensor:
         mean, std = self._statistics(latents)
@@ -110,8 +111,37 @@ class ImageCodec:
             yield items[start : start + size]
 
 
-def _shown(decoded: torch.Tensor) -> tuple[list[Pixels], bool]:
-    """What a VAE decoded as images, and whether all of it is finite, with one wait for the device."""
+def picture_key(image: Pixels) -> bytes:
+    """What tells this picture from all others. Takes a millisecond for 512 x 512 pixels."""
+    return hashlib.sha256(image.tobytes() + repr(image.shape).encode()).digest()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Decoded:
+    """Image `index` of those `shown`, and the latents that it came from, as the VAE took them."""
+
+    codec: ImageCodec
+    latents: torch.Tensor
+    shown: ToHost
+    index: int
+
+    def pixels(self) -> Pixels:
+        """uint8 (h, w, 3), once they are there. Raises NumericalError rather than give a black image."""
+        images, are_finite = self.shown.wait()
+        if not are_finite[self.index]:
+            return self._exact_pixels()
+        return images[self.index].numpy()  # type: ignore[no-any-return]
+
+    def _exact_pixels(self) -> Pixels:
+        if not torch.isfinite(self.latents).all():
+            raise NumericalError("the UNet produced NaN or infinite values for this image")
+        (image,), (is_finite,) = self.codec.decode_exactly(self.latents[None]).wait()
+        if not is_finite:
+            raise NumericalError("the VAE decoded this image to NaN or infinite values")
+        return image.numpy()  # type: ignore[no-any-return]
+
+
+def _show(decoded: torch.Tensor) -> ToHost:
+    """What a VAE decoded (n, 3, h, w), on its way: images (n, h, w, 3) and whether each is finite, (n,)."""
     pixels = ((decoded.float() / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8)
-    images, is_finite = to_host(pixels.permute(0, 2, 3, 1).contiguous(), torch.isfinite(decoded).all())
-    return list(images.numpy()), bool(is_finite)
+    return ToHost(pixels.permute(0, 2, 3, 1).contiguous(), torch.isfinite(decoded).flatten(1).all(dim=1))

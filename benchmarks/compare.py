@@ -5,9 +5,9 @@ python -m benchmarks.compare --arch tiny --images 16 --rounds 3
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -21,8 +21,8 @@ from rich.table import Table
 
 from benchmarks.architectures import checkpoint_for
 from benchmarks.machine import describe_machine, git_commit
-from benchmarks.measure import MEASUREMENTS, pictures_file
 from benchmarks.plot import draw
+from benchmarks.processes import WayFailed, WayProcess, pictures_file
 from benchmarks.records import Cell, Job, Measurement, Mode, Options, Record, SettingsKind
 from benchmarks.report import HEADERS, cell_texts, notes, title
 from benchmarks.runners import PackageMissing, check_installed
@@ -33,12 +33,7 @@ from deployments.config import REPO_ROOT
 CACHE = REPO_ROOT / "benchmarks" / ".cache"
 RESULTS = REPO_ROOT / "benchmarks" / "results"
 ALL = ("all", "both")
-SHOWN_CHARS = 3000  # of what a failing way said: its end, where the error is
 console = Console(width=max(Console().width, 160))
-
-
-class WayFailed(Exception):
-    """A way did not get through its requests, and the message says why."""
 
 
 def main(
@@ -57,6 +52,7 @@ def main(
     batch_size: Annotated[int, typer.Option(help="Of the ways batch and serve_batch.")] = 4,
     load: Annotated[float, typer.Option(help="Poisson arrivals, as a part of what the script can do.")] = 0.8,
     max_steps: Annotated[int, typer.Option(help="The most inference steps a request asks for.")] = 30,
+    together: Annotated[bool, typer.Option(help="Open all ways at the same time; each is still timed alone.")] = False,
     seed: Annotated[int, typer.Option(help="Of the pictures, settings and arrivals.")] = 0,
     cache_dir: Annotated[Path, typer.Option(help="Where built checkpoints are kept for the next time.")] = CACHE,
     output_dir: Annotated[Path, typer.Option(help="Where the numbers and the plot go.")] = RESULTS,
@@ -77,6 +73,8 @@ def main(
             raise typer.Exit(1) from error
     show(record)
     save(record, output_dir)
+    if {measurement.way for measurement in record.measurements} != set(options.ways):
+        raise typer.Exit(1)
 
 
 def _options(values: dict[str, Any]) -> Options:
@@ -97,7 +95,8 @@ def _options(values: dict[str, Any]) -> Options:
 def compare(options: Options, cache_dir: Path, scratch: Path) -> Record:
     """Run every way in turn, `options.rounds` times; built checkpoints and exports are kept in `cache_dir`.
 
-    Raises PicturesDiffer when a way gives other pictures, WayFailed, and ValueError for an unknown architecture.
+    A way that fails is told and left out; without the script there is nothing to compare with, and its failure is
+    raised as WayFailed. Raises PicturesDiffer when a way gives other pictures, ValueError for an unknown architecture.
     """
     files = {"checkpoint": str(checkpoint_for(options.arch, cache_dir)), "cache_dir": str(cache_dir)}
     solo = _solo_latencies(options, files, scratch) if "poisson" in options.mode else {}
@@ -106,13 +105,13 @@ def compare(options: Options, cache_dir: Path, scratch: Path) -> Record:
     references: dict[Cell, tuple[Pictures, str]] = {}  # the script's pictures and their number format
     measurements: list[Measurement] = []
     for number in range(options.rounds):
-        for way in options.ways:
-            console.print(f"round {number + 1} of {options.rounds}: {way}")
-            job = Job(way=way, options=options, cells=workloads, **files)
-            for cell, measured in zip(workloads, _run(job, scratch), strict=True):
-                pictures = np.load(pictures_file(scratch, cell))
-                expected, dtype = references.setdefault(cell, (pictures, measured.dtype))
-                measurements.append(check_pictures(measured, pictures, expected, dtype))
+        jobs = [Job(way=way, options=options, cells=workloads, **files) for way in options.ways]
+        for job, found, folder in _measured(jobs, scratch / str(number), together=options.together):
+            console.print(f"round {number + 1} of {options.rounds}: {job.way}")
+            for cell, measurement in zip(workloads, found, strict=True):
+                pictures = np.load(pictures_file(folder, cell))
+                expected, dtype = references.setdefault(cell, (pictures, measurement.dtype))
+                measurements.append(check_pictures(measurement, pictures, expected, dtype))
     return Record(
         date=datetime.now(UTC).isoformat(timespec="seconds"),
         commit=git_commit(),
@@ -130,7 +129,8 @@ def _solo_latencies(options: Options, files: dict[str, str], scratch: Path) -> d
     console.print("what the script can do")
     closed = tuple(Cell(settings=settings, mode="poisson", clients=1) for settings in options.settings)
     job = Job(way="script", options=options, cells=closed, **files)
-    return {measured.settings: measured.latencies for measured in _run(job, scratch)}
+    ((_, found, _),) = _measured([job], scratch / "solo")
+    return {measurement.settings: measurement.latencies for measurement in found}
 
 
 def _cell(options: Options, settings: SettingsKind, mode: Mode, rates: dict[SettingsKind, float]) -> Cell:
@@ -138,15 +138,30 @@ def _cell(options: Options, settings: SettingsKind, mode: Mode, rates: dict[Sett
     return Cell(settings=settings, mode=mode, clients=options.clients, arrivals=arrivals)
 
 
-def _run(job: Job, scratch: Path) -> list[Measurement]:
-    """Do the job in a process of its own; its pictures are in `scratch` afterwards."""
-    job_file = scratch / "job.json"
-    job_file.write_text(job.model_dump_json())
-    command = [sys.executable, "-m", "benchmarks.measure", str(job_file), str(scratch)]
-    done = subprocess.run(command, cwd=REPO_ROOT, capture_output=True, text=True)
-    if done.returncode:
-        raise WayFailed(f"{job.way} failed:\n{done.stderr[-SHOWN_CHARS:]}")
-    return MEASUREMENTS.validate_json((scratch / "measurements.json").read_bytes())
+def _measured(
+    jobs: list[Job], scratch: Path, *, together: bool = False
+) -> Iterator[tuple[Job, list[Measurement], Path]]:
+    """Each job when it is done, and the folder of its pictures. `together` opens all before the first is measured."""
+    with ExitStack() as stack:
+
+        def start(job: Job) -> WayProcess:
+            process = WayProcess(job, scratch / job.way)
+            stack.callback(process.stop)
+            return process
+
+        opened = {job.way: start(job) for job in jobs} if together else {}
+        for process in opened.values():  # nobody is measured while others compile
+            process.wait_until_ready_or_over()
+        for job in jobs:
+            process = opened.get(job.way) or start(job)
+            try:
+                found = process.measure()
+            except WayFailed as error:
+                if job.way == "script":
+                    raise
+                console.print(str(error), style="red", markup=False)
+                continue
+            yield job, found, process.folder
 
 
 def show(record: Record) -> None:

@@ -1,6 +1,6 @@
-"""Measures one way in a process of its own, so that no other way holds memory or a core meanwhile.
+"""Opens one way and measures it when its turn comes.
 
-Run by compare.py: `python -m benchmarks.measure JOB_FILE FOLDER` writes `measurements.json` and the pictures.
+What processes.py starts: `python -m benchmarks.measure FOLDER`.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import numpy as np
 import psutil  # type: ignore[import-untyped]
 import torch
 import typer
-from pydantic import TypeAdapter
 
+from benchmarks.processes import JOB, MEASUREMENTS, READY, RESULT, TURN, pictures_file, wait_for
 from benchmarks.records import Cell, Job, Measurement
 from benchmarks.runners import runner_for
 from benchmarks.warm_up import warm_up
@@ -24,21 +24,15 @@ from benchmarks.ways import WayRunner
 from benchmarks.workload import Sample, closed_loop, make_requests, open_loop
 from deployments.engine.request import Img2ImgRequest
 
-MEASUREMENTS = TypeAdapter(list[Measurement])
 KIB = 1024
 
 
-def pictures_file(folder: Path, cell: Cell) -> Path:
-    """Where a cell's pictures are: one array (images, height, width, 3), in the order of the requests."""
-    return folder / f"{cell.settings}-{cell.mode}.npy"
-
-
-def main(job_file: Path, folder: Path) -> None:
-    """Do the job and write what came of it to `folder`."""
-    job = Job.model_validate_json(job_file.read_text())
+def main(folder: Path) -> None:
+    """Do the folder's job and write what came of it there."""
+    job = Job.model_validate_json((folder / JOB).read_text())
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     measurements = asyncio.run(_measure_all(job, folder))
-    (folder / "measurements.json").write_bytes(MEASUREMENTS.dump_json(measurements))
+    (folder / RESULT).write_bytes(MEASUREMENTS.dump_json(measurements))
 
 
 async def _measure_all(job: Job, folder: Path) -> list[Measurement]:
@@ -46,6 +40,8 @@ async def _measure_all(job: Job, folder: Path) -> list[Measurement]:
     await way.open()
     try:
         await warm_up(way.run, job)
+        (folder / READY).touch()
+        await asyncio.to_thread(wait_for, folder / TURN)
         return [await _measure(way, job, cell, folder) for cell in job.cells]
     finally:
         await way.close()

@@ -62,6 +62,7 @@ class Options(Strict):
     batch_size: int = Field(4, ge=1)
     load: float = Field(0.8, gt=0)
     max_steps: int = Field(30, ge=4)
+    together: bool = False
     seed: int = 0
 
     @field_validator("ways")

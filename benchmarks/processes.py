@@ -1,0 +1,63 @@
+"""A process for each way that is measured, so that no other way holds memory or a core of its own meanwhile."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from pydantic import TypeAdapter
+
+from benchmarks.records import Cell, Job, Measurement
+from deployments.config import REPO_ROOT
+
+MEASUREMENTS = TypeAdapter(list[Measurement])
+JOB, ERRORS, RESULT = "job.json", "errors.txt", "measurements.json"
+READY, TURN = "ready", "turn"  # files that appear: the way is open, and it may be measured
+POLL_S = 0.05
+SHOWN_CHARS = 3000  # of what a failing way said: its end, where the error is
+
+
+class WayFailed(Exception):
+    """A way did not get through its requests, and the message says why."""
+
+
+def pictures_file(folder: Path, cell: Cell) -> Path:
+    """Where a cell's pictures are: one array (images, height, width, 3), in the order of the requests."""
+    return folder / f"{cell.settings}-{cell.mode}.npy"
+
+
+def wait_for(file: Path) -> None:
+    """Return once the file is there."""
+    while not file.exists():
+        time.sleep(POLL_S)
+
+
+class WayProcess:
+    """Opens the job's way at once, and measures it when asked to; everything is in `folder`, its own."""
+
+    def __init__(self, job: Job, folder: Path) -> None:
+        folder.mkdir(parents=True)
+        self._way, self.folder = job.way, folder
+        (folder / JOB).write_text(job.model_dump_json())
+        with (folder / ERRORS).open("w") as errors:
+            command = [sys.executable, "-m", "benchmarks.measure", str(folder)]
+            self._process = subprocess.Popen(command, cwd=REPO_ROOT, stdout=subprocess.DEVNULL, stderr=errors)
+
+    def wait_until_ready_or_over(self) -> None:
+        """Until it is open and warm, or has failed."""
+        while self._process.poll() is None and not (self.folder / READY).exists():
+            time.sleep(POLL_S)
+
+    def measure(self) -> list[Measurement]:
+        """What came of it; the pictures are in the folder. Raises WayFailed."""
+        (self.folder / TURN).touch()
+        if self._process.wait():
+            raise WayFailed(f"{self._way} failed:\n{(self.folder / ERRORS).read_text()[-SHOWN_CHARS:]}")
+        return MEASUREMENTS.validate_json((self.folder / RESULT).read_bytes())
+
+    def stop(self) -> None:
+        """End it, if it has not ended."""
+        self._process.kill()
+        self._process.wait()

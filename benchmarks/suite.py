@@ -13,7 +13,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.compare import CACHE, RESULTS, WayFailed, compare, save
+from benchmarks.compare import CACHE, RESULTS, compare, save
+from benchmarks.processes import WayFailed
 from benchmarks.records import Options, Record, SettingsKind, Way
 from benchmarks.report import title
 from benchmarks.runners import PackageMissing, check_installed

@@ -70,7 +70,7 @@ def images_and_references(
         images = run(make_engine(checkpoints(family), device="cuda", dtype=dtype), requests, join_every=2)
         reference = Reference(checkpoints(family), device="cuda", dtype=getattr(torch, dtype))
         for request in requests:
-            yield f"{family} {request}", images[request.request_id], reference(request)
+            yield f"{family} {request.request_id}", images[request.request_id], reference(request)
 
 
 def test_float32_image_is_diffusers_own(checkpoints: Callable[[str], Path], pytestconfig: pytest.Config) -> None:
@@ -78,7 +78,6 @@ def test_float32_image_is_diffusers_own(checkpoints: Callable[[str], Path], pyte
     differences = []
     for name, image, expected in images_and_references(checkpoints, count, "float32"):
         differences.append(np.abs(image.astype(int) - expected.astype(int)).ravel())
-        print(differences[-1].max(), name)
         assert differences[-1].max() <= 3, name
     within_one = float(np.mean(np.concatenate(differences) <= 1))
     print(f"{len(differences)} settings in float32: {within_one:.6%} of values within 1/255")
@@ -91,8 +90,8 @@ def test_half_precision_is_as_near_to_diffusers_as_its_rounding(
 ) -> None:
     count = pytestconfig.getoption("--parity-count")
     found = {name: psnr(image, expected) for name, image, expected in images_and_references(checkpoints, count, dtype)}
-    print(dtype, sorted((round(value, 1), name) for name, value in found.items()))
-    assert min(found.values()) >= (40 if dtype == "float16" else 25)
+    print(f"{dtype}: {min(found.values()):.1f} dB at least, of {len(found)} settings")
+    assert min(found.values()) >= (40 if dtype == "float16" else 35)
 
 
 def test_reproducible_images_do_not_depend_on_company(checkpoints: Callable[[str], Path]) -> None:

@@ -90,4 +90,4 @@ class Painter:
         """Photos of one size as they come back from the autoencoder alone."""
         codec, generator = self._runner.codec, torch.Generator("cpu").manual_seed(0)
         latents = [codec.sample(moments, generator) for moments in codec.encode(photos)]
-        return codec.decode(torch.stack(latents))
+        return [decoded.pixels() for decoded in codec.decode(torch.stack(latents))]

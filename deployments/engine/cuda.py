@@ -17,7 +17,7 @@ from deployments.engine.loading import Checkpoint
 from deployments.engine.networks import Networks
 
 logger = logging.getLogger(__name__)
-REPLAYS = 3  # to time a recording: the quickest counts
+REPLAYS = 5  # to time a recording: the quickest counts
 
 
 def cuda_forms(checkpoint: Checkpoint, max_rows: int) -> Iterator[Networks]:

@@ -130,7 +130,7 @@ class Decoded:
         images, are_finite = self.shown.wait()
         if not are_finite[self.index]:
             return self._exact_pixels()
-        return images[self.index].numpy()  # type: ignore[no-any-return]
+        return images[self.index].numpy()
 
     def _exact_pixels(self) -> Pixels:
         if not torch.isfinite(self.latents).all():

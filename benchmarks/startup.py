@@ -28,7 +28,7 @@ from benchmarks.machine import describe_machine, git_commit
 from benchmarks.serve_ways import free_port
 from deployments.config import REPO_ROOT
 
-ROUNDS, PATIENCE_S = 3, 120.0
+ROUNDS, PATIENCE_S = 6, 120.0
 
 
 @serve.deployment(ray_actor_options={"num_cpus": 0.1})

@@ -41,7 +41,7 @@ def measured(dtype: str = "float32") -> Measurement:
 
 @pytest.mark.service
 def test_all_ways_give_the_same_pictures_of_mixed_requests_and_are_reported(tmp_path: Path) -> None:
-    options = ["--images", 4, "--rounds", 1, "--size", 64, "--max-steps", 8, "--dtype", "float32"]
+    options = ["--images", 3, "--clients", 2, "--rounds", 1, "--size", 64, "--max-steps", 6, "--dtype", "float32"]
     ways = ["--ways", "script,service", "--mode", "closed", "--settings", "mixed"]
     done = run(compare.main, "--arch", "tiny", "--output-dir", tmp_path, *options, *ways)
     assert done.exit_code == 0, done.output

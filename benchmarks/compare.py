@@ -73,7 +73,7 @@ def main(
             raise typer.Exit(1) from error
     show(record)
     save(record, output_dir)
-    if {measurement.way for measurement in record.measurements} != set(options.ways):
+    if record.failed:
         raise typer.Exit(1)
 
 
@@ -106,8 +106,8 @@ def compare(options: Options, cache_dir: Path, scratch: Path) -> Record:
     measurements: list[Measurement] = []
     for number in range(options.rounds):
         jobs = [Job(way=way, options=options, cells=workloads, **files) for way in options.ways]
-        for job, found, folder in _measured(jobs, scratch / str(number), together=options.together):
-            console.print(f"round {number + 1} of {options.rounds}: {job.way}")
+        heading = f"round {number + 1} of {options.rounds}"
+        for found, folder in _measured(heading, jobs, scratch / str(number), together=options.together):
             for cell, measurement in zip(workloads, found, strict=True):
                 pictures = np.load(pictures_file(folder, cell))
                 expected, dtype = references.setdefault(cell, (pictures, measurement.dtype))
@@ -126,10 +126,9 @@ def compare(options: Options, cache_dir: Path, scratch: Path) -> Record:
 
 def _solo_latencies(options: Options, files: dict[str, str], scratch: Path) -> dict[SettingsKind, tuple[float, ...]]:
     """What each of the Poisson workloads' requests takes the script alone, in seconds, in their order."""
-    console.print("what the script can do")
     closed = tuple(Cell(settings=settings, mode="poisson", clients=1) for settings in options.settings)
     job = Job(way="script", options=options, cells=closed, **files)
-    ((_, found, _),) = _measured([job], scratch / "solo")
+    ((found, _),) = _measured("what it can do", [job], scratch / "solo")
     return {measurement.settings: measurement.latencies for measurement in found}
 
 
@@ -139,9 +138,9 @@ def _cell(options: Options, settings: SettingsKind, mode: Mode, rates: dict[Sett
 
 
 def _measured(
-    jobs: list[Job], scratch: Path, *, together: bool = False
-) -> Iterator[tuple[Job, list[Measurement], Path]]:
-    """Each job when it is done, and the folder of its pictures. `together` opens all before the first is measured."""
+    heading: str, jobs: list[Job], scratch: Path, *, together: bool = False
+) -> Iterator[tuple[list[Measurement], Path]]:
+    """What came of each job, and the folder of its pictures. `together` opens all before the first is measured."""
     with ExitStack() as stack:
 
         def start(job: Job) -> WayProcess:
@@ -153,6 +152,7 @@ def _measured(
         for process in opened.values():  # nobody is measured while others compile
             process.wait_until_ready_or_over()
         for job in jobs:
+            console.print(f"{heading}: {job.way}")
             process = opened.get(job.way) or start(job)
             try:
                 found = process.measure()
@@ -161,7 +161,7 @@ def _measured(
                     raise
                 console.print(str(error), style="red", markup=False)
                 continue
-            yield job, found, process.folder
+            yield found, process.folder
 
 
 def show(record: Record) -> None:

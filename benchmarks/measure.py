@@ -16,7 +16,7 @@ import psutil  # type: ignore[import-untyped]
 import torch
 import typer
 
-from benchmarks.processes import JOB, MEASUREMENTS, READY, RESULT, TURN, pictures_file, wait_for
+from benchmarks.processes import JOB, MEASUREMENTS, READY, RESULT, is_my_turn, pictures_file
 from benchmarks.records import Cell, Job, Measurement
 from benchmarks.runners import runner_for
 from benchmarks.warm_up import warm_up
@@ -41,8 +41,8 @@ async def _measure_all(job: Job, folder: Path) -> list[Measurement]:
     try:
         await warm_up(way.run, job)
         (folder / READY).touch()
-        await asyncio.to_thread(wait_for, folder / TURN)
-        return [await _measure(way, job, cell, folder) for cell in job.cells]
+        mine = await asyncio.to_thread(is_my_turn)
+        return [await _measure(way, job, cell, folder) for cell in job.cells if mine]
     finally:
         await way.close()
 

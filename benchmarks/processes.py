@@ -14,7 +14,7 @@ from deployments.config import REPO_ROOT
 
 MEASUREMENTS = TypeAdapter(list[Measurement])
 JOB, ERRORS, RESULT = "job.json", "errors.txt", "measurements.json"
-READY, TURN = "ready", "turn"  # files that appear: the way is open, and it may be measured
+READY = "ready"  # a file that appears when the way is open and warm
 POLL_S = 0.05
 SHOWN_CHARS = 3000  # of what a failing way said: its end, where the error is
 
@@ -28,10 +28,9 @@ def pictures_file(folder: Path, cell: Cell) -> Path:
     return folder / f"{cell.settings}-{cell.mode}.npy"
 
 
-def wait_for(file: Path) -> None:
-    """Return once the file is there."""
-    while not file.exists():
-        time.sleep(POLL_S)
+def is_my_turn() -> bool:
+    """Wait for a line, which says that this process is to measure; False if whoever started it is gone."""
+    return bool(sys.stdin.readline())
 
 
 class WayProcess:
@@ -43,7 +42,9 @@ class WayProcess:
         (folder / JOB).write_text(job.model_dump_json())
         with (folder / ERRORS).open("w") as errors:
             command = [sys.executable, "-m", "benchmarks.measure", str(folder)]
-            self._process = subprocess.Popen(command, cwd=REPO_ROOT, stdout=subprocess.DEVNULL, stderr=errors)
+            self._process = subprocess.Popen(
+                command, cwd=REPO_ROOT, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=errors
+            )
 
     def wait_until_ready_or_over(self) -> None:
         """Until it is open and warm, or has failed."""
@@ -52,8 +53,8 @@ class WayProcess:
 
     def measure(self) -> list[Measurement]:
         """What came of it; the pictures are in the folder. Raises WayFailed."""
-        (self.folder / TURN).touch()
-        if self._process.wait():
+        self._process.communicate(b"\n")
+        if self._process.returncode:
             raise WayFailed(f"{self._way} failed:\n{(self.folder / ERRORS).read_text()[-SHOWN_CHARS:]}")
         return MEASUREMENTS.validate_json((self.folder / RESULT).read_bytes())
 

@@ -155,3 +155,8 @@ class Record(Strict):
     solo: dict[SettingsKind, tuple[float, ...]] = {}
     control_psnr: float
     measurements: tuple[Measurement, ...]
+
+    @property
+    def failed(self) -> set[Way]:
+        """The ways of which nothing was measured."""
+        return set(self.options.ways) - {measurement.way for measurement in self.measurements}

@@ -62,6 +62,8 @@ def main(
         raise typer.Exit(1) from error
     finally:
         console.print(table(records))
+    if any(record.failed for record in records):
+        raise typer.Exit(1)
 
 
 def parts_of(

@@ -13,6 +13,7 @@ from deployments.engine import openvino_form
 from deployments.engine.compiling import compile_first
 from deployments.engine.engine import Engine
 from deployments.engine.loading import load_checkpoint
+from deployments.engine.networks import eager
 from deployments.engine.openvino_form import compile_with_openvino
 from deployments.engine.request import Img2ImgRequest, Pixels
 from deployments.engine.runner import Runner
@@ -61,7 +62,7 @@ def test_form_that_comes_between_two_steps_changes_no_image(checkpoints: Checkpo
     engine = make_engine(checkpoints("sd15"))
     runner = engine.runner
     assert isinstance(runner, Runner)
-    compiled = compile_with_openvino(runner.checkpoint)
+    compiled = compile_with_openvino(runner.checkpoint, eager(runner.checkpoint))
     engine.add([runner.prepare(request) for request in REQUESTS])
     assert engine.step() == engine.step() == []
     runner.offer(compiled)
@@ -105,8 +106,8 @@ def test_torch_goes_on_where_the_compiler_fails(checkpoints: Checkpoints, monkey
     monkeypatch.setattr(openvino_form, "SMALL_BYTES", 0)
     engine = make_compiled(checkpoints("sd15"))
     assert isinstance(engine.runner, Runner)
-    assert engine.runner.form == "eager"
     assert len(run(engine, REQUESTS)) == len(REQUESTS)
+    assert engine.runner.form == "nnpack"
 
 
 def test_small_networks_are_converted_once(checkpoints: Checkpoints, monkeypatch: pytest.MonkeyPatch) -> None:

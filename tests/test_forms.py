@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import torch
 
+from deployments.engine.adapters import without_adapters
 from deployments.engine.attention import is_better, relative_error
-from deployments.engine.forms import GRAPHS, INDUCTOR, PATIENCE, Forms, faster, without_adapters
+from deployments.engine.forms import GRAPHS, INDUCTOR, PATIENCE, Forms, faster
 from deployments.engine.graphs import Counters, Graphed, Limits, Recording
 from deployments.engine.inductor import compiled
 from deployments.engine.loading import load_checkpoint

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+import torch
+from peft.tuners.tuners_utils import BaseTunerLayer
+from torch import nn
 
 from deployments.engine.errors import CheckpointError, InvalidRequest
 from deployments.engine.request import Loras
+
+M = TypeVar("M", bound=nn.Module)
 
 
 class Adapters:
@@ -55,3 +63,23 @@ def _load(pipeline: Any, name: str, file: Path, peft_name: str) -> None:
         raise CheckpointError(f"loras.{name}: {file}: {exc}") from exc
     if not any(peft_name in found for found in pipeline.get_list_adapters().values()):
         raise CheckpointError(f"loras.{name}: {file}: it holds no LoRA weights for this checkpoint")
+
+
+def without_adapters(network: M) -> M:
+    """A copy that shares the weights' memory and has no adapters' layers.
+
+    So nothing that the engine does with the original, such as switching adapters, reaches who records the copy.
+    """
+    tensors = chain(network.parameters(), network.buffers())
+    shared: dict[int, Any] = {id(tensor): _alias(tensor) for tensor in tensors}
+    bare = copy.deepcopy(network, shared)
+    for module in list(bare.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, BaseTunerLayer):
+                setattr(module, name, child.get_base_layer())
+    return bare
+
+
+def _alias(tensor: torch.Tensor) -> torch.Tensor:
+    data = tensor.detach()
+    return nn.Parameter(data, requires_grad=False) if isinstance(tensor, nn.Parameter) else data

@@ -5,19 +5,17 @@ Requests go on meanwhile, and none waits for a compiler: what is not made yet ru
 
 from __future__ import annotations
 
-import copy
 import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from itertools import chain, count
+from itertools import count
 from queue import PriorityQueue
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple
 
 import torch
-from peft.tuners.tuners_utils import BaseTunerLayer
-from torch import nn
 
+from deployments.engine.adapters import without_adapters
 from deployments.engine.attention import relative_error
 from deployments.engine.gate import DEVICE
 from deployments.engine.graphs import Counters, Forward, Graphed, Limits, Recorder
@@ -35,7 +33,6 @@ GRAPHS, INDUCTOR = range(2)  # what is asked for first is made first
 PATIENCE = 20, 200  # calls that one kind of batch must have had before it is worth the work: some requests, or many
 MOST_SHAPES = 32, 8
 TOLERANCE = 0.05  # of a form's output: tells what is wrong from what is rounded otherwise
-M = TypeVar("M", bound=nn.Module)
 
 
 class _Part(NamedTuple):
@@ -102,26 +99,6 @@ class Forms:
     def _networks(self, form: str, forwards: list[Forward]) -> Networks:
         unet, encode, decode = forwards
         return Networks(form, unet, VaeNetworks(encode, decode), self.counters)
-
-
-def without_adapters(network: M) -> M:
-    """A copy that shares the weights' memory and has no adapters' layers.
-
-    So nothing that the engine does with the original, such as switching adapters, reaches who records the copy.
-    """
-    tensors = chain(network.parameters(), network.buffers())
-    shared: dict[int, Any] = {id(tensor): _alias(tensor) for tensor in tensors}
-    bare = copy.deepcopy(network, shared)
-    for module in list(bare.modules()):
-        for name, child in module.named_children():
-            if isinstance(child, BaseTunerLayer):
-                setattr(module, name, child.get_base_layer())
-    return bare
-
-
-def _alias(tensor: torch.Tensor) -> torch.Tensor:
-    data = tensor.detach()
-    return nn.Parameter(data, requires_grad=False) if isinstance(tensor, nn.Parameter) else data
 
 
 @torch.inference_mode()

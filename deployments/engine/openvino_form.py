@@ -24,7 +24,7 @@ from platformdirs import user_cache_path
 from torch import nn
 
 from deployments.engine.loading import Checkpoint
-from deployments.engine.networks import Networks, VaeNetworks, eager
+from deployments.engine.networks import Networks, VaeNetworks, eager_vae
 
 PRECISIONS = {torch.float32: "f32", torch.bfloat16: "bf16", torch.float16: "f16"}
 SMALL_BYTES = 256 * 1024**2  # of a network's weights
@@ -33,23 +33,32 @@ TOKENS = 77
 ANY = -1
 
 
-def compile_with_openvino(checkpoint: Checkpoint) -> Networks:
-    """The checkpoint's networks without adapters. Takes seconds, and for small networks only the first time."""
-    forms, unet, vae = eager(checkpoint), checkpoint.unet, checkpoint.pipeline.vae
-    channels = unet.unet.config.in_channels
-    latents = torch.zeros(2, channels, *SIDES)
+def compile_with_openvino(checkpoint: Checkpoint, before: Networks) -> Networks:
+    """The checkpoint's networks without adapters. Takes seconds, and for small networks only the first time.
+
+    A large VAE stays as it was `before` if that is NNPACK's form, which is ahead of this one's.
+    """
+    unet, vae = checkpoint.unet, checkpoint.pipeline.vae
+    latents = torch.zeros(2, unet.unet.config.in_channels, *SIDES)
     times, context = torch.zeros(2, unet.times_width), torch.zeros(2, TOKENS, unet.context_width)
-    any_latents, any_pixels = (ANY, channels, ANY, ANY), (ANY, 3, ANY, ANY)
-    dtype, vae_dtype = checkpoint.dtype, checkpoint.vae_dtype
-    shapes = [any_latents, (ANY, unet.times_width), (ANY, ANY, unet.context_width)]
-    return Networks(
-        "openvino",
-        _compile(_Float32(unet, forms.unet, dtype), (latents, times, context), shapes, _streams(unet)),
-        VaeNetworks(
-            _compile(_Float32(vae, forms.vae.encode, vae_dtype), (torch.zeros(2, 3, 64, 128),), [any_pixels]),
-            _compile(_Float32(vae, forms.vae.decode, vae_dtype), (latents,), [any_latents]),
-        ),
+    shapes = [_any(latents), (ANY, unet.times_width), (ANY, ANY, unet.context_width)]
+    network = _Float32(unet, unet.forward, checkpoint.dtype)
+    compiled = _compile(network, (latents, times, context), shapes, _streams(unet))
+    stays = before.form == "nnpack" and not _is_small(vae)
+    return Networks("openvino", compiled, before.vae if stays else _compile_vae(vae, latents, checkpoint.vae_dtype))
+
+
+def _compile_vae(vae: Any, latents: torch.Tensor, dtype: torch.dtype) -> VaeNetworks:
+    forms, pixels = eager_vae(vae), torch.zeros(2, 3, 64, 128)
+    return VaeNetworks(
+        _compile(_Float32(vae, forms.encode, dtype), (pixels,), [_any(pixels)]),
+        _compile(_Float32(vae, forms.decode, dtype), (latents,), [_any(latents)]),
     )
+
+
+def _any(pictures: torch.Tensor) -> tuple[int, ...]:
+    """The shape of any number of such pictures, of any size."""
+    return ANY, pictures.shape[1], ANY, ANY
 
 
 def _streams(unet: nn.Module) -> int:

@@ -1,7 +1,7 @@
 """A VAE whose 3x3 convolutions are NNPACK's, which comes with torch. They multiply a fifth as often as others do (Lavin
 and Gray, "Fast Algorithms for Convolutional Neural Networks", 2015), and take a third of the time on large pictures.
 
-benchmarks/convolutions.py measures them beside torch's own and OpenVINO's.
+benchmarks/convolutions.py measures them beside torch's own.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def nnpack_vae(vae: Any) -> VaeNetworks:
     for module in list(copied.modules()):
         for name, child in module.named_children():
             if isinstance(child, nn.Conv2d) and _is_plain(child):
-                setattr(module, name, _Convolution(child))
+                setattr(module, name, Convolution(child))
     return eager_vae(copied)
 
 
@@ -38,7 +38,9 @@ def _is_plain(convolution: nn.Conv2d) -> bool:
     return shape == ((3, 3), (1, 1), (1, 1), (1, 1), 1) and convolution.padding_mode == "zeros"
 
 
-class _Convolution(nn.Module):
+class Convolution(nn.Module):
+    """What a plain 3x3 `convolution` gives for (n, channels, h, w), but for rounding."""
+
     def __init__(self, convolution: nn.Conv2d) -> None:
         super().__init__()
         self.weight, self.bias = convolution.weight, convolution.bias

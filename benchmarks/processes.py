@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -11,11 +12,14 @@ from pydantic import TypeAdapter
 
 from benchmarks.records import Cell, Job, Measurement
 from deployments.config import REPO_ROOT
+from deployments.environment import LARGE_PAGES
 
 MEASUREMENTS = TypeAdapter(list[Measurement])
 JOB, ERRORS, RESULT = "job.json", "errors.txt", "measurements.json"
 READY = "ready"  # a file that appears when the way is open and warm
 POLL_S = 0.05
+# The engine, as the application sets it, and the best that can be made of diffusers; not who runs a plain script.
+WITH_LARGE_PAGES = ("engine", "diffusers_best")
 SHOWN_CHARS = 3000  # of what a failing way said: its end, where the error is
 
 
@@ -43,7 +47,12 @@ class WayProcess:
         with (folder / ERRORS).open("w") as errors:
             command = [sys.executable, "-m", "benchmarks.measure", str(folder)]
             self._process = subprocess.Popen(
-                command, cwd=REPO_ROOT, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=errors
+                command,
+                cwd=REPO_ROOT,
+                env=os.environ | (LARGE_PAGES if job.way in WITH_LARGE_PAGES else {}),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=errors,
             )
 
     def wait_until_ready_or_over(self) -> None:

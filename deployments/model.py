@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
-import os
 import time
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import Future
@@ -20,6 +19,7 @@ from deployments.autoscaling import METRIC
 from deployments.config import ModelConfig
 from deployments.engine.async_engine import AsyncEngine
 from deployments.engine.request import Img2ImgOutput, Img2ImgRequest, Pixels, Progress, Sampler
+from deployments.environment import prepare_for_torch
 from deployments.handover import Loan, borrow, give_back
 from deployments.images import pad_to_multiple
 from deployments.logs import log_with_serve
@@ -53,11 +53,7 @@ class Img2ImgModel:
     """
 
     def __init__(self, model_id: str, model: ModelConfig, *, shares_cores: bool = False) -> None:
-        if shares_cores:
-            # OpenMP, which torch brings in, has waiting threads spin, on cores that the other replica needs. Two on
-            # two cores made 2.7 steps per second together that way, and 29 when they sleep; one alone makes 26 and 16
-            # (benchmarks/contention.py).
-            os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+        prepare_for_torch(shares_cores=shares_cores)
         with _without_collecting():
             # Not above, for it imports torch and diffusers: who only binds the application need not wait for them.
             from deployments.engine.runner import Runner

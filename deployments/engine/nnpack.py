@@ -30,6 +30,8 @@ def nnpack_vae(vae: Any) -> VaeNetworks:
         for name, child in module.named_children():
             if isinstance(child, nn.Conv2d) and _is_plain(child):
                 setattr(module, name, Convolution(child))
+            elif isinstance(child, nn.SiLU):  # on what a normalisation gave, which nobody else reads
+                setattr(module, name, nn.SiLU(inplace=True))
     return eager_vae(copied)
 
 

@@ -12,14 +12,14 @@ from pydantic import TypeAdapter
 
 from benchmarks.records import Cell, Job, Measurement
 from deployments.config import REPO_ROOT
-from deployments.environment import LARGE_PAGES
+from deployments.environment import LARGE_PAGES, SLEEPING_THREADS
 
 MEASUREMENTS = TypeAdapter(list[Measurement])
 JOB, ERRORS, RESULT = "job.json", "errors.txt", "measurements.json"
 READY = "ready"  # a file that appears when the way is open and warm
 POLL_S = 0.05
-# The engine, as the application sets it, and the best that can be made of diffusers; not who runs a plain script.
-WITH_LARGE_PAGES = ("engine", "diffusers_best")
+# What the application sets for the engine, and what helps diffusers; who runs a plain script sets nothing.
+ENVIRONMENTS: dict[str, dict[str, str]] = {"engine": LARGE_PAGES | SLEEPING_THREADS, "diffusers_best": LARGE_PAGES}
 SHOWN_CHARS = 3000  # of what a failing way said: its end, where the error is
 
 
@@ -49,7 +49,7 @@ class WayProcess:
             self._process = subprocess.Popen(
                 command,
                 cwd=REPO_ROOT,
-                env=os.environ | (LARGE_PAGES if job.way in WITH_LARGE_PAGES else {}),
+                env=os.environ | ENVIRONMENTS.get(job.way, {}),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 stderr=errors,

@@ -17,7 +17,7 @@ def build_app(args: AppConfig) -> Application:
     router_deployment: Any = Router
     webui_state: Any = WebuiState
     models = {
-        model_id: model_deployment.options(name=model_id).bind(model_id, model, shares_cores=len(args.models) > 1)
+        model_id: model_deployment.options(name=model_id).bind(model_id, model)
         for model_id, model in args.models.items()
     }
     return router_deployment.options(name=ROUTER).bind(args, models, webui_state.options(name=WEBUI_STATE).bind())

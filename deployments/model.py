@@ -47,13 +47,10 @@ def _without_collecting() -> Iterator[None]:
     ray_actor_options={"num_cpus": 0.1},
 )
 class Img2ImgModel:
-    """One replica of one checkpoint. Called through handles only.
+    """One replica of one checkpoint. Called through handles only."""
 
-    `shares_cores` says that replicas of other models compute on the same cores at times.
-    """
-
-    def __init__(self, model_id: str, model: ModelConfig, *, shares_cores: bool = False) -> None:
-        prepare_for_torch(shares_cores=shares_cores)
+    def __init__(self, model_id: str, model: ModelConfig) -> None:
+        prepare_for_torch()
         with _without_collecting():
             # Not above, for it imports torch and diffusers: who only binds the application need not wait for them.
             from deployments.engine.runner import Runner

@@ -18,6 +18,7 @@ from ray import serve
 from deployments.config import AppConfig
 from tests.checkpoints import build
 from tests.folders import NewFolder, folders
+from tests.service import stop_shared_cluster
 from tests.stand_in import MODELS, StandIn
 
 # The tests' networks are tiny: more threads only get in each other's way. Replicas choose for themselves.
@@ -31,6 +32,7 @@ os.environ["XDG_CACHE_HOME"] = str(Path(RAY_FILES) / "cache")  # compiled networ
 
 
 def pytest_unconfigure() -> None:
+    stop_shared_cluster()
     shutil.rmtree(RAY_FILES, ignore_errors=True)
 
 
@@ -51,9 +53,17 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pat
     return cache(lambda kind: build(kind, tmp_path_factory.mktemp("checkpoints") / kind))
 
 
+@pytest.fixture(scope="module", autouse=True)
+def no_idle_cluster(request: pytest.FixtureRequest) -> None:
+    """No module of tests that only compute has a Ray beside it."""
+    if not request.node.get_closest_marker("service"):
+        stop_shared_cluster()
+
+
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
     """A Ray cluster in this process."""
+    stop_shared_cluster()
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
     yield
     serve.shutdown()

@@ -8,7 +8,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,31 +80,56 @@ def serving(
     **app_args: Any,
 ) -> Iterator[Service]:
     """The application with these models (AppConfig's `models`), Serve options by deployment name, Ray's own."""
+    app = {
+        "name": APP,
+        "import_path": "deployments.app:build_app",
+        "route_prefix": "/",
+        "args": {"models": {name: {"compile": False, **model} for name, model in models.items()}, **app_args},
+        "logging_config": logging_config,
+        "deployments": [{"name": name, **options} for name, options in (deployments or {}).items()],
+    }
+    with _own_cluster(num_gpus, ray_options) if num_gpus or ray_options else _shared_cluster() as port:
+        try:
+            deploy(app)
+            with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=300, headers=headers) as client:
+                service = Service(f"http://127.0.0.1:{port}", client, app)
+                wanted = len(models) if wait_for is None else wait_for
+                eventually(lambda: sum(model["ready"] for model in service.models().values()) == wanted)
+                yield service
+        finally:
+            serve.delete(APP)
+
+
+_shared = ExitStack()  # what ends the cluster that modules share
+_shared_port: int | None = None
+
+
+@contextmanager
+def _shared_cluster() -> Iterator[int]:
+    """The port of a Ray and a Serve that the next module finds again: half of an application's start goes into them."""
+    global _shared_port
+    if _shared_port is None:
+        _shared_port = _shared.enter_context(_own_cluster())
+    yield _shared_port
+
+
+def stop_shared_cluster() -> None:
+    """For modules that start Ray themselves, and those that need none, since it computes even when idle."""
+    global _shared_port
+    _shared_port = None
+    _shared.close()
+
+
+@contextmanager
+def _own_cluster(num_gpus: int = 0, ray_options: dict[str, Any] | None = None) -> Iterator[int]:
+    """The port of a Serve, with a Ray, that nobody else uses."""
+    stop_shared_cluster()
     port = free_port()
-    ray.init(
-        num_cpus=4,
-        num_gpus=num_gpus,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level="ERROR",
-        **(ray_options or {}),
-    )
+    quiet: dict[str, Any] = {"include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}
+    ray.init(num_cpus=4, num_gpus=num_gpus, **quiet, **(ray_options or {}))
     try:
         serve.start(http_options={"host": "127.0.0.1", "port": port})
-        app = {
-            "name": APP,
-            "import_path": "deployments.app:build_app",
-            "route_prefix": "/",
-            "args": {"models": {name: {"compile": False, **model} for name, model in models.items()}, **app_args},
-            "logging_config": logging_config,
-            "deployments": [{"name": name, **options} for name, options in (deployments or {}).items()],
-        }
-        deploy(app)
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=300, headers=headers) as client:
-            service = Service(f"http://127.0.0.1:{port}", client, app)
-            wanted = len(models) if wait_for is None else wait_for
-            eventually(lambda: sum(model["ready"] for model in service.models().values()) == wanted)
-            yield service
+        yield port
     finally:
         serve.shutdown()
         ray.shutdown()

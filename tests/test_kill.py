@@ -9,12 +9,14 @@ from pathlib import Path
 import pytest
 
 from scripts.kill_test import KINDS, Bench, benches, fault, recorded, run_trial, undisturbed
+from tests.service import stop_shared_cluster
 
 EXPECTED = {"a.png": b"a", "b.png": b"b"}
 
 
 @pytest.fixture(scope="module")
 def bench() -> Iterator[tuple[Bench, dict[str, bytes]]]:
+    stop_shared_cluster()
     with benches() as bench:
         yield bench, undisturbed(bench)
 

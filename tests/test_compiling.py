@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from deployments.config import ModelConfig
 from deployments.engine import openvino_form
@@ -110,15 +111,24 @@ def test_torch_goes_on_where_the_compiler_fails(checkpoints: Checkpoints, monkey
     assert engine.runner.form != "openvino"
 
 
-def test_small_networks_are_converted_once(checkpoints: Checkpoints, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = run(make_compiled(checkpoints("sd21"), reproducible=True), REQUESTS[:1])
+def test_small_networks_are_converted_once_and_compute_the_same_ever_after(
+    checkpoints: Checkpoints, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    checkpoint = load_checkpoint("data/models/tiny-sd15", device="cpu", dtype="float32")
+    first = compile_with_openvino(checkpoint, eager(checkpoint))
 
     def convert_again(*_: object) -> None:
         raise AssertionError("it was converted before")
 
     monkeypatch.setattr(openvino_form, "_convert", convert_again)
-    engine = make_compiled(checkpoints("sd21"), reproducible=True)
-    again = run(engine, REQUESTS[:1])
-    assert isinstance(engine.runner, Runner)
-    assert engine.runner.form == "openvino"
-    assert np.array_equal(first["a"], again["a"])
+    again = compile_with_openvino(checkpoint, eager(checkpoint))
+    torch.manual_seed(0)
+    unet = checkpoint.unet
+    rows = torch.randn(2, unet.unet.config.in_channels, 16, 16), torch.randn(2, unet.times_width)
+    context, pixels = torch.randn(2, 77, unet.context_width), torch.randn(1, 3, 64, 64)
+    assert torch.equal(first.unet(*rows, context), again.unet(*rows, context))
+    encoded = first.vae.encode(pixels)
+    assert torch.equal(encoded, again.vae.encode(pixels))
+    latents = encoded[:, : checkpoint.pipeline.vae.config.latent_channels]
+    assert torch.equal(first.vae.decode(latents), again.vae.decode(latents))

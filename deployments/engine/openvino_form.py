@@ -12,7 +12,6 @@ import hashlib
 import os
 import warnings
 from collections.abc import Callable
-from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -109,15 +108,19 @@ def _compile(
 
 
 def _converted(network: _Float32, example: tuple[torch.Tensor, ...]) -> Any:
-    """The network as OpenVINO's; small ones are kept, since converting takes longer than compiling them."""
+    """The network as OpenVINO's; small ones are kept, since converting takes longer than compiling them.
+
+    What is kept is used at once too: OpenVINO rounds a network that it read from a file otherwise than one converted.
+    """
     if not _is_small(network):  # it would be on disk a second time
         return _convert(network, example)
     kept = user_cache_path("img2img-serve") / "openvino" / f"{_fingerprint(network, example)}.xml"
     if not kept.exists():
         model = _convert(network, example)
-        with suppress(OSError):  # a disk that is full or read-only costs the next start some seconds
+        try:
             _keep(model, kept)
-        return model
+        except OSError:  # a disk that is full or read-only costs every start some seconds
+            return model
     return openvino.Core().read_model(kept)
 
 

@@ -106,7 +106,7 @@ _shared_port: int | None = None
 
 @contextmanager
 def _shared_cluster() -> Iterator[int]:
-    """The port of a Ray and a Serve that the next module finds again: half of an application's start goes into them."""
+    """The port of a Ray and a Serve that the next module finds again, and need not start."""
     global _shared_port
     if _shared_port is None:
         _shared_port = _shared.enter_context(_own_cluster())

@@ -7,8 +7,8 @@ import os
 LARGE_PAGES = {"THP_MEM_ALLOC_ENABLE": "1"}
 
 # OpenMP, which torch brings in, has waiting threads spin, on cores that the router, another model or OpenVINO's own
-# threads need. Two models on two cores make twice as many steps per second together when they sleep, and one alone a
-# tenth less (benchmarks/contention.py).
+# threads need. Two models on two cores make three times as many steps per second together when they sleep, one alone a
+# sixth less (benchmarks/contention.py).
 SLEEPING_THREADS = {"OMP_WAIT_POLICY": "PASSIVE"}
 
 

@@ -40,7 +40,9 @@ def main() -> None:
     for _ in range(PROCESSES):
         for name, environment in MANNERS.items():
             command = [sys.executable, "-m", "benchmarks.pages", "work"]
-            done = subprocess.run(command, cwd=REPO_ROOT, env=os.environ | environment, check=True, capture_output=True)
+            done = subprocess.run(
+                command, cwd=REPO_ROOT, env=os.environ | environment, check=True, stdout=subprocess.PIPE
+            )
             pictures[name] += json.loads(done.stdout.splitlines()[-1])
     facts: dict[str, Any] = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "commit": git_commit()}
     facts |= {"machine": describe_machine().model_dump()}

@@ -19,7 +19,7 @@ import typer
 from benchmarks.processes import JOB, MEASUREMENTS, READY, RESULT, is_my_turn, pictures_file
 from benchmarks.records import Cell, Job, Measurement
 from benchmarks.runners import runner_for
-from benchmarks.warm_up import warm_up
+from benchmarks.warm_up import OURS, warm_up
 from benchmarks.ways import WayRunner
 from benchmarks.workload import Sample, closed_loop, make_requests, open_loop
 from deployments.engine.request import Img2ImgRequest
@@ -39,9 +39,12 @@ async def _measure_all(job: Job, folder: Path) -> list[Measurement]:
     way = runner_for(job)
     await way.open()
     try:
-        await warm_up(way.run, job)
+        if job.way not in OURS:
+            await warm_up(way.run, job)
         (folder / READY).touch()
         mine = await asyncio.to_thread(is_my_turn)
+        if job.way in OURS and mine:  # they measure their steps meanwhile: not beside others
+            await warm_up(way.run, job)
         return [await _measure(way, job, cell, folder) for cell in job.cells if mine]
     finally:
         await way.close()
@@ -63,7 +66,7 @@ async def _measure(way: WayRunner, job: Job, cell: Cell, folder: Path) -> Measur
         denoise_steps=tuple(request.num_denoise_steps for request in requests),
         model_bytes=max(peaks),
         all_bytes=sum(peaks),
-        gpu_bytes=_gpu_bytes(),
+        gpu_bytes=None if job.options.together else _gpu_bytes(),  # which others hold too
         load_average=load_average,
     )
 

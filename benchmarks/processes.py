@@ -16,7 +16,7 @@ from deployments.environment import LARGE_PAGES, SLEEPING_THREADS
 
 MEASUREMENTS = TypeAdapter(list[Measurement])
 JOB, ERRORS, RESULT = "job.json", "errors.txt", "measurements.json"
-READY = "ready"  # a file that appears when the way is open and warm
+READY = "ready"  # a file that appears when the way is open, and what has to be compiled is
 POLL_S = 0.05
 # What the application sets for the engine, and what helps diffusers; who runs a plain script sets nothing.
 ENVIRONMENTS: dict[str, dict[str, str]] = {"engine": LARGE_PAGES | SLEEPING_THREADS, "diffusers_best": LARGE_PAGES}
@@ -56,7 +56,7 @@ class WayProcess:
             )
 
     def wait_until_ready_or_over(self) -> None:
-        """Until it is open and warm, or has failed."""
+        """Until it can be measured, or has failed."""
         while self._process.poll() is None and not (self.folder / READY).exists():
             time.sleep(POLL_S)
 

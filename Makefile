@@ -22,8 +22,9 @@ serve: $(VENV)/.installed ## the application of serve_config.yaml, or of CONFIG=
 serve-fast: $(VENV)/.installed ## the same behind HAProxy: several times the requests; see docs/operations.md
 	$(FAST) $(BIN)/serve run $(CONFIG)
 
+# Waiting threads that spin would take the cores from what the other tests do: see deployments/environment.py.
 test: $(VENV)/.installed ## all tests
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/.installed ## style, format and types
 	$(BIN)/ruff check

@@ -40,10 +40,12 @@ def measured(dtype: str = "float32") -> Measurement:
 
 
 @pytest.mark.service
-def test_all_ways_give_the_same_pictures_of_mixed_requests_and_are_reported(tmp_path: Path) -> None:
+def test_all_ways_give_the_same_pictures_of_mixed_requests_and_are_reported(
+    tmp_path: Path, checkpoints: Callable[[str], Path]
+) -> None:
     options = ["--images", 3, "--clients", 2, "--rounds", 1, "--size", 64, "--max-steps", 6, "--dtype", "float32"]
     ways = ["--ways", "script,service", "--mode", "closed", "--settings", "mixed"]
-    done = run(compare.main, "--arch", "tiny", "--output-dir", tmp_path, *options, *ways)
+    done = run(compare.main, "--arch", checkpoints("sd15"), "--output-dir", tmp_path, *options, *ways)
     assert done.exit_code == 0, done.output
     (result,) = tmp_path.glob("*.json")
     record = Record.model_validate_json(result.read_text())
@@ -56,10 +58,13 @@ def test_all_ways_give_the_same_pictures_of_mixed_requests_and_are_reported(tmp_
     assert all(f"| {row.way} | float32 | {row.images_per_s} |" in markdown for row in rows(record, "mixed", "closed"))
 
 
-def test_way_that_fails_is_told_and_leaves_the_others_results(tmp_path: Path) -> None:
+def test_way_that_fails_is_told_and_leaves_the_others_results(
+    tmp_path: Path, checkpoints: Callable[[str], Path]
+) -> None:
     options = ["--images", 1, "--rounds", 1, "--size", 64, "--mode", "closed", "--settings", "single", "--together"]
     ways = ["--ways", "script,script_offload"]  # offloading needs an accelerator
-    done = run(compare.main, "--arch", "tiny", "--output-dir", tmp_path, "--device", "cpu", *options, *ways)
+    where = ["--arch", checkpoints("sd15"), "--output-dir", tmp_path, "--device", "cpu"]
+    done = run(compare.main, *where, *options, *ways)
     assert done.exit_code == 1
     assert "script_offload failed" in done.output
     (result,) = tmp_path.glob("*.json")

@@ -19,6 +19,8 @@ from tests.s3_server import s3_server
 from tests.stand_in import asking
 
 pytestmark = [pytest.mark.service, pytest.mark.usefixtures("running_app")]
+# What is chosen does not depend on where the files are; what is found there after a disturbance does.
+on_this_machine = pytest.mark.parametrize("new_folder", ["local"], indirect=True)
 
 
 @pytest.fixture
@@ -64,6 +66,7 @@ def test_what_is_new_changed_gone_or_cut_is_made(source: Folder, output: Folder)
     assert output.pixels(output.rows()["a.png"]["output"]).shape == (40, 50, 3)
 
 
+@on_this_machine
 def test_other_settings_are_other_results_beside_the_old(source: Folder, output: Folder):
     assert run_folder(source, output, "--strength", 0.4).exit_code == 0
     first = output.results()
@@ -72,6 +75,7 @@ def test_other_settings_are_other_results_beside_the_old(source: Folder, output:
     assert len(output.results()) == 6
 
 
+@on_this_machine
 def test_overwrite_makes_everything_again(source: Folder, output: Folder):
     assert run_folder(source, output).exit_code == 0
     before, files = finished_at(output), output.results()
@@ -80,6 +84,7 @@ def test_overwrite_makes_everything_again(source: Folder, output: Folder):
     assert output.results() == files
 
 
+@on_this_machine
 def test_failed_image_stands_until_it_is_retried(source: Folder, output: Folder):
     source.write("bad.png", b"no picture")
     assert run_folder(source, output).exit_code == 1
@@ -147,6 +152,7 @@ def wait_for_results(output: Folder, count: int) -> None:
     raise TimeoutError
 
 
+@on_this_machine
 def test_interrupted_job_finishes_what_is_in_flight_and_says_how_to_go_on(source: Folder, output: Folder):
     for number in range(40):
         source.write(f"{number}.png", asking("take a while"))

@@ -1,4 +1,4 @@
-"""The service under load: leaving, queueing, refusing, dying replicas, shutdown. Slow requests are 512 px pictures."""
+"""The service under load: leaving, queueing, refusing, dying replicas, shutdown. Slow requests have many steps."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.service import APP, Service, eventually, png, replica_pids, resident_
 
 pytestmark = pytest.mark.service
 SMALL = png(picture(1, 192, 192))
-LARGE = png(picture(2, 384, 384))
+LARGE = png(picture(2, 256, 256))
 SHORT = {"strength": "0.5", "num_inference_steps": "8", "seed": "1"}
 MIDDLE = {"strength": "1", "num_inference_steps": "50", "seed": "3"}
 LONG = {"strength": "1", "num_inference_steps": "150", "seed": "2"}

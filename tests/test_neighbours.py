@@ -15,8 +15,8 @@ from tests.reference import make_engine, picture, run
 
 IMAGE = picture(5, 64, 64)
 FOUR = [
-    Img2ImgRequest("long", IMAGE, "castles", None, 0.9, 7.5, 10, 1, "dpmpp_2m"),
-    Img2ImgRequest("unguided", picture(6, 64, 64), "a cat", "blurry", 0.5, 1.0, 8, 2, "euler_ancestral"),
+    Img2ImgRequest("long", IMAGE, "castles", None, 0.9, 7.5, 6, 1, "dpmpp_2m"),
+    Img2ImgRequest("unguided", picture(6, 64, 64), "a cat", "blurry", 0.5, 1.0, 6, 2, "euler_ancestral"),
     Img2ImgRequest("short", IMAGE, "picasso", "", 0.3, 20.0, 7, 3, "ddim"),
     Img2ImgRequest("distilled", picture(7, 64, 64), "", None, 1.0, 3.0, 3, 4, "lcm"),
 ]

@@ -22,6 +22,8 @@ from tests.pictures import exif, file_of, gradient, stored_turned
 from tests.stand_in import FULL_TWICE_S, asking
 
 pytestmark = [pytest.mark.service, pytest.mark.usefixtures("running_app")]
+# For what does not depend on where the files are.
+on_this_machine = pytest.mark.parametrize("new_folder", ["local"], indirect=True)
 
 SUFFIXES = {"jpeg": ".jpg", "tiff": ".TIF", "png": ".png", "webp": ".webp", "gif": ".gif", "bmp": ".bmp"}
 BAD = {
@@ -152,6 +154,7 @@ def test_failed_image_says_why_in_its_row(job: tuple[Result, Folder], source: st
     assert error in row["error"]
 
 
+@on_this_machine
 def test_image_is_asked_for_again_when_the_app_could_not_take_it(new_folder: NewFolder):
     attempts = {"die once.png": 2, "not ready once.png": 2}
     source, output = new_folder("in"), new_folder("out")
@@ -164,6 +167,7 @@ def test_image_is_asked_for_again_when_the_app_could_not_take_it(new_folder: New
     assert all(least <= tried[name] <= least + 2 for name, least in attempts.items()), tried
 
 
+@on_this_machine
 def test_image_refused_by_a_full_app_comes_back_when_it_was_told_to(new_folder: NewFolder):
     source, output = new_folder("in"), new_folder("out")
     source.write("full twice.png", asking("full twice", next(WIDTHS)))
@@ -173,6 +177,7 @@ def test_image_refused_by_a_full_app_comes_back_when_it_was_told_to(new_folder: 
     assert row["total_s"] >= 2 * FULL_TWICE_S
 
 
+@on_this_machine
 def test_draws_are_the_same_whatever_else_is_in_the_folder(new_folder: NewFolder):
     source, first, second = (new_folder(name) for name in ("in", "first", "second"))
     for number in range(12):
@@ -189,6 +194,7 @@ def test_draws_are_the_same_whatever_else_is_in_the_folder(new_folder: NewFolder
     assert len({row["seed"] for row in rows}) == 12
 
 
+@on_this_machine
 def test_options_hold_for_every_image(new_folder: NewFolder):
     source, output = new_folder("in"), new_folder("out")
     for name in ("a.bmp", "b.gif", "sub/c.png"):
@@ -203,6 +209,7 @@ def test_options_hold_for_every_image(new_folder: NewFolder):
     assert [name[-4:] for name in names] == [".png", ".png"]
 
 
+@on_this_machine
 def test_sweep_makes_every_combination(new_folder: NewFolder):
     source, output = new_folder("in"), new_folder("out")
     source.write("a.png", gradient())
@@ -230,6 +237,7 @@ def test_table_gives_each_image_its_settings_mask_and_name(new_folder: NewFolder
     np.testing.assert_array_equal(made[:, half:], gradient()[:, half:])
 
 
+@on_this_machine
 def test_unknown_model_is_bad_usage(new_folder: NewFolder):
     source, output = new_folder("in"), new_folder("out")
     source.write("a.png", gradient())

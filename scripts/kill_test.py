@@ -70,10 +70,11 @@ class Trial:
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """The scratch folder of all trials, with the pictures and the configuration; `address`: of the running app."""
+    """The scratch folder of all trials, with so many pictures and the configuration; `address`: of the running app."""
 
     folder: Path
     address: str
+    pictures: int = PICTURES
 
     @property
     def photos(self) -> Path:
@@ -147,14 +148,14 @@ def config_of(folder: Path) -> Path:
 
 
 @contextmanager
-def benches() -> Iterator[Bench]:
+def benches(pictures: int = PICTURES) -> Iterator[Bench]:
     """The pictures, all different, and an app in a Ray cluster of this process's own; all gone at the end."""
     with tempfile.TemporaryDirectory(prefix="kill-test-") as scratch:
         folder = Path(scratch)
         (folder / "photos").mkdir()
         with Image.open(PHOTO) as opened:
             photo = opened.convert("RGB").resize((4 * SIDE, 4 * SIDE))
-        for number in range(PICTURES):
+        for number in range(pictures):
             left, top = 3 * number, 2 * number
             photo.crop((left, top, left + SIDE, top + SIDE)).save(folder / "photos" / f"{number:02}.png")
         model = {
@@ -167,7 +168,7 @@ def benches() -> Iterator[Bench]:
         quiet = {"include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}
         with ray.init("local", **quiet) as cluster, find_app(config_of(folder), "img2img", CONSOLE.print) as app:
             app.router  # noqa: B018  starts it
-            yield Bench(folder, cluster.address_info["gcs_address"])
+            yield Bench(folder, cluster.address_info["gcs_address"], pictures)
 
 
 def undisturbed(bench: Bench) -> dict[str, bytes]:
@@ -201,7 +202,7 @@ def run_trial(bench: Bench, number: int, expected: dict[str, bytes]) -> Trial:
     rng = random.Random(f"kill {number}")
     kind = KINDS[number % len(KINDS)]
     own_cluster = kind == "ray" or (kind == "driver" and number % (4 * len(KINDS)) == len(KINDS))
-    count, delay_s = rng.randrange(PICTURES), rng.uniform(0, 0.5)
+    count, delay_s = rng.randrange(bench.pictures), rng.uniform(0, 0.5)
     output = bench.folder / f"out{number}"
     ripe: list[float] = []
 

@@ -17,7 +17,7 @@ EXPECTED = {"a.png": b"a", "b.png": b"b"}
 @pytest.fixture(scope="module")
 def bench() -> Iterator[tuple[Bench, dict[str, bytes]]]:
     stop_shared_cluster()
-    with benches() as bench:
+    with benches(pictures=24) as bench:
         yield bench, undisturbed(bench)
 
 

@@ -423,10 +423,10 @@ def test_idle_server_is_ready(api: webuiapi.WebUIApi) -> None:
 
 
 def test_progress_and_preview_come_while_it_runs(service: Service, api: webuiapi.WebUIApi) -> None:
-    running = Running(service, force_task_id="mine")
+    running = Running(service, force_task_id="mine", steps=50)
     told = eventually(lambda: (seen := api.get_progress())["current_image"] and seen["progress"] > 0.1 and seen)
     assert 0.1 < told["progress"] < 1
-    assert (told["state"]["job_count"], told["state"]["sampling_steps"], told["current_task"]) == (1, 150, "mine")
+    assert (told["state"]["job_count"], told["state"]["sampling_steps"], told["current_task"]) == (1, 50, "mine")
     assert Image.open(io.BytesIO(base64.b64decode(told["current_image"]))).size == (32, 32)
     mine = service.client.post("/internal/progress", json={"id_task": "mine"}).json()
     assert (mine["active"], mine["queued"], mine["completed"]) == (True, False, False)

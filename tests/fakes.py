@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -12,6 +11,7 @@ import numpy as np
 from deployments.engine.request import Img2ImgRequest, Pixels, Priority
 from deployments.engine.state import DenoiseState
 
+STEP_S = 0.01  # whatever its rows, so that more of them always pay: by the clock, a test at a gate would measure the gate
 Trouble = Callable[[str, list[str]], None]  # told the verb and the request ids; may raise, or block
 
 
@@ -53,13 +53,12 @@ class FakeRunner:
         self.encoded.update(_ids(states))
 
     def denoise_step(self, states: list[DenoiseState], max_rows: int) -> None:
-        started = time.perf_counter()
         self._trouble("denoise", _ids(states))
         self.batches.append(_ids(states))
         self.unet_rows += sum(state.rows for state in states)
         for state in states:
             state.step_index += 1
-        self._timed.append((states, time.perf_counter() - started))
+        self._timed.append((states, STEP_S))
 
     def step_times(self) -> list[tuple[list[DenoiseState], float]]:
         timed, self._timed = self._timed, []

@@ -11,7 +11,7 @@ import numpy as np
 from deployments.engine.request import Img2ImgRequest, Pixels, Priority
 from deployments.engine.state import DenoiseState
 
-STEP_S = 0.01  # whatever its rows, so that more of them always pay: by the clock, a test at a gate would measure the gate
+STEP_S = 0.01  # whatever its rows, so that more of them always pay; a clock would measure the tests' gates
 Trouble = Callable[[str, list[str]], None]  # told the verb and the request ids; may raise, or block
 
 

@@ -27,6 +27,9 @@ app.command()(main)
 
 NewFolder = Callable[[str], "Folder"]
 
+# For tests of what is chosen, which does not depend on where the files are.
+on_this_machine = pytest.mark.parametrize("new_folder", ["local"], indirect=True)
+
 
 class Folder:
     """A folder by its URI, which may not exist yet."""

@@ -42,7 +42,7 @@ def far(a: Pixels, b: Pixels) -> int:
     return int(np.abs(a.astype(int) - b).max())
 
 
-@pytest.mark.parametrize("kind", ["sd21", "sdxl", "lcm"])  # sd15 with its adapters: below
+@pytest.mark.parametrize("kind", ["sd15", "sd21", "sdxl", "lcm"])
 def test_images_are_diffusers_own(kind: str, checkpoints: Checkpoints) -> None:
     engine, reference = make_compiled(checkpoints(kind)), Reference(checkpoints(kind))
     images = run(engine, REQUESTS, join_every=2)

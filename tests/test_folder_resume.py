@@ -13,14 +13,12 @@ from threading import Timer
 import pytest
 import ray
 
-from tests.folders import Folder, NewFolder, run_folder
+from tests.folders import Folder, NewFolder, on_this_machine, run_folder
 from tests.pictures import gradient
 from tests.s3_server import s3_server
 from tests.stand_in import asking
 
 pytestmark = [pytest.mark.service, pytest.mark.usefixtures("running_app")]
-# What is chosen does not depend on where the files are; what is found there after a disturbance does.
-on_this_machine = pytest.mark.parametrize("new_folder", ["local"], indirect=True)
 
 
 @pytest.fixture

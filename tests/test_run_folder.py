@@ -17,13 +17,11 @@ from PIL import Image
 from pyarrow import parquet
 
 from deployments.images import read_parameters
-from tests.folders import REPORTS, Folder, NewFolder, assert_refused, run_folder
+from tests.folders import REPORTS, Folder, NewFolder, assert_refused, on_this_machine, run_folder
 from tests.pictures import exif, file_of, gradient, stored_turned
 from tests.stand_in import FULL_TWICE_S, asking
 
 pytestmark = [pytest.mark.service, pytest.mark.usefixtures("running_app")]
-# For what does not depend on where the files are.
-on_this_machine = pytest.mark.parametrize("new_folder", ["local"], indirect=True)
 
 SUFFIXES = {"jpeg": ".jpg", "tiff": ".TIF", "png": ".png", "webp": ".webp", "gif": ".gif", "bmp": ".bmp"}
 BAD = {

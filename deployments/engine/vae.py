@@ -82,9 +82,11 @@ class ImageCodec:
 
     def decode_exactly(self, latents: torch.Tensor) -> ToHost:
         """Once more in float32: half precision overflows in some VAEs (SDXL's first release)."""
+        weights = [(weight, weight.data) for weight in self._vae.parameters()]
         self._vae.to(torch.float32)
         shown = _show(eager_vae(self._vae).decode(latents.float()))
-        self._vae.to(self._dtype)
+        for weight, data in weights:  # the very same memory, which CUDA graphs read
+            weight.data = data
         return shown
 
     def _normalize(self, latents: torch.Tensor) -> torch.Tensor:

@@ -14,7 +14,7 @@ from deployments.engine.devices import (
     choose_dtype,
     is_out_of_memory,
     save_memory,
-    vae_dtype,
+    vae_dtypes,
 )
 
 CPU, CUDA, MPS = map(torch.device, ("cpu", "cuda", "mps"))
@@ -75,9 +75,12 @@ def test_cpu_takes_bfloat16_only_where_it_was_measured_faster() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("overflows", [True, False])
-def test_vae_follows_the_unet_unless_float16_overflows_it(dtype: torch.dtype, overflows: bool) -> None:
-    expected = torch.float32 if overflows and dtype == torch.float16 else dtype
-    assert vae_dtype(dtype, CPU, overflows=overflows) == expected
+def test_vae_follows_the_unet_but_one_that_float16_overflows_encodes_in_float32(
+    dtype: torch.dtype, overflows: bool
+) -> None:
+    encoder = torch.float32 if overflows else dtype
+    decoder = torch.float32 if overflows and dtype == torch.float16 else dtype
+    assert vae_dtypes(dtype, CPU, overflows=overflows) == (encoder, decoder)
 
 
 class NoteTaker:

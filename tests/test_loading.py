@@ -148,19 +148,32 @@ def test_every_network_has_the_format_asked_for(dtype: str, checkpoints: Callabl
     checkpoint = load(checkpoints("sdxl"), dtype)
     pipeline = checkpoint.pipeline
     parts = (pipeline.unet, pipeline.vae, pipeline.text_encoder, pipeline.text_encoder_2)
-    assert {part.dtype for part in parts} == {checkpoint.dtype, checkpoint.vae_dtype} == {getattr(torch, dtype)}
+    assert {part.dtype for part in parts} == {checkpoint.dtype, *checkpoint.vae_dtypes} == {getattr(torch, dtype)}
 
 
-def test_sdxls_vae_that_overflows_in_float16_runs_in_float32(
-    checkpoints: Callable[[str], Path], tmp_path: Path
-) -> None:
+@pytest.fixture
+def overflowing(checkpoints: Callable[[str], Path], tmp_path: Path) -> Path:
+    """An SDXL checkpoint whose VAE overflows in float16, as that of the first release."""
     folder = tmp_path / "sdxl"
     shutil.copytree(checkpoints("sdxl"), folder)
     file = folder / "vae" / "config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"force_upcast": True}))
-    checkpoint = load(folder, "float16")
+    return folder
+
+
+def test_sdxls_vae_that_overflows_in_float16_runs_in_float32(overflowing: Path) -> None:
+    checkpoint = load(overflowing, "float16")
     assert (checkpoint.pipeline.unet.dtype, checkpoint.pipeline.vae.dtype) == (torch.float16, torch.float32)
-    assert checkpoint.vae_dtype == torch.float32
+    assert checkpoint.vae_dtypes == (torch.float32, torch.float32)
+
+
+def test_vae_that_overflows_in_float16_encodes_in_bfloat16_as_exactly_as_in_float32(overflowing: Path) -> None:
+    images = [picture(1, 64, 64)]
+    exact, half = (Runner(load(overflowing, dtype)).codec for dtype in ("float32", "bfloat16"))
+    with torch.inference_mode():
+        assert torch.equal(half.encode(images)[0], exact.encode(images)[0])
+        latents = exact.mean(exact.encode(images)[0])[None]
+        assert half.networks.decode(latents.bfloat16()).dtype == torch.bfloat16
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])

@@ -12,6 +12,7 @@ import torch
 from diffusers import AutoencoderTiny, StableDiffusionImg2ImgPipeline
 from PIL import Image
 
+from deployments.engine.devices import VaeDtypes
 from deployments.engine.errors import NumericalError
 from deployments.engine.request import Img2ImgRequest, Pixels
 from deployments.engine.vae import MAX_BATCH_PIXELS, MAX_CACHED_IMAGES, ImageCodec
@@ -20,8 +21,8 @@ from training.pipelines import UNET, make_pipeline, sd15_scheduler
 from training.tiny import make_vae
 
 
-def codec_of(vae: Any, *, one_by_one: bool = False) -> ImageCodec:
-    return ImageCodec(vae, device=torch.device("cpu"), dtype=torch.float32, one_by_one=one_by_one)
+def codec_of(vae: Any, dtype: torch.dtype = torch.float32, *, one_by_one: bool = False) -> ImageCodec:
+    return ImageCodec(vae, device=torch.device("cpu"), dtypes=VaeDtypes(dtype, dtype), one_by_one=one_by_one)
 
 
 @pytest.fixture(scope="module")
@@ -156,9 +157,8 @@ def test_vae_that_overflows_in_half_precision_decodes_in_float32() -> None:
         expected = codec_of(vae).decode(latents)[0].pixels()
         half = vae.to(torch.float16)
         assert not torch.isfinite(half.decode(latents.half()).sample).all()
-        codec = ImageCodec(half, device=torch.device("cpu"), dtype=torch.float16, one_by_one=False)
         before = [(weight.dtype, weight.data_ptr()) for weight in half.parameters()]
-        pixels = codec.decode(latents)[0].pixels()
+        pixels = codec_of(half, torch.float16).decode(latents)[0].pixels()
     # A CUDA graph goes on reading its weights where they were.
     assert [(weight.dtype, weight.data_ptr()) for weight in half.parameters()] == before
     assert np.abs(pixels.astype(int) - expected).max() <= 2

@@ -30,7 +30,7 @@ def compiled_forms(checkpoint: Checkpoint, max_rows: int) -> Iterator[Networks]:
 
 def _cpu_forms(checkpoint: Checkpoint) -> Iterator[Networks]:
     networks = eager(checkpoint)
-    if checkpoint.vae_dtype == torch.float32 and nnpack.is_available():
+    if checkpoint.vae_dtypes == (torch.float32, torch.float32) and nnpack.is_available():
         networks = Networks("nnpack", networks.unet, nnpack.nnpack_vae(checkpoint.pipeline.vae))
         yield networks
     if find_spec("openvino") is not None:

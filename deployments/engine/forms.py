@@ -129,15 +129,16 @@ def _parts(checkpoint: Checkpoint, max_rows: int) -> list[_Part]:
     height, width = (size, size) if isinstance(size, int) else size
     rows = min(3, max_rows)  # padded in their bucket, so that a check sees that too
     on_unet = partial(_random, device=checkpoint.device, dtype=checkpoint.dtype)
-    on_vae = partial(_random, device=checkpoint.device, dtype=checkpoint.vae_dtype)
+    on_encoder = partial(_random, device=checkpoint.device, dtype=checkpoint.vae_dtypes.encoder)
+    on_decoder = partial(_random, device=checkpoint.device, dtype=checkpoint.vae_dtypes.decoder)
     latents = rows, vae.config.latent_channels, height, width
     pixels = rows, 3, height * factor, width * factor
     bare, bare_vae = without_adapters(unet), eager_vae(without_adapters(vae))
     steering = on_unet(rows, unet.times_width), on_unet(rows, TOKENS, unet.context_width)
     return [
         _Part(bare.forward, (on_unet(*latents), *steering), _up_to(max_rows, BUCKETS)),
-        _Part(bare_vae.encode, (on_vae(*pixels),), VAE_BUCKETS),
-        _Part(bare_vae.decode, (on_vae(*latents),), VAE_BUCKETS),
+        _Part(bare_vae.encode, (on_encoder(*pixels),), VAE_BUCKETS),
+        _Part(bare_vae.decode, (on_decoder(*latents),), VAE_BUCKETS),
     ]
 
 

@@ -21,6 +21,7 @@ from deployments.engine.sampling import PREDICTION_TYPES
 
 NO_LORAS: Mapping[str, str] = {}
 PICKLES = (".ckpt", ".bin", ".pt", ".pth", ".pkl")
+ENCODER = ("encoder", "quant_conv")  # the VAE's parts before the latents
 PARTS = ("vae", "unet", "scheduler", "tokenizer", "text_encoder", "tokenizer_2", "text_encoder_2")
 
 
@@ -36,7 +37,7 @@ class Checkpoint:
     family: str
     device: torch.device
     dtype: torch.dtype
-    vae_dtype: torch.dtype
+    vae_dtypes: devices.VaeDtypes
     adapters: Adapters
 
     @property
@@ -76,10 +77,10 @@ def load_checkpoint(
     family = _family(pipeline)
     # SD1's and SD2's VAEs have the flag too, by default, and diffusers heeds it only for SDXL.
     overflows = family == "sdxl" and bool(pipeline.vae.config.force_upcast)
-    vae_dtype = devices.vae_dtype(model_dtype, target, overflows=overflows)
-    _place(pipeline, target, model_dtype, vae_dtype, memory_efficient)
+    vae_dtypes = devices.vae_dtypes(model_dtype, target, overflows=overflows)
+    _place(pipeline, target, model_dtype, vae_dtypes, memory_efficient)
     unet = HoistedUnet(pipeline.unet)
-    return Checkpoint(pipeline, unet, family, target, model_dtype, vae_dtype, adapters)
+    return Checkpoint(pipeline, unet, family, target, model_dtype, vae_dtypes, adapters)
 
 
 def _quieten() -> None:
@@ -155,14 +156,15 @@ def _check(pipeline: Any, source: str) -> None:
 
 
 def _place(
-    pipeline: Any, device: torch.device, dtype: torch.dtype, vae_dtype: torch.dtype, memory_efficient: bool
+    pipeline: Any, device: torch.device, dtype: torch.dtype, vae_dtypes: devices.VaeDtypes, memory_efficient: bool
 ) -> None:
     devices.configure_backends(device)
     pipeline.set_progress_bar_config(disable=True)
     for part in pipeline.components.values():
-        wanted = vae_dtype if part is pipeline.vae else dtype
-        if isinstance(part, torch.nn.Module) and part.dtype != wanted:
-            part.to(dtype=wanted)
+        if isinstance(part, torch.nn.Module) and part is not pipeline.vae and part.dtype != dtype:
+            part.to(dtype=dtype)
+    for name, part in pipeline.vae.named_children():
+        part.to(dtype=vae_dtypes.encoder if name in ENCODER else vae_dtypes.decoder)
     if memory_efficient:
         devices.save_memory(pipeline, device)
     if not (memory_efficient and device.type == "cuda"):  # offloaded weights come to the device by themselves

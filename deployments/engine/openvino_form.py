@@ -22,6 +22,7 @@ import torch
 from platformdirs import user_cache_path
 from torch import nn
 
+from deployments.engine.devices import VaeDtypes
 from deployments.engine.loading import Checkpoint
 from deployments.engine.networks import Networks, VaeNetworks, eager_vae
 
@@ -44,14 +45,14 @@ def compile_with_openvino(checkpoint: Checkpoint, before: Networks) -> Networks:
     network = _Float32(unet, unet.forward, checkpoint.dtype)
     compiled = _compile(network, (latents, times, context), shapes, _streams(unet))
     stays = before.form == "nnpack" and not _is_small(vae)
-    return Networks("openvino", compiled, before.vae if stays else _compile_vae(vae, latents, checkpoint.vae_dtype))
+    return Networks("openvino", compiled, before.vae if stays else _compile_vae(vae, latents, checkpoint.vae_dtypes))
 
 
-def _compile_vae(vae: Any, latents: torch.Tensor, dtype: torch.dtype) -> VaeNetworks:
+def _compile_vae(vae: Any, latents: torch.Tensor, dtypes: VaeDtypes) -> VaeNetworks:
     forms, pixels = eager_vae(vae), torch.zeros(2, 3, 64, 128)
     return VaeNetworks(
-        _compile(_Float32(vae, forms.encode, dtype), (pixels,), [_any(pixels)]),
-        _compile(_Float32(vae, forms.decode, dtype), (latents,), [_any(latents)]),
+        _compile(_Float32(vae, forms.encode, dtypes.encoder), (pixels,), [_any(pixels)]),
+        _compile(_Float32(vae, forms.decode, dtypes.decoder), (latents,), [_any(latents)]),
     )
 
 

@@ -68,7 +68,7 @@ class Runner:
         self.samplers = Samplers(pipeline.scheduler.config)
         self.conditioner = Conditioner(checkpoint, one_by_one=reproducible)
         self.codec = ImageCodec(
-            pipeline.vae, device=checkpoint.device, dtype=checkpoint.vae_dtype, one_by_one=reproducible
+            pipeline.vae, device=checkpoint.device, dtypes=checkpoint.vae_dtypes, one_by_one=reproducible
         )
         self.unet_rows = 0
         self.compiling = False

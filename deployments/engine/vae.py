@@ -12,6 +12,7 @@ import torch
 from cachetools import LRUCache
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 
+from deployments.engine.devices import VaeDtypes
 from deployments.engine.errors import NumericalError
 from deployments.engine.networks import eager_vae
 from deployments.engine.request import Pixels
@@ -28,11 +29,11 @@ class ImageCodec:
     `networks` are the form that it runs in; another may be put there.
     """
 
-    def __init__(self, vae: Any, *, device: torch.device, dtype: torch.dtype, one_by_one: bool) -> None:
+    def __init__(self, vae: Any, *, device: torch.device, dtypes: VaeDtypes, one_by_one: bool) -> None:
         self.networks = eager_vae(vae)
         self._vae = vae
         self._device = device  # not the VAE's own: offloaded weights come to it, inputs do not
-        self._dtype = dtype
+        self._dtypes = dtypes
         self._one_by_one = one_by_one
         self._cache: LRUCache[bytes, torch.Tensor] = LRUCache(MAX_CACHED_IMAGES)
         self.factor: int = 2 ** (len(vae.config.block_out_channels) - 1)
@@ -50,7 +51,7 @@ class ImageCodec:
         found = {key: self._cache[key] for key in keys if key in self._cache}
         for chunk in self._chunks(list(missing.items()), images[0].size // 3):
             pixels = to_device(torch.from_numpy(np.stack([image for _, image in chunk])), self._device)
-            inputs = (pixels.permute(0, 3, 1, 2).float() / 255 * 2 - 1).to(self._dtype)
+            inputs = (pixels.permute(0, 3, 1, 2).float() / 255 * 2 - 1).to(self._dtypes.encoder)
             moments = self.networks.encode(inputs)
             found.update((key, row.clone()) for (key, _), row in zip(chunk, moments, strict=True))
         self._cache.update((key, found[key]) for key in keys)
@@ -76,7 +77,7 @@ class ImageCodec:
         images: list[Decoded] = []
         pixels = latents[0, 0].numel() * self.factor**2
         for chunk in self._chunks(list(self._denormalize(latents)), pixels):
-            shown = _show(self.networks.decode(torch.stack(chunk).to(self._device, self._dtype)))
+            shown = _show(self.networks.decode(torch.stack(chunk).to(self._device, self._dtypes.decoder)))
             images.extend(Decoded(self, row, shown, i) for i, row in enumerate(chunk))
         return images
 

@@ -6,7 +6,7 @@ import atexit
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
 import torch
@@ -17,7 +17,7 @@ HOPPER = (9, 0)  # elsewhere cuDNN's are no faster than flash attention
 OTHERS = [SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]  # for what the two cannot do
 CUDNN_FIRST = [SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION, *OTHERS]
 FLASH_FIRST = [SDPBackend.FLASH_ATTENTION, SDPBackend.CUDNN_ATTENTION, *OTHERS]
-ROUNDS = 5
+ROUNDS = 8
 _chosen = ExitStack()
 
 
@@ -30,10 +30,7 @@ def choose_attention(forward: Callable[[], torch.Tensor], device: torch.device) 
         return False
     with sdpa_kernel(SDPBackend.MATH):
         exact = forward()
-    with sdpa_kernel(FLASH_FIRST, set_priority=True):
-        flash, flash_s = _measured(forward, device)
-    with sdpa_kernel(CUDNN_FIRST, set_priority=True):
-        cudnn, cudnn_s = _measured(forward, device)
+    (flash, flash_s), (cudnn, cudnn_s) = _measured(forward, device, [FLASH_FIRST, CUDNN_FIRST])
     flash_error, cudnn_error = relative_error(flash, exact), relative_error(cudnn, exact)
     better = is_better(cudnn_error, cudnn_s, flash_error, flash_s)
     logger.info(
@@ -61,13 +58,24 @@ def relative_error(output: torch.Tensor, exact: torch.Tensor) -> float:
     return error if math.isfinite(error) else math.nan
 
 
-def _measured(forward: Callable[[], torch.Tensor], device: torch.device) -> tuple[torch.Tensor, float]:
-    """The output, and the least seconds of a few calls after a first one."""
-    output, seconds = forward(), math.inf
+def _measured(
+    forward: Callable[[], torch.Tensor], device: torch.device, orders: Sequence[list[SDPBackend]]
+) -> list[tuple[torch.Tensor, float]]:
+    """Each order's output, and its least seconds of a few calls, in turns: others may be using the GPU too."""
+    outputs, seconds = [], [math.inf] * len(orders)
+    for order in orders:
+        with sdpa_kernel(order, set_priority=True):
+            outputs.append(forward())
     for _ in range(ROUNDS):
-        torch.cuda.synchronize(device)
-        started = time.perf_counter()
-        forward()
-        torch.cuda.synchronize(device)
-        seconds = min(seconds, time.perf_counter() - started)
-    return output, seconds
+        for i, order in enumerate(orders):
+            with sdpa_kernel(order, set_priority=True):
+                seconds[i] = min(seconds[i], _timed(forward, device))
+    return list(zip(outputs, seconds, strict=True))
+
+
+def _timed(forward: Callable[[], torch.Tensor], device: torch.device) -> float:
+    torch.cuda.synchronize(device)
+    started = time.perf_counter()
+    forward()
+    torch.cuda.synchronize(device)
+    return time.perf_counter() - started

@@ -1,6 +1,8 @@
 """Tiny random-weight checkpoints in diffusers format, the same every time, for every family the engine serves."""
 
+import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -151,3 +153,11 @@ def _vae_key(name: str) -> str:
 
 def _text_key(name: str) -> str:
     return "cond_stage_model.transformer.text_model." + name.removeprefix("text_model.")
+
+
+def with_overflowing_vae(checkpoint: Path, folder: Path) -> Path:
+    """A copy of an SDXL checkpoint that says its VAE overflows in float16, as that of the first release does."""
+    shutil.copytree(checkpoint, folder)
+    file = folder / "vae" / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"force_upcast": True}))
+    return folder

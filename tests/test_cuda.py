@@ -17,6 +17,7 @@ from deployments.engine.graphs import Counters, Graphed, Limits
 from deployments.engine.loading import load_checkpoint
 from deployments.engine.request import Img2ImgRequest, Pixels
 from deployments.engine.runner import Runner
+from tests.checkpoints import with_overflowing_vae
 from tests.reference import Reference, make_engine, picture, run
 from tests.test_parity import random_request
 
@@ -92,6 +93,15 @@ def test_half_precision_is_as_near_to_diffusers_as_its_rounding(
     found = {name: psnr(image, expected) for name, image, expected in images_and_references(checkpoints, count, dtype)}
     print(f"{dtype}: {min(found.values()):.1f} dB at least, of {len(found)} settings")
     assert min(found.values()) >= (40 if dtype == "float16" else 35)
+
+
+def test_sdxl_whose_vae_overflows_in_float16_is_as_near(checkpoints: Callable[[str], Path], tmp_path: Path) -> None:
+    folder = with_overflowing_vae(checkpoints("sdxl"), tmp_path / "sdxl")
+    reference = Reference(folder, device="cuda", dtype=torch.float16)
+    images = run(make_engine(folder, device="cuda", dtype="float16"), REQUESTS, join_every=2)
+    found = {request.request_id: psnr(images[request.request_id], reference(request)) for request in REQUESTS}
+    print(f"SDXL with a VAE of large values, float16: {min(found.values()):.1f} dB at least")
+    assert min(found.values()) >= 40
 
 
 def test_reproducible_images_do_not_depend_on_company(checkpoints: Callable[[str], Path]) -> None:

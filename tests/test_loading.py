@@ -17,7 +17,7 @@ from deployments.engine.errors import CheckpointError
 from deployments.engine.loading import Checkpoint, load_checkpoint
 from deployments.engine.request import Img2ImgRequest, Pixels
 from deployments.engine.runner import Runner
-from tests.checkpoints import to_single_file
+from tests.checkpoints import to_single_file, with_overflowing_vae
 from tests.reference import picture, run
 
 REQUEST = Img2ImgRequest("a", picture(1, 64, 64), "a cat", "blurry", 0.6, 5.0, 10, 3)
@@ -153,12 +153,7 @@ def test_every_network_has_the_format_asked_for(dtype: str, checkpoints: Callabl
 
 @pytest.fixture
 def overflowing(checkpoints: Callable[[str], Path], tmp_path: Path) -> Path:
-    """An SDXL checkpoint whose VAE overflows in float16, as that of the first release."""
-    folder = tmp_path / "sdxl"
-    shutil.copytree(checkpoints("sdxl"), folder)
-    file = folder / "vae" / "config.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | {"force_upcast": True}))
-    return folder
+    return with_overflowing_vae(checkpoints("sdxl"), tmp_path / "sdxl")
 
 
 def test_sdxls_vae_that_overflows_in_float16_runs_in_float32(overflowing: Path) -> None:

@@ -16,6 +16,7 @@ from safetensors import safe_open
 from deployments.engine import devices
 from deployments.engine.adapters import Adapters
 from deployments.engine.errors import CheckpointError
+from deployments.engine.half_range import keep_in_range
 from deployments.engine.hoisting import HoistedUnet
 from deployments.engine.sampling import PREDICTION_TYPES
 
@@ -165,6 +166,8 @@ def _place(
             part.to(dtype=dtype)
     for name, part in pipeline.vae.named_children():
         part.to(dtype=vae_dtypes.encoder if name in ENCODER else vae_dtypes.decoder)
+    if device.type == "cuda" and vae_dtypes.encoder != dtype:
+        keep_in_range(pipeline.vae.encoder)
     if memory_efficient:
         devices.save_memory(pipeline, device)
     if not (memory_efficient and device.type == "cuda"):  # offloaded weights come to the device by themselves

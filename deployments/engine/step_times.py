@@ -11,7 +11,7 @@ NUM_KEPT = 9  # latest measurements of a number of rows, of which the median cou
 NUM_SHAPES = 64  # used last
 LEAST_S = 0.001  # below that a step is all overhead
 TOLERANCE = 1.1
-QUICK_S = 0.1  # a step that nobody feels: more rows, though each request's steps get longer, if a row costs any less
+QUICK_S = 0.125  # nobody feels eight steps a second: more rows then, if a row costs any less, though steps get longer
 
 
 class StepTimes:

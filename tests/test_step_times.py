@@ -27,8 +27,6 @@ def curve(seconds: dict[int, float]) -> StepTimes:
         ({1: 0.1, 2: 0.11, 4: 0.13, 8: 0.2}, None),  # more are better as far as is known
         ({1: 0.1, 2: 0.11, 4: 0.12, 8: 0.24, 16: 0.5}, 4),
         ({2: 0.5, 4: 0.6, 6: 0.84, 8: 1.12}, 4),  # at 4 a row costs 0.15, at 6 and 8 0.14: within a tenth
-        ({2: 0.006, 8: 0.018, 16: 0.034, 24: 0.05, 32: 0.067}, 24),  # 16 are within a tenth, but nobody feels 50 ms
-        ({2: 0.034, 4: 0.063, 6: 0.093, 8: 0.122, 12: 0.18}, 8),  # 4 are within a tenth, and 12 are felt
     ],
 )
 def test_knee_is_where_more_rows_stop_paying(seconds: dict[int, float], knee: int | None) -> None:

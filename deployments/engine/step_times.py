@@ -11,7 +11,6 @@ NUM_KEPT = 9  # latest measurements of a number of rows, of which the median cou
 NUM_SHAPES = 64  # used last
 LEAST_S = 0.001  # below that a step is all overhead
 TOLERANCE = 1.1
-QUICK_S = 0.125  # nobody feels eight steps a second: more rows then, if a row costs any less, though steps get longer
 
 
 class StepTimes:
@@ -40,17 +39,14 @@ class StepTimes:
         self._measured, self.curves = {}, {}
 
     def knee(self, shape: Shape) -> int | None:
-        """The fewest rows at which a row costs at most a tenth more than at the best number of rows, or, where more
-        than that still make a quick step, the number of them at which it costs least.
+        """The fewest rows at which a row costs at most a tenth more than at the best number of rows.
 
-        More of them would make steps longer and images hardly sooner. None where the largest number measured is the
-        best: more may be better still.
+        More of them would make steps longer and images no sooner. None where the largest number measured is the best:
+        more may be better still.
         """
         curve = self.curves.get(shape, {})
         if len(curve) < 2:
             return None
         costs = {rows: seconds / rows for rows, seconds in curve.items()}
-        enough = min(rows for rows, cost in costs.items() if cost <= TOLERANCE * min(costs.values()))
-        quick = [rows for rows, seconds in curve.items() if rows > enough and seconds <= QUICK_S]
-        best = min((enough, *quick), key=costs.__getitem__)
-        return None if best == max(costs) else best
+        least = min(rows for rows, cost in costs.items() if cost <= TOLERANCE * min(costs.values()))
+        return None if least == max(costs) else least

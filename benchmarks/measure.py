@@ -20,7 +20,7 @@ from benchmarks.processes import JOB, MEASUREMENTS, READY, RESULT, is_my_turn, p
 from benchmarks.records import Cell, Job, Measurement
 from benchmarks.runners import runner_for
 from benchmarks.warm_up import OURS, warm_up
-from benchmarks.ways import WayRunner
+from benchmarks.ways import EngineWay, WayRunner
 from benchmarks.workload import Sample, closed_loop, make_requests, open_loop
 from deployments.engine.request import Img2ImgRequest
 
@@ -68,6 +68,7 @@ async def _measure(way: WayRunner, job: Job, cell: Cell, folder: Path) -> Measur
         all_bytes=sum(peaks),
         gpu_bytes=None if job.options.together else _gpu_bytes(),  # which others hold too
         load_average=load_average,
+        step_times=way.step_times(job.options.size) if isinstance(way, EngineWay) else {},
     )
 
 

@@ -111,7 +111,8 @@ class Measurement(Strict):
     """One cell through one way, once. Latencies and denoise steps are in the workload's order of requests.
 
     `psnr` compares each picture with the script's (dB, 100 for identical ones); `model_bytes` is the peak resident
-    memory of the largest process, `all_bytes` the sum over all, `gpu_bytes` what the GPU has given out.
+    memory of the largest process, `all_bytes` the sum over all, `gpu_bytes` what the GPU has given out. `step_times`
+    are the engine's own, for this size: the median seconds of a step by its rows.
     """
 
     way: Way
@@ -126,6 +127,7 @@ class Measurement(Strict):
     all_bytes: int
     gpu_bytes: int | None
     load_average: float
+    step_times: dict[int, float] = {}
 
     @property
     def images_per_s(self) -> float:

@@ -124,12 +124,18 @@ class EngineWay:
             await asyncio.to_thread(compiler.join)
         assert isinstance(engine.runner, Runner)
         self.dtype = str(engine.runner.checkpoint.dtype).removeprefix("torch.")
+        self._times, self._factor = engine.scheduler.times, engine.runner.codec.factor
         self._engine = AsyncEngine(engine)
 
     async def run(self, request: Img2ImgRequest) -> Pixels:
         output = await self._engine.generate(request)
         assert output.num_denoise_steps == request.num_denoise_steps, "the engine ran another number of steps"
         return output.pixels
+
+    def step_times(self, size: int) -> dict[int, float]:
+        """Median seconds of the latest steps of square pictures of this size, by their rows."""
+        side = size // self._factor
+        return self._times.curves.get((side, side), {})
 
     async def close(self) -> None:
         self._engine.close()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from benchmarks.architectures import Family, checkpoint_for
 from benchmarks.records import Job, Machine, Measurement, Options, Record, Way
 from benchmarks.summary import LEAST_DB, PicturesDiffer, check_pictures, rows, slowdowns
 from benchmarks.warm_up import rounds
+from benchmarks.ways import EngineWay
 from benchmarks.work import count_work
 from benchmarks.workload import make_requests, poisson_arrivals
 
@@ -216,6 +218,22 @@ def test_the_warm_up_leads_ours_through_every_number_of_rows(way: Way) -> None:
     remaining = [request.num_denoise_steps for request in together]
     assert all(request.guidance_scale == 0 for request in together)
     assert {sum(steps > done for steps in remaining) for done in range(max(remaining))} == {1, 2, 3, 4, 5, 6}
+
+
+def test_the_engine_says_how_long_its_steps_took_by_their_rows(checkpoints: Callable[[str], Path]) -> None:
+    options = Options(size=64, images=1, clients=1, dtype="float32")
+    job = Job(way="engine", checkpoint=str(checkpoints("sd15")), cache_dir="", options=options, cells=())
+
+    async def times() -> dict[int, float]:
+        await (engine := EngineWay(job)).open()
+        for request in make_requests(options, "guided", "closed"):
+            await engine.run(request)
+        await engine.close()
+        return engine.step_times(options.size)
+
+    ((rows_of_a_step, seconds),) = asyncio.run(times()).items()
+    assert rows_of_a_step == 2
+    assert 0 < seconds < 10
 
 
 def test_the_suite_measures_every_part_beside_the_script_and_the_best_diffusers() -> None:

@@ -2,8 +2,8 @@
 
 Each compiled network takes every picture size, so nothing is compiled while a request waits. Rows run one by one. Those
 of a small UNet do so two at a time, on half of the cores each, since its layers are too short to share: two rows of
-data/models/tiny-sd15 at 256 px take 20 ms that way and 25 on all cores, one takes 20 and 14. SD1.5's two rows take as
-long either way, and one half as long on all.
+data/models/tiny-sd15 at 256 px take 67 ms that way and 82 on all of two cores. One that is left over has all cores: 41
+ms, and 69 on one. SD1.5's two rows take as long either way.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def _any(pictures: torch.Tensor) -> tuple[int, ...]:
 
 
 def _streams(unet: nn.Module) -> int:
-    return 2 if _is_small(unet) else 1  # as many as a guided request has rows
+    return 2 if _is_small(unet) else 1  # as many as a guided request has rows, and one may be left over
 
 
 def _is_small(network: nn.Module) -> bool:
@@ -85,27 +85,33 @@ def _compile(
 ) -> Callable[..., torch.Tensor]:
     model = _converted(network, example)
     model.reshape({i: openvino.PartialShape(list(shape)) for i, shape in enumerate(shapes)})
-    options = {
-        "INFERENCE_PRECISION_HINT": PRECISIONS[network.dtype],
-        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
-        "NUM_STREAMS": streams,
-    }
-    compiled = openvino.Core().compile_model(model, "CPU", options)
-    requests = [compiled.create_infer_request() for _ in range(streams)]
+    together = _requests(model, network.dtype, streams)
+    alone = together if streams == 1 else _requests(model, network.dtype, 1)
 
     def forward(*inputs: torch.Tensor) -> torch.Tensor:
         arrays = [tensor.float().contiguous().numpy() for tensor in inputs]
-        outputs = []
-        for first in range(0, len(arrays[0]), streams):
-            rows = range(first, min(first + streams, len(arrays[0])))
-            for row, request in zip(rows, requests, strict=False):
+        outputs, rows = [], len(arrays[0])
+        for first in range(0, rows, streams):
+            requests = together if first + streams <= rows else alone
+            for row, request in enumerate(requests, first):
                 request.start_async([array[row : row + 1] for array in arrays], share_inputs=True)
-            for _, request in zip(rows, requests, strict=False):
+            for request in requests:
                 request.wait()
                 outputs.append(torch.from_numpy(request.get_output_tensor().data.copy()))
         return torch.cat(outputs)
 
     return forward
+
+
+def _requests(model: Any, dtype: torch.dtype, streams: int) -> list[Any]:
+    """What runs so many rows at the same time, on its part of the cores each."""
+    options = {
+        "INFERENCE_PRECISION_HINT": PRECISIONS[dtype],
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        "NUM_STREAMS": streams,
+    }
+    compiled = openvino.Core().compile_model(model, "CPU", options)
+    return [compiled.create_infer_request() for _ in range(streams)]
 
 
 def _converted(network: _Float32, example: tuple[torch.Tensor, ...]) -> Any:

@@ -6,7 +6,7 @@ import base64
 import io
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.loras import build_lora
 from tests.pictures import file_of
 from tests.service import Service, serving
 
@@ -55,11 +54,15 @@ BYTES = """async () => {
 
 
 @pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+def service(ink: Callable[[Path], Path]) -> Iterator[Service]:
     checkpoint = Path("data/models/tiny-sd15")
-    ink = build_lora(checkpoint, tmp_path_factory.mktemp("loras") / "ink.safetensors", seed=1)
     models: dict[str, dict[str, Any]] = {
-        "fine": {"checkpoint": str(checkpoint), "reproducible": True, "loras": {"ink": str(ink)}, "defaults": DEFAULTS},
+        "fine": {
+            "checkpoint": str(checkpoint),
+            "reproducible": True,
+            "loras": {"ink": str(ink(checkpoint))},
+            "defaults": DEFAULTS,
+        },
         "bold": {"checkpoint": "data/models/tiny-sd21v", "defaults": DEFAULTS | {"strength": 0.5}},
         "waiting": {"checkpoint": str(checkpoint)},
     }

@@ -14,12 +14,20 @@ import pytest
 import ray
 import torch
 from ray import serve
+from xdist.remote import Producer
+from xdist.scheduler import LoadFileScheduling
 
 from deployments.config import AppConfig
 from tests.checkpoints import build
 from tests.folders import NewFolder, folders
+from tests.loras import build_lora
 from tests.service import stop_shared_cluster
 from tests.stand_in import MODELS, StandIn
+
+SAME_APP = {
+    "browser": ("test_playground", "test_playground_runs"),
+    "doors": ("test_http", "test_huggingface", "test_openai", "test_openai_node", "test_streaming"),
+}
 
 # The tests' networks are tiny: more threads only get in each other's way. Replicas choose for themselves.
 torch.set_num_threads(1)
@@ -47,10 +55,31 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path not in slow)
 
 
+class _OneWorkerAnApp(LoadFileScheduling):
+    """The tests of a file, and of all files with the same application, go to one process."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = Path(super()._split_scope(nodeid)).stem
+        return next((app for app, files in SAME_APP.items() if file in files), file)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadFileScheduling:
+    return _OneWorkerAnApp(config, log)
+
+
 @pytest.fixture(scope="session")
 def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """The folder of a tiny checkpoint of the given kind, built when first asked for."""
     return cache(lambda kind: build(kind, tmp_path_factory.mktemp("checkpoints") / kind))
+
+
+@pytest.fixture(scope="session")
+def ink(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], Path]:
+    """The file of an adapter for the given checkpoint, built when first asked for."""
+    return cache(
+        lambda checkpoint: build_lora(checkpoint, tmp_path_factory.mktemp("loras") / "ink.safetensors", seed=1)
+    )
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -9,6 +9,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -89,19 +90,20 @@ def serving(
         "deployments": [{"name": name, **options} for name, options in (deployments or {}).items()],
     }
     with _own_cluster(num_gpus, ray_options) if num_gpus or ray_options else _shared_cluster() as port:
-        try:
+        if app != _deployed:  # else it is as the module before has left it
+            if _deployed is not None:
+                serve.delete(APP)
             deploy(app)
-            with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=300, headers=headers) as client:
-                service = Service(f"http://127.0.0.1:{port}", client, app)
-                wanted = len(models) if wait_for is None else wait_for
-                eventually(lambda: sum(model["ready"] for model in service.models().values()) == wanted)
-                yield service
-        finally:
-            serve.delete(APP)
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=300, headers=headers) as client:
+            service = Service(f"http://127.0.0.1:{port}", client, app)
+            wanted = len(models) if wait_for is None else wait_for
+            eventually(lambda: sum(model["ready"] for model in service.models().values()) == wanted)
+            yield service
 
 
 _shared = ExitStack()  # what ends the cluster that modules share
 _shared_port: int | None = None
+_deployed: dict[str, Any] | None = None  # the application that runs
 
 
 @contextmanager
@@ -123,6 +125,7 @@ def stop_shared_cluster() -> None:
 @contextmanager
 def _own_cluster(num_gpus: int = 0, ray_options: dict[str, Any] | None = None) -> Iterator[int]:
     """The port of a Serve, with a Ray, that nobody else uses."""
+    global _deployed
     stop_shared_cluster()
     port = free_port()
     quiet: dict[str, Any] = {"include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}
@@ -131,12 +134,15 @@ def _own_cluster(num_gpus: int = 0, ray_options: dict[str, Any] | None = None) -
         serve.start(http_options={"host": "127.0.0.1", "port": port})
         yield port
     finally:
+        _deployed = None
         serve.shutdown()
         ray.shutdown()
 
 
 def deploy(app: dict[str, Any]) -> None:
     """What `serve deploy` does with an application of a configuration file: replicas change without a restart."""
+    global _deployed
+    _deployed = deepcopy(app)
     _get_global_client().deploy_apps(ServeDeploySchema(applications=[app]), _blocking=False)  # type: ignore[union-attr]
 
 

@@ -6,7 +6,6 @@ import base64
 import io
 import json
 import subprocess
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +17,10 @@ from PIL import Image, ImageOps
 
 from deployments.engine.request import Pixels
 from deployments.parameters import parse_parameters
+from tests.doors import service
 from tests.pictures import file_of
 from tests.reference import picture
-from tests.service import Service, pixels_of, png, serving
+from tests.service import Service, pixels_of, png
 
 pytestmark = pytest.mark.service
 PICTURE = picture(3, 64, 48)
@@ -35,13 +35,6 @@ SETTINGS: dict[str, Any] = {
     "seed": 7,
 }
 ALIAS = "runwayml/stable-diffusion-v1-5"
-
-
-@pytest.fixture(scope="module")
-def service(checkpoints: Callable[[str], Path]) -> Iterator[Service]:
-    model = {"checkpoint": str(checkpoints("sd15")), "reproducible": True, "aliases": [ALIAS]}
-    with serving({"sd15": model}) as service:
-        yield service
 
 
 def native(service: Service, image: bytes = SOURCE, **fields: Any) -> Pixels:

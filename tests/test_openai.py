@@ -6,9 +6,8 @@ import base64
 import io
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,9 +18,10 @@ from PIL import Image, ImageOps
 
 from deployments.api.openai import partial_images_due
 from deployments.engine.request import Pixels, Progress
+from tests.doors import MODELS, service
 from tests.pictures import file_of
 from tests.reference import picture
-from tests.service import Service, eventually, pixels_of, png, replica_pids, serving
+from tests.service import Service, eventually, pixels_of, png, replica_pids
 
 pytestmark = pytest.mark.service
 PICTURE = picture(3, 64, 48)
@@ -34,17 +34,6 @@ SETTINGS: dict[str, Any] = {
     "sampler": "euler",
     "seed": 7,
 }
-
-
-@pytest.fixture(scope="module")
-def service(checkpoints: Callable[[str], Path]) -> Iterator[Service]:
-    model = {"checkpoint": str(checkpoints("sd15")), "reproducible": True}
-    models = {"sd15": {**model, "aliases": ["gpt-image-1", "stable-diffusion-v1-5/stable-diffusion-v1-5"]}}
-    with serving(
-        {**models, "mortal": {**model, "defaults": {"num_inference_steps": 150}}},
-        limits={"max_images": 3, "max_steps": 200},
-    ) as service:
-        yield service
 
 
 @pytest.fixture
@@ -249,7 +238,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"settings": {"loras": {"ink": 1}}}, "loras[ink]"),
     ({"settings": {"seed": [1, 2]}}, "seed[]"),
     ({"settings": {"mask_blur": 65}}, "mask_blur"),
-    ({"settings": {"loras": "ink:0.8"}}, "loras"),  # none is configured
+    ({"settings": {"loras": "oil:0.8"}}, "loras"),  # there is no such adapter
 ]
 
 
@@ -281,7 +270,7 @@ def test_alias_is_the_model(client: openai.OpenAI) -> None:
 
 
 def test_models_are_found_by_id_and_alias(client: openai.OpenAI) -> None:
-    assert [model.id for model in client.models.list()] == ["sd15", "mortal"]
+    assert [model.id for model in client.models.list()] == MODELS
     for name in ("sd15", "gpt-image-1", "stable-diffusion-v1-5/stable-diffusion-v1-5"):
         model = client.models.retrieve(name)
         assert (model.id, model.object, model.owned_by) == ("sd15", "model", "img2img-serve")

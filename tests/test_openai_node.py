@@ -6,15 +6,15 @@ import base64
 import json
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from tests.doors import MODELS, service
 from tests.reference import picture
-from tests.service import Service, pixels_of, png, serving
+from tests.service import Service, pixels_of, png
 
 pytestmark = [
     pytest.mark.service,
@@ -23,12 +23,6 @@ pytestmark = [
 ]
 PICTURE = picture(3, 64, 48)
 SETTINGS = {"prompt": "a cat", "strength": "0.5", "num_inference_steps": "8"}
-
-
-@pytest.fixture(scope="module")
-def service(checkpoints: Callable[[str], Path]) -> Iterator[Service]:
-    with serving({"sd15": {"checkpoint": str(checkpoints("sd15")), "reproducible": True}}) as service:
-        yield service
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +63,7 @@ def test_stream_has_partial_images_and_ends_with_the_image(printed: dict[str, An
 
 
 def test_models_are_listed_and_found(printed: dict[str, Any]) -> None:
-    assert printed["models"] == ["sd15"]
+    assert printed["models"] == MODELS
     assert (printed["retrieved"]["id"], printed["retrieved"]["object"]) == ("sd15", "model")
 
 

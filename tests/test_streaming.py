@@ -5,35 +5,23 @@ from __future__ import annotations
 import base64
 import io
 import json
-from collections.abc import Callable, Iterator
 from http.client import HTTPConnection
 from pathlib import Path
-from typing import Any
 
 import httpx
 import numpy as np
 import pytest
 from PIL import Image
 
-from tests.loras import build_lora
+from tests.doors import service
 from tests.pictures import file_of
 from tests.reference import picture
-from tests.service import Service, eventually, pixels_of, png, serving
+from tests.service import Service, eventually, pixels_of, png
 
 pytestmark = pytest.mark.service
 PICTURE = picture(3, 64, 48)
 PHOTO = Path("data/input_images/astronaut.jpg")
 QUICK = {"strength": "0.5", "num_inference_steps": "8", "seed": "7"}
-
-
-@pytest.fixture(scope="module")
-def service(checkpoints: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    checkpoint = checkpoints("sd15")
-    ink = build_lora(checkpoint, tmp_path_factory.mktemp("loras") / "ink.safetensors", seed=1)
-    model: dict[str, Any] = {"checkpoint": str(checkpoint), "reproducible": True, "loras": {"ink": str(ink)}}
-    models = {"sd15": model, "trained": {"checkpoint": "data/models/tiny-sd15"}}
-    with serving(models, limits={"max_images": 3}) as service:
-        yield service
 
 
 def test_stream_ends_with_the_reply_that_json_gives(service: Service) -> None:

@@ -24,6 +24,7 @@ from tests.loras import build_lora
 from tests.service import stop_shared_cluster
 from tests.stand_in import MODELS, StandIn
 
+# Files whose tests ask the same application, by a name for it.
 SAME_APP = {
     "browser": ("test_playground", "test_playground_runs"),
     "doors": ("test_http", "test_huggingface", "test_openai", "test_openai_node", "test_streaming"),

@@ -162,7 +162,7 @@ def test_sdxls_vae_that_overflows_in_float16_runs_in_float32(overflowing: Path) 
     assert checkpoint.vae_dtypes == (torch.float32, torch.float32)
 
 
-def test_vae_that_overflows_in_float16_encodes_in_bfloat16_as_exactly_as_in_float32(overflowing: Path) -> None:
+def test_vae_that_overflows_in_float16_encodes_in_float32_beside_a_bfloat16_unet(overflowing: Path) -> None:
     images = [picture(1, 64, 64)]
     exact, half = (Runner(load(overflowing, dtype)).codec for dtype in ("float32", "bfloat16"))
     with torch.inference_mode():

@@ -1,8 +1,8 @@
 """Float16's speed for a network whose values outgrow float16's range, as those of SDXL's first VAE do.
 
 Sums and normalisations stay in float32. Convolutions and products, where the time goes, take their input in float16
-and SCALE times smaller. Both factors are powers of two, so that nothing but float16's own rounding (11 bits, and 8 in
-bfloat16) comes in, and values up to 65504 * SCALE go through.
+and SCALE times smaller, as torch.autocast does not. Both factors are powers of two, so that nothing but float16's own
+rounding (11 bits, and 8 in bfloat16) comes in, and values up to 65504 * SCALE go through.
 """
 
 from __future__ import annotations

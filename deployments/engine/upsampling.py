@@ -1,0 +1,75 @@
+"""Upsampling and the 3x3 convolution behind it as one layer, with 4 of each 9 multiplications.
+
+Nearest-neighbour upsampling writes each value four times, so what the convolution computes of them is the value times a
+sum of weights: a transposed convolution of stride 2, whose 4x4 kernel is the 3x3 one added up over squares of 2x2 (Shi
+et al., "Is the deconvolution layer the same as a convolutional layer?", 2016). SD1.5's UNet has 5 % fewer
+multiplications that way, SDXL's 2 %, data/models/tiny-sd15's 10 %.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from diffusers.models.upsampling import Upsample2D
+from torch import nn
+from torch.nn import functional
+
+
+def fuse_upsampling(network: Any) -> None:
+    """Replace a diffusers network's layers that upsample and then convolve, where they are of the usual kind."""
+    for module in list(network.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, Upsample2D) and _is_plain(child):
+                setattr(module, name, FusedUpsample(child.conv))
+
+
+def _is_plain(layer: Upsample2D) -> bool:
+    if not (layer.interpolate and layer.use_conv and layer.name == "conv" and layer.norm is None):
+        return False
+    kernel: nn.Conv2d = layer.conv
+    return (kernel.kernel_size, kernel.stride, kernel.padding, kernel.dilation) == ((3, 3), (1, 1), (1, 1), (1, 1))
+
+
+class FusedUpsample(nn.Module):
+    """What `convolution` gives for twice as large (n, channels, h, w), but for rounding."""
+
+    def __init__(self, convolution: nn.Conv2d) -> None:
+        super().__init__()
+        self.convolution = convolution
+        self.weight = nn.Parameter(_spread(convolution.weight.detach()), requires_grad=False)
+
+    def forward(self, hidden: torch.Tensor, output_size: Sequence[int] | None = None) -> torch.Tensor:
+        """`output_size`: where not twice the size, one less in height or width or both."""
+        if output_size is None:
+            return self._doubled(hidden)
+        if torch.jit.is_tracing():  # type: ignore[attr-defined,no-untyped-call]
+            return self._any_size(hidden, *output_size)
+        if tuple(output_size) == tuple(2 * side for side in hidden.shape[-2:]):
+            return self._doubled(hidden)
+        result: torch.Tensor = self.convolution(functional.interpolate(hidden, size=list(output_size)))
+        return result
+
+    def _doubled(self, hidden: torch.Tensor) -> torch.Tensor:
+        return functional.conv_transpose2d(hidden, self.weight, self.convolution.bias, stride=2, padding=1)
+
+    def _any_size(self, hidden: torch.Tensor, height: int, width: int) -> torch.Tensor:
+        """In one trace for all sizes, which must be made with odd ones.
+
+        Where a side is odd, its last row or column lost a neighbour, and is computed again; else the slices are empty.
+        """
+        odd_rows, odd_columns = 2 * hidden.shape[-2] - height, 2 * hidden.shape[-1] - width
+        upsampled = functional.interpolate(hidden, size=[height, width])
+        bottom = self.convolution(upsampled[..., height - 2 * odd_rows :, :])[..., -odd_rows:, :]
+        right = self.convolution(upsampled[..., width - 2 * odd_columns :])[..., : height - odd_rows, -odd_columns:]
+        inner = self._doubled(hidden)[..., : height - odd_rows, : width - odd_columns]
+        return torch.cat([torch.cat([inner, right], -1), bottom], -2)
+
+
+def _spread(weight: torch.Tensor) -> torch.Tensor:
+    """(made, channels, 3, 3) of a convolution to (channels, made, 4, 4) of the transposed one."""
+    made, channels = weight.shape[:2]
+    flat = weight.float().reshape(made * channels, 1, 3, 3)
+    spread = functional.conv2d(flat, torch.ones(1, 1, 2, 2, device=weight.device), padding=1)
+    return spread.reshape(made, channels, 4, 4).flip(-1, -2).transpose(0, 1).contiguous().to(weight.dtype)

@@ -51,6 +51,24 @@ def test_images_are_diffusers_own(kind: str, checkpoints: Checkpoints) -> None:
     assert max(far(images[request.request_id], reference(request)) for request in REQUESTS) <= 1
 
 
+@pytest.mark.parametrize("kind", ["sd15", "sd21", "sdxl", "lcm"])
+@torch.inference_mode()
+def test_unet_gives_the_same_for_every_size_and_whatever_rows_have_in_common(
+    kind: str, checkpoints: Checkpoints
+) -> None:
+    checkpoint = load_checkpoint(str(checkpoints(kind)), device="cpu", dtype="float32")
+    plain = eager(checkpoint)
+    compiled = compile_with_openvino(checkpoint, plain)
+    torch.manual_seed(0)
+    for sides in [(8, 8), (9, 12), (11, 10), (13, 7)]:
+        latents = torch.randn(2, 4, *sides).repeat_interleave(2, 0)
+        times = torch.randn(2, checkpoint.unet.times_width).repeat_interleave(2, 0)
+        context = torch.randn(4, 77, checkpoint.unet.context_width)
+        expected = plain.unet(latents, times, context, [2, 2])
+        for counts in ([2, 2], [2, 1, 1], [1, 1, 1, 1]):
+            torch.testing.assert_close(compiled.unet(latents, times, context, counts), expected, atol=1e-4, rtol=1e-4)
+
+
 def test_result_does_not_depend_on_batch_neighbours(checkpoints: Checkpoints) -> None:
     engine = make_compiled(checkpoints("sd15"), reproducible=True)
     together = run(engine, REQUESTS, join_every=1)
@@ -127,7 +145,8 @@ def test_small_networks_are_converted_once_and_compute_the_same_ever_after(
     unet = checkpoint.unet
     rows = torch.randn(2, unet.unet.config.in_channels, 16, 16), torch.randn(2, unet.times_width)
     context, pixels = torch.randn(2, 77, unet.context_width), torch.randn(1, 3, 64, 64)
-    assert torch.equal(first.unet(*rows, context), again.unet(*rows, context))
+    for counts in ([2], [1, 1]):
+        assert torch.equal(first.unet(*rows, context, counts), again.unet(*rows, context, counts))
     encoded = first.vae.encode(pixels)
     assert torch.equal(encoded, again.vae.encode(pixels))
     latents = encoded[:, : checkpoint.pipeline.vae.config.latent_channels]

@@ -21,7 +21,7 @@ from deployments.engine.gate import DEVICE
 from deployments.engine.graphs import Counters, Forward, Graphed, Limits, Recorder
 from deployments.engine.inductor import compiled
 from deployments.engine.loading import Checkpoint
-from deployments.engine.networks import Networks, VaeNetworks, eager_vae
+from deployments.engine.networks import Networks, VaeNetworks, eager_vae, row_by_row
 
 logger = logging.getLogger(__name__)
 BUCKETS = (1, 2, 4, 6, 8, 12, 16, 24, 32)
@@ -98,7 +98,7 @@ class Forms:
 
     def _networks(self, form: str, forwards: list[Forward]) -> Networks:
         unet, encode, decode = forwards
-        return Networks(form, unet, VaeNetworks(encode, decode), self.counters)
+        return Networks(form, row_by_row(unet), VaeNetworks(encode, decode), self.counters)
 
 
 @torch.inference_mode()

@@ -5,7 +5,7 @@ All forms take and give the same tensors, so that one can take another's place b
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from deployments.engine.graphs import Counters
     from deployments.engine.loading import Checkpoint
 
-UnetForward = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+UnetForward = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, Sequence[int]], torch.Tensor]
 
 
 class VaeNetworks(NamedTuple):
@@ -31,7 +31,8 @@ class Networks(NamedTuple):
     """All in one form, whose name is `form`. Tensors are in the checkpoint's formats and on its device.
 
     `unet`: latents (n, channels, h, w), times (n, all ResNets' channels) and context (n, tokens, all keys and values)
-    to the output, like the latents; see HoistedUnet. Compiled forms know nothing of adapters.
+    to the output, like the latents; see HoistedUnet. Its last argument says how many rows each request has, one after
+    the other, which differ in their prompts alone. Compiled forms know nothing of adapters.
     """
 
     form: str
@@ -42,7 +43,16 @@ class Networks(NamedTuple):
 
 def eager(checkpoint: Checkpoint) -> Networks:
     """The networks as torch runs them."""
-    return Networks("eager", checkpoint.unet, eager_vae(checkpoint.pipeline.vae))
+    return Networks("eager", row_by_row(checkpoint.unet), eager_vae(checkpoint.pipeline.vae))
+
+
+def row_by_row(unet: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]) -> UnetForward:
+    """Whose rows have nothing in common."""
+
+    def forward(latents: torch.Tensor, times: torch.Tensor, context: torch.Tensor, _: Sequence[int]) -> torch.Tensor:
+        return unet(latents, times, context)
+
+    return forward
 
 
 def eager_vae(vae: Any) -> VaeNetworks:

@@ -1,9 +1,8 @@
 """The networks compiled by OpenVINO, whose convolutions and fused layers are ahead of torch's on CPUs.
 
-Each compiled network takes every picture size, so nothing is compiled while a request waits. Rows run one by one. Those
-of a small UNet do so two at a time, on half of the cores each, since its layers are too short to share: two rows of
-data/models/tiny-sd15 at 256 px take 67 ms that way and 82 on all of two cores. One that is left over has all cores: 41
-ms, and 69 on one. SD1.5's two rows take as long either way.
+Each compiled network takes every picture size, so nothing is compiled while a request waits. Requests run one by one, a
+guided one's two rows from one start. Those of a small UNet run two at a time, on half of the cores each, since its
+layers are too short to share; one that is left over has all cores. SD1.5's take as long either way.
 """
 
 from __future__ import annotations
@@ -11,8 +10,9 @@ from __future__ import annotations
 import hashlib
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
+from itertools import accumulate, pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -22,15 +22,20 @@ import torch
 from platformdirs import user_cache_path
 from torch import nn
 
+from deployments.engine.adapters import without_adapters
 from deployments.engine.devices import VaeDtypes
+from deployments.engine.forking import fork_at_prompt
+from deployments.engine.hoisting import HoistedUnet
 from deployments.engine.loading import Checkpoint
-from deployments.engine.networks import Networks, VaeNetworks, eager_vae
+from deployments.engine.networks import Networks, UnetForward, VaeNetworks, eager_vae
+from deployments.engine.upsampling import fuse_upsampling
 
 PRECISIONS = {torch.float32: "f32", torch.bfloat16: "bf16", torch.float16: "f16"}
 SMALL_BYTES = 256 * 1024**2  # of a network's weights
-SIDES = 9, 11  # of the latents to trace with: odd, so that upsampling goes by sizes and not by factors
+SIDES = 9, 17  # of the latents to trace with: odd at each level, so that upsampling goes by sizes and not by factors
 TOKENS = 77
 ANY = -1
+Inputs = Sequence[tuple[torch.Tensor, ...]]
 
 
 def compile_with_openvino(checkpoint: Checkpoint, before: Networks) -> Networks:
@@ -38,31 +43,55 @@ def compile_with_openvino(checkpoint: Checkpoint, before: Networks) -> Networks:
 
     A large VAE stays as it was `before` if that is NNPACK's form, which is ahead of this one's.
     """
-    unet, vae = checkpoint.unet, checkpoint.pipeline.vae
-    latents = torch.zeros(2, unet.unet.config.in_channels, *SIDES)
-    times, context = torch.zeros(2, unet.times_width), torch.zeros(2, TOKENS, unet.context_width)
-    shapes = [_any(latents), (ANY, unet.times_width), (ANY, ANY, unet.context_width)]
-    network = _Float32(unet, unet.forward, checkpoint.dtype)
-    compiled = _compile(network, (latents, times, context), shapes, _streams(unet))
+    vae = without_adapters(checkpoint.pipeline.vae)
     stays = before.form == "nnpack" and not _is_small(vae)
-    return Networks("openvino", compiled, before.vae if stays else _compile_vae(vae, latents, checkpoint.vae_dtypes))
+    compiled_vae = before.vae if stays else _compile_vae(vae, checkpoint.vae_dtypes)
+    return Networks("openvino", _compile_unet(without_adapters(checkpoint.unet), checkpoint.dtype), compiled_vae)
 
 
-def _compile_vae(vae: Any, latents: torch.Tensor, dtypes: VaeDtypes) -> VaeNetworks:
-    forms, pixels = eager_vae(vae), torch.zeros(2, 3, 64, 128)
+def _compile_unet(unet: HoistedUnet, dtype: torch.dtype) -> UnetForward:
+    fuse_upsampling(unet)
+    forks = fork_at_prompt(unet)
+    latents, times = torch.zeros(1, unet.unet.config.in_channels, *SIDES), torch.zeros(1, unet.times_width)
+    context = torch.zeros(2 if forks else 1, TOKENS, unet.context_width)
+    shapes = [(1, *_any(latents)[1:]), (1, unet.times_width), (ANY, ANY, unet.context_width)]
+    run = _compile(_Float32(unet, unet.forward, dtype), (latents, times, context), shapes, 2 if _is_small(unet) else 1)
+
+    def forward(latents: torch.Tensor, times: torch.Tensor, context: torch.Tensor, rows: Sequence[int]) -> torch.Tensor:
+        ends = accumulate(rows if forks else [1] * len(latents))
+        parts = [slice(start, end) for start, end in pairwise((0, *ends))]
+        outputs: dict[int, torch.Tensor] = {}
+        for alike in _by_length(parts):
+            inputs = [(latents[part][:1], times[part][:1], context[part]) for part in alike]
+            outputs |= zip([part.start for part in alike], run(inputs), strict=True)
+        return torch.cat([outputs[part.start] for part in parts])
+
+    return forward
+
+
+def _by_length(parts: list[slice]) -> list[list[slice]]:
+    """Those that take as long, so that none that run at the same time wait for each other."""
+    alike: dict[int, list[slice]] = {}
+    for part in parts:
+        alike.setdefault(part.stop - part.start, []).append(part)
+    return list(alike.values())
+
+
+def _compile_vae(vae: Any, dtypes: VaeDtypes) -> VaeNetworks:
+    fuse_upsampling(vae)
+    forms, pixels = eager_vae(vae), torch.zeros(1, 3, 64, 128)
+    latents = torch.zeros(1, vae.config.latent_channels, *SIDES)
+    encode = _compile(_Float32(vae, forms.encode, dtypes.encoder), (pixels,), [_any(pixels)])
+    decode = _compile(_Float32(vae, forms.decode, dtypes.decoder), (latents,), [_any(latents)])
     return VaeNetworks(
-        _compile(_Float32(vae, forms.encode, dtypes.encoder), (pixels,), [_any(pixels)]),
-        _compile(_Float32(vae, forms.decode, dtypes.decoder), (latents,), [_any(latents)]),
+        lambda pictures: torch.cat(encode([(picture[None],) for picture in pictures])),
+        lambda latents: torch.cat(decode([(latent[None],) for latent in latents])),
     )
 
 
 def _any(pictures: torch.Tensor) -> tuple[int, ...]:
     """The shape of any number of such pictures, of any size."""
     return ANY, pictures.shape[1], ANY, ANY
-
-
-def _streams(unet: nn.Module) -> int:
-    return 2 if _is_small(unet) else 1  # as many as a guided request has rows, and one may be left over
 
 
 def _is_small(network: nn.Module) -> bool:
@@ -82,29 +111,30 @@ class _Float32(nn.Module):
 
 def _compile(
     network: _Float32, example: tuple[torch.Tensor, ...], shapes: list[tuple[int, ...]], streams: int = 1
-) -> Callable[..., torch.Tensor]:
+) -> Callable[[Inputs], list[torch.Tensor]]:
+    """What runs the network for each part's inputs, `streams` at a time."""
     model = _converted(network, example)
     model.reshape({i: openvino.PartialShape(list(shape)) for i, shape in enumerate(shapes)})
     together = _requests(model, network.dtype, streams)
     alone = together if streams == 1 else _requests(model, network.dtype, 1)
 
-    def forward(*inputs: torch.Tensor) -> torch.Tensor:
-        arrays = [tensor.float().contiguous().numpy() for tensor in inputs]
-        outputs, rows = [], len(arrays[0])
-        for first in range(0, rows, streams):
-            requests = together if first + streams <= rows else alone
-            for row, request in enumerate(requests, first):
-                request.start_async([array[row : row + 1] for array in arrays], share_inputs=True)
+    def run(parts: Inputs) -> list[torch.Tensor]:
+        outputs: list[torch.Tensor] = []
+        for first in range(0, len(parts), streams):
+            requests = together if first + streams <= len(parts) else alone
+            for part, request in zip(parts[first:], requests, strict=False):
+                arrays = [tensor.float().contiguous().numpy() for tensor in part]
+                request.start_async(arrays, share_inputs=True)
             for request in requests:
                 request.wait()
                 outputs.append(torch.from_numpy(request.get_output_tensor().data.copy()))
-        return torch.cat(outputs)
+        return outputs
 
-    return forward
+    return run
 
 
 def _requests(model: Any, dtype: torch.dtype, streams: int) -> list[Any]:
-    """What runs so many rows at the same time, on its part of the cores each."""
+    """What runs so many parts at the same time, on its part of the cores each."""
     options = {
         "INFERENCE_PRECISION_HINT": PRECISIONS[dtype],
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),

@@ -219,18 +219,22 @@ class Runner:
             for condition, times in zip(state.conditions, state.times, strict=True)
         ]
         size = REPRODUCIBLE_ROWS[self.device.type] if self.reproducible else max_rows
-        for start in range(0, len(rows), size):
-            chunk, latents = rows[start : start + size], inputs[start : start + size]
-            wanted = len(chunk)
+        done = 0
+        for counts in _chunks(states, size):
+            wanted = sum(counts)
+            chunk, latents = rows[done : done + wanted], inputs[done : done + wanted]
             if self.reproducible:
-                chunk = chunk + [chunk[-1]] * (size - wanted)
-                latents = torch.cat([latents, latents[-1:].expand(size - wanted, -1, -1, -1)])
+                padding = size - wanted
+                chunk, counts = chunk + [chunk[-1]] * padding, counts + [1] * padding
+                latents = torch.cat([latents, latents[-1:].expand(padding, -1, -1, -1)])
             output = unet(
                 latents.to(self.checkpoint.dtype),
                 torch.stack([row.times for row in chunk]),
                 torch.stack([row.context for row in chunk]),
+                counts,
             )
             yield output[:wanted].float()
+            done += wanted
 
     @_on_device
     def decode(self, states: list[DenoiseState]) -> None:
@@ -270,6 +274,18 @@ class Runner:
 
 def _shape(state: DenoiseState) -> tuple[int, int]:
     return state.latent_shape
+
+
+def _chunks(states: list[DenoiseState], size: int) -> Iterator[list[int]]:
+    """The requests' numbers of rows, up to `size` together. One that has more is cut into single rows."""
+    counts: list[int] = []
+    for state in states:
+        for count in [state.rows] if state.rows <= size else [1] * state.rows:
+            if sum(counts) + count > size:
+                yield counts
+                counts = []
+            counts.append(count)
+    yield counts
 
 
 def _loras(state: DenoiseState) -> Loras:

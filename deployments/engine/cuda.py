@@ -34,6 +34,11 @@ def cuda_forms(checkpoint: Checkpoint, max_rows: int) -> Iterator[Networks]:
             choose_attention(forms.native_step, checkpoint.device)
     except Exception:
         logger.exception("attention stays in torch's usual order")
+    try:
+        with DEVICE.exclusively(), torch.inference_mode(), _tried_convolutions():
+            logger.info("upsampling is fused in %d layers", forms.fuse_upsampling(_timed))
+    except Exception:
+        logger.exception("upsampling stays as it is")
     yield from forms
 
 
@@ -80,7 +85,7 @@ class CudaRecorder:
         return Recording(graph.replay, output, min(seconds))
 
 
-def _timed(work: Callable[[], None]) -> float:
+def _timed(work: Callable[[], object]) -> float:
     torch.cuda.synchronize()
     started = time.perf_counter()
     work()

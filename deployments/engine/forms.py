@@ -14,6 +14,7 @@ from queue import PriorityQueue
 from typing import NamedTuple
 
 import torch
+from torch import nn
 
 from deployments.engine.adapters import without_adapters
 from deployments.engine.attention import relative_error
@@ -22,6 +23,7 @@ from deployments.engine.graphs import Counters, Forward, Graphed, Limits, Record
 from deployments.engine.inductor import compiled
 from deployments.engine.loading import Checkpoint
 from deployments.engine.networks import Networks, VaeNetworks, eager_vae, row_by_row
+from deployments.engine.upsampling import fuse_where_quicker
 
 logger = logging.getLogger(__name__)
 BUCKETS = (1, 2, 4, 6, 8, 12, 16, 24, 32)
@@ -38,6 +40,7 @@ TOLERANCE = 0.05  # of a form's output: tells what is wrong from what is rounded
 class _Part(NamedTuple):
     """A network without adapters, inputs of the native size, and the rows it is called with."""
 
+    network: nn.Module
     forward: Forward
     inputs: tuple[torch.Tensor, ...]
     buckets: tuple[int, ...]
@@ -71,6 +74,13 @@ class Forms:
         """A step's UNet call, as torch runs it."""
         unet = self._parts[0]
         return unet.forward(*(x.repeat(STEP_ROWS, *[1] * (x.ndim - 1))[:STEP_ROWS] for x in unet.inputs))
+
+    def fuse_upsampling(self, seconds: Callable[[Callable[[], object]], float]) -> int:
+        """In all forms, for the layers where it is quicker for a step or one picture. How many those are."""
+        unet, _, decoder = self._parts
+        one = [x[:1] for x in decoder.inputs]
+        in_decoder = fuse_where_quicker(decoder.network, lambda: decoder.forward(*one), seconds)
+        return in_decoder + fuse_where_quicker(unet.network, self.native_step, seconds)
 
     def serve_one(self) -> None:
         """Wait until something is asked for, and make it."""
@@ -133,12 +143,13 @@ def _parts(checkpoint: Checkpoint, max_rows: int) -> list[_Part]:
     on_decoder = partial(_random, device=checkpoint.device, dtype=checkpoint.vae_dtypes.decoder)
     latents = rows, vae.config.latent_channels, height, width
     pixels = rows, 3, height * factor, width * factor
-    bare, bare_vae = without_adapters(unet), eager_vae(without_adapters(vae))
+    bare, bare_vae = without_adapters(unet), without_adapters(vae)
+    halves = eager_vae(bare_vae)
     steering = on_unet(rows, unet.times_width), on_unet(rows, TOKENS, unet.context_width)
     return [
-        _Part(bare.forward, (on_unet(*latents), *steering), _up_to(max_rows, BUCKETS)),
-        _Part(bare_vae.encode, (on_encoder(*pixels),), VAE_BUCKETS),
-        _Part(bare_vae.decode, (on_decoder(*latents),), VAE_BUCKETS),
+        _Part(bare, bare.forward, (on_unet(*latents), *steering), _up_to(max_rows, BUCKETS)),
+        _Part(bare_vae, halves.encode, (on_encoder(*pixels),), VAE_BUCKETS),
+        _Part(bare_vae, halves.decode, (on_decoder(*latents),), VAE_BUCKETS),
     ]
 
 

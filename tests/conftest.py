@@ -17,10 +17,12 @@ from ray import serve
 from xdist.remote import Producer
 from xdist.scheduler import LoadFileScheduling
 
+from batch.storage import Storage, open_storage
 from deployments.config import AppConfig
 from tests.checkpoints import build
 from tests.folders import NewFolder, folders
 from tests.loras import build_lora
+from tests.s3_server import S3Server, s3_server
 from tests.service import stop_shared_cluster
 from tests.stand_in import MODELS, StandIn
 
@@ -105,6 +107,19 @@ def running_app(cluster: None, tmp_path_factory: pytest.TempPathFactory) -> None
     """The stand-in, for a command to join."""
     serve.start(proxy_location="Disabled")
     serve.run(StandIn.bind(AppConfig(models=MODELS), str(tmp_path_factory.mktemp("notes"))), name="img2img")
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[S3Server]:
+    """An S3 server of this module's own."""
+    with s3_server() as server:
+        yield server
+
+
+@pytest.fixture
+def remote(s3: S3Server) -> Storage:
+    """A new folder on it."""
+    return open_storage(s3.uri())
 
 
 @pytest.fixture(scope="module", params=["local", "s3"])

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from deployments.engine.request import Img2ImgRequest, Pixels, Priority
+from deployments.engine.engine import Engine
+from deployments.engine.request import Img2ImgOutput, Img2ImgRequest, Pixels, Priority
 from deployments.engine.state import DenoiseState
 
 STEP_S = 0.01  # whatever its rows, so that more of them always pay; a clock would measure the tests' gates
 Trouble = Callable[[str, list[str]], None]  # told the verb and the request ids; may raise, or block
+Ends = dict[str, tuple[int, Img2ImgOutput | Exception]]  # at which step each request ended, and how
 
 
 def ask(request_id: str, *, steps: int = 3, guided: bool = False, size: int = 64, **more: Any) -> Img2ImgRequest:
@@ -82,3 +85,23 @@ class FakeRunner:
 
 def _ids(states: list[DenoiseState]) -> list[str]:
     return [state.request.request_id for state in states]
+
+
+class Broken(Exception):
+    """What a network raises for the one request that it cannot take."""
+
+
+def drive(engine: Engine, *, first: int = 1) -> Ends:
+    """Step until nobody is here: at which step each request ended, and how. Nobody is advanced twice in a step."""
+    ends: Ends = {}
+    for number in itertools.count(first):
+        if not engine.has_work:
+            return ends
+        before = {state.request.request_id: state.step_index for state in engine.scheduler.running}
+        finished = engine.step()
+        for state in engine.scheduler.running:
+            assert state.step_index <= before.get(state.request.request_id, 0) + 1
+        for request_id, result in finished:
+            assert request_id not in ends
+            ends[request_id] = number, result
+    raise AssertionError("unreachable")

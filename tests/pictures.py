@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image, ImageCms
 
 from deployments.engine.request import Pixels
+from deployments.images import SourceImage, decode_image
 
 LOSSLESS = ("png", "bmp", "tiff")
 ILLUMINANT = struct.pack(">3i", 63190, 65536, 54061)  # D50
@@ -126,3 +127,15 @@ def mutations(data: bytes, count: int, seed: int) -> Iterable[bytes]:
                 case _:
                     damaged[at : at + 1] = rng.integers(256, size=1, dtype=np.uint8).tobytes()
         yield bytes(damaged)
+
+
+def decode(data: bytes) -> SourceImage:
+    """The picture in a file of the tests' sizes."""
+    return decode_image(data, max_bytes=8_000_000, max_pixels=1_000_000)
+
+
+def half_transparent() -> np.ndarray[Any, Any]:
+    """An alpha channel for `gradient()`: nothing, half and all of it."""
+    alpha = np.full((32, 48), 255, np.uint8)
+    alpha[:, :16], alpha[:, 16:24] = 0, 128
+    return alpha

@@ -4,78 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import aclosing, asynccontextmanager, contextmanager
-from typing import TypeVar
+from collections.abc import Callable
 
 import pytest
 
 from deployments.engine.async_engine import AsyncEngine
 from deployments.engine.engine import Engine
 from deployments.engine.errors import EngineError, InvalidRequest, RequestAborted
-from deployments.engine.request import Img2ImgRequest, Progress
+from deployments.engine.request import Img2ImgRequest
 from deployments.engine.state import DenoiseState
-from tests.fakes import FakeRunner, Trouble, ask
-
-PATIENCE_S = 30  # of a test that would otherwise hang
-T = TypeVar("T")
-
-
-class Gate:
-    """Trouble that stops every denoise step at its start until it is let through."""
-
-    def __init__(self) -> None:
-        self._steps = threading.Semaphore(0)
-        self._arrived = threading.Semaphore(0)
-        self.seen: list[list[str]] = []
-
-    def __call__(self, verb: str, ids: list[str]) -> None:
-        if verb == "denoise":
-            self.seen.append(ids)
-            self._arrived.release()
-            assert self._steps.acquire(timeout=PATIENCE_S)
-
-    def let_through(self, steps: int = 1) -> None:
-        self._steps.release(steps)
-
-    def open(self) -> None:
-        self.let_through(1_000_000)
-
-    async def reached(self) -> list[str]:
-        """Wait until the engine stands at the next step; who is in it."""
-        assert await asyncio.to_thread(self._arrived.acquire, timeout=PATIENCE_S)
-        return self.seen[-1]
-
-
-@contextmanager
-def serving(trouble: Trouble = lambda verb, ids: None, *, max_rows: int = 8, **more: float) -> Iterator[AsyncEngine]:
-    engine = AsyncEngine(Engine(FakeRunner(trouble), max_rows=max_rows), **more)
-    try:
-        yield engine
-    finally:
-        if isinstance(trouble, Gate):
-            trouble.open()
-        engine.close(PATIENCE_S)
-
-
-@asynccontextmanager
-async def gated(*, max_rows: int = 8, **more: float) -> AsyncIterator[tuple[AsyncEngine, Gate]]:
-    gate = Gate()
-    with serving(gate, max_rows=max_rows, **more) as engine:
-        yield engine, gate
-
-
-def start(engine: AsyncEngine, request: Img2ImgRequest) -> asyncio.Task[int]:
-    """The number of steps that the request ran, once it is done."""
-
-    async def steps() -> int:
-        return int((await engine.generate(request)).pixels[0, 0, 0])
-
-    return asyncio.create_task(steps())
-
-
-async def soon(result: Awaitable[T]) -> T:
-    return await asyncio.wait_for(result, PATIENCE_S)
+from tests.fakes import FakeRunner, ask
+from tests.gates import PATIENCE_S, gated, serving, soon, start
 
 
 async def test_request_comes_back_with_its_image() -> None:
@@ -107,66 +46,6 @@ async def test_requests_submitted_together_are_encoded_together() -> None:
         for future in engine.submit([ask(name) for name in "abc"]):
             future.result(PATIENCE_S)
     assert calls == [["a", "b", "c"]]
-
-
-async def watch(engine: AsyncEngine, request: Img2ImgRequest) -> AsyncGenerator[Progress, None]:
-    (future,) = engine.submit([request])
-    async with aclosing(engine.events(request.request_id, future)) as events:
-        async for progress in events:
-            yield progress
-
-
-async def test_progress_tells_the_place_in_line_then_every_step() -> None:
-    async with gated(max_rows=1) as (engine, gate):
-        others = [start(engine, ask(name, steps=1)) for name in ("first", "second")]
-        await gate.reached()
-        events = watch(engine, ask("third", steps=3))
-        told = []
-        for reading in (asyncio.create_task(anext(events)) for _ in range(4)):
-            await asyncio.sleep(0)  # it is in line now
-            gate.let_through()
-            progress = await soon(reading)
-            told.append((progress.place, progress.step, progress.num_steps))
-        gate.open()
-        assert [await soon(other) for other in others] == [1, 1]
-    assert told == [(2, 0, 3), (1, 0, 3), (0, 1, 3), (0, 2, 3)]
-
-
-async def test_first_progress_comes_within_one_step_of_admission() -> None:
-    async with gated() as (engine, gate):
-        events = watch(engine, ask("watched", steps=5))
-        first = await soon(anext(events))
-        assert (first.place, first.step, first.preview) in ((1, 0, None), (0, 0, None))
-        assert await gate.reached() == ["watched"]  # which is in its first step, and not through
-        gate.let_through()
-        second = await soon(anext(events))
-        assert second.step == 1
-        assert second.preview is not None
-        gate.open()
-
-
-async def test_reader_who_reads_nothing_slows_nobody_and_then_gets_the_latest() -> None:
-    async with gated() as (engine, gate):
-        unread = watch(engine, ask("unread", steps=200))
-        await soon(anext(unread))
-        gate.let_through(150)
-        assert await soon(start(engine, ask("other", steps=100))) == 100
-        late = await soon(anext(unread))
-        assert late.step >= 100
-        gate.open()
-
-
-async def test_reader_who_leaves_takes_the_request_along() -> None:
-    async with gated() as (engine, gate):
-        events = watch(engine, ask("left", steps=50))
-        await soon(anext(events))
-        await gate.reached()
-        await events.aclose()
-        gate.let_through()
-        other = start(engine, ask("other"))
-        gate.open()
-        assert await soon(other) == 3
-        assert engine.stats()["aborted"] == 1
 
 
 async def test_cancelling_the_waiter_frees_its_rows_at_the_next_step() -> None:

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from io import BytesIO
@@ -15,38 +11,13 @@ from typing import Any
 import pytest
 from pyarrow import parquet
 
-from batch.append_log import SAVE_LINES, SEGMENT_BYTES, SEGMENTS
+from batch.append_log import SAVE_LINES
 from batch.ledger import PARQUET_FILE, Ledger
-from batch.results import RESULTS_FILE, Job, Result
+from batch.results import RESULTS_FILE, Result
 from batch.storage import Storage, open_storage
-from deployments.schemas import Settings
-from tests.pictures import file_of, gradient
-from tests.s3_server import S3Server, s3_server
+from tests.ledgers import PICTURE, SETTINGS, a_job, failed, is_done, job_of, lines_of, make, record
 
 EVERY_STORAGE = ["local", pytest.param("s3", marks=pytest.mark.service)]
-SETTINGS = Settings(
-    model="tiny",
-    prompt="a fox",
-    negative_prompt=None,
-    strength=0.5,
-    guidance_scale=7.5,
-    num_inference_steps=20,
-    seed=2**63 - 1,
-    sampler="euler",
-    max_side=512,
-)
-PICTURE = file_of(gradient(), "png")
-
-
-@pytest.fixture(scope="module")
-def s3() -> Iterator[S3Server]:
-    with s3_server() as server:
-        yield server
-
-
-@pytest.fixture
-def remote(s3: S3Server) -> Storage:
-    return open_storage(s3.uri())
 
 
 @pytest.fixture
@@ -69,53 +40,6 @@ def sources(tmp_path: Path) -> Storage:
     storage.write("a.png", PICTURE)
     storage.write("mask.png", PICTURE)
     return storage
-
-
-def a_job(**changes: Any) -> Job:
-    values = {"source": "a.png", "output": "a_out.png", "settings": SETTINGS, "source_bytes": 5, "source_mtime_ns": 7}
-    return Job(**(values | changes))
-
-
-def job_of(sources: Storage) -> Job:
-    """The job of a picture and its mask as they lie there now."""
-    infos = {info.path: info for info in sources.files()}
-    picture, mask = infos["a.png"], infos["mask.png"]
-    return a_job(
-        source_bytes=picture.size,
-        source_mtime_ns=picture.mtime_ns,
-        mask=mask.path,
-        mask_bytes=mask.size,
-        mask_mtime_ns=mask.mtime_ns,
-    )
-
-
-def make(outputs: Storage, job: Job, **facts: Any) -> Result:
-    """The result of a job that is done, and its output."""
-    outputs.write(job.output, PICTURE)
-    digest = hashlib.sha256(PICTURE).hexdigest()
-    known = {"output_bytes": len(PICTURE), "source_sha256": digest, "mask_sha256": digest if job.mask else None}
-    return Result.of(job, **(known | facts))
-
-
-def failed(job: Job) -> Result:
-    return Result.of(job, error_type="NotAnImage", error="the picture is empty (0 bytes)")
-
-
-def record(outputs: Storage, *results: Result) -> None:
-    ledger = Ledger(outputs)
-    for result in results:
-        ledger.append(result)
-    ledger.close()
-
-
-def is_done(outputs: Storage, job: Job, **choices: Any) -> bool:
-    todo, finished = Ledger(outputs).done([job], outputs.files(), **choices)
-    assert len(todo) + len(finished) == 1
-    return bool(finished)
-
-
-def lines_of(outputs: Storage) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in outputs.read(RESULTS_FILE, 10**9).splitlines()]
 
 
 def test_result_says_what_was_asked_and_when_it_was_finished():
@@ -321,73 +245,3 @@ def test_table_has_a_typed_column_for_every_field(outputs: Storage):
         "width": "int64",
     }
     assert [Result(**row) for row in table.to_pylist()] == [ledger.load()["a_out.png"], ledger.load()["b_out.png"]]
-
-
-@pytest.mark.service
-def test_remote_results_are_there_before_the_ledger_is_closed(remote: Storage):
-    ledger = Ledger(remote)
-    for number in range(SAVE_LINES + 1):
-        ledger.append(Result.of(a_job(output=f"{number}.png")))
-    timers = [thread for thread in threading.enumerate() if isinstance(thread, threading.Timer)]
-    saved = list(remote.folder(SEGMENTS).files())
-    assert [remote.folder(SEGMENTS).read(info.path, 10**6).count(b"\n") for info in saved] == [SAVE_LINES]
-    for timer in timers:
-        timer.join(timeout=60)  # the last one is put within five seconds
-    assert len(Ledger(remote).load()) == SAVE_LINES + 1
-
-
-@pytest.mark.service
-def test_remote_ledger_is_few_objects_however_often_it_is_saved(remote: Storage):
-    ledger = Ledger(remote)
-    results = [Result.of(a_job(output=f"{number}.png"), error="x" * 2000) for number in range(6 * SAVE_LINES)]
-    for result in results:
-        ledger.append(result)
-    num_bytes = sum(len(result.model_dump_json()) for result in results)
-    segments = list(remote.folder(SEGMENTS).files())
-    assert 2 <= len(segments) <= num_bytes / SEGMENT_BYTES + 1
-    assert Ledger(remote).load() == {str(result.output): result for result in results}
-
-
-@pytest.mark.service
-def test_remote_ledger_that_was_killed_goes_on(remote: Storage):
-    killed, later = Ledger(remote), Ledger(remote)
-    killed.append(failed(a_job()))
-    assert killed.load().keys() == {"a_out.png"}  # which saves it
-    later.append(Result.of(a_job(), attempts=2))
-    later.append(Result.of(a_job(output="b.png")))
-    assert {name: result.error_type for name, result in later.load().items()} == {"a_out.png": None, "b.png": None}
-    later.close()
-    assert len(lines_of(remote)) == 2
-    assert list(remote.folder(SEGMENTS).files()) == []
-
-
-@pytest.mark.service
-def test_remote_ledger_survives_a_kill_while_it_is_merged(remote: Storage):
-    first, second = Ledger(remote), Ledger(remote)
-    first.append(failed(a_job()))
-    first.load()
-    again = Result.of(a_job(), attempts=2)
-    second.append(again)
-    second.load()
-    segments = {info.path: remote.folder(SEGMENTS).read(info.path, 10**6) for info in remote.folder(SEGMENTS).files()}
-    second.close()
-    oldest, newest = sorted(segments)
-    for left in ([oldest, newest], [newest]):  # they are deleted oldest first
-        for name in left:
-            remote.folder(SEGMENTS).write(name, segments[name])
-        assert Ledger(remote).load() == {"a_out.png": again}
-        record(remote)
-        assert Ledger(remote).load() == {"a_out.png": again}
-
-
-@pytest.mark.service
-def test_busy_server_loses_no_result(s3: S3Server, remote: Storage):
-    ledger = Ledger(remote)
-    s3.failure_rate = 0.2
-    try:
-        for number in range(3 * SAVE_LINES):
-            ledger.append(Result.of(a_job(output=f"{number}.png")))
-        ledger.close()
-        assert len(Ledger(remote).load()) == 3 * SAVE_LINES
-    finally:
-        s3.failure_rate = 0.0

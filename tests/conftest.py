@@ -29,6 +29,7 @@ from tests.stand_in import MODELS, StandIn
 # Files whose tests ask the same application, by a name for it.
 SAME_APP = {
     "browser": ("test_playground", "test_playground_runs"),
+    "locked": ("test_keys", "test_playground_crowd"),
     "doors": ("test_http", "test_huggingface", "test_openai", "test_openai_node", "test_streaming"),
 }
 

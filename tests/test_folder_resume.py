@@ -95,6 +95,7 @@ def test_failed_image_stands_until_it_is_retried(source: Folder, output: Folder)
     assert remade(before, finished_at(output)) == {"bad.png"}
 
 
+@on_this_machine
 def test_verify_finds_what_only_the_bytes_show(source: Folder, output: Folder):
     assert run_folder(source, output).exit_code == 0
     before, rows = finished_at(output), output.rows()
@@ -106,6 +107,7 @@ def test_verify_finds_what_only_the_bytes_show(source: Folder, output: Folder):
     assert output.read(rows["b.png"]["output"]) == made
 
 
+@on_this_machine
 def test_dry_run_counts_finds_bad_pictures_measures_and_writes_nothing(source: Folder, output: Folder):
     source.write("bad.png", b"no picture")
     result = run_folder(source, output, "--dry-run")
@@ -117,6 +119,7 @@ def test_dry_run_counts_finds_bad_pictures_measures_and_writes_nothing(source: F
         output.names()
 
 
+@on_this_machine
 def test_deadline_lets_images_in_flight_end_and_the_next_run_goes_on(source: Folder, output: Folder):
     for number in range(20):
         source.write(f"{number}.png", asking("take a while"))

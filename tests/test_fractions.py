@@ -17,27 +17,27 @@ IMAGE = png(picture(1, 64, 64))
 
 @pytest.fixture(scope="module")
 def service(checkpoints: Callable[[str], Path]) -> Iterator[Service]:
-    """Five models of a quarter GPU each, on a Ray that was told of one GPU."""
+    """Three models of half a GPU each, on a Ray that was told of one GPU."""
     model: dict[str, Any] = {"checkpoint": str(checkpoints("sd15")), "device": "cpu", "dtype": "float32"}
-    names = [f"model-{number}" for number in range(5)]
-    quarter = {"ray_actor_options": {"num_cpus": 0.1, "num_gpus": 0.25}}
+    names = [f"model-{number}" for number in range(3)]
+    half = {"ray_actor_options": {"num_cpus": 0.1, "num_gpus": 0.5}}
     with serving(
         dict.fromkeys(names, model),
-        deployments=dict.fromkeys(names, quarter),
-        wait_for=4,
+        deployments=dict.fromkeys(names, half),
+        wait_for=2,
         num_gpus=1,
         limits={"deadline_s": 4},
     ) as service:
         yield service
 
 
-def test_four_quarters_are_ready_and_the_fifth_says_what_it_waits_for(service: Service) -> None:
+def test_two_halves_are_ready_and_the_third_says_what_it_waits_for(service: Service) -> None:
     waiting = [card for card in service.models().values() if not card["ready"]]
     assert len(waiting) == 1
     # Serve says why only after half a minute; until then the card says that the replica is starting.
     assert "STARTING" in waiting[0]["reason"] or "Resources required" in waiting[0]["reason"]
     reason = eventually(lambda: _reason(service, waiting[0]["id"], "Resources required"))
-    assert '"GPU": 0.25' in reason
+    assert '"GPU": 0.5' in reason
 
 
 def _reason(service: Service, model: str, wanted: str) -> str:

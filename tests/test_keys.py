@@ -11,7 +11,7 @@ import re
 import statistics
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -29,18 +29,9 @@ from typer.testing import CliRunner
 from deployments.api.key_gate import KeyGate, token_of
 from deployments.config import KeysConfig
 from deployments.keys import Keys, main
+from tests.locked import MODEL, SECRET, bearer, line, service
 from tests.reference import picture
-from tests.service import Service, eventually, png, serving
-
-SECRET = "img2img-the-secret-of-alice-0123456789"
-
-
-def bearer(key: str) -> dict[str, str]:
-    return {"authorization": f"Bearer {key}"}
-
-
-def line(name: str, key: str, more: str = "") -> str:
-    return f"{name}: {{sha256: {hashlib.sha256(key.encode()).hexdigest()}{more}}}\n"
+from tests.service import Service, eventually, png
 
 
 @pytest.fixture
@@ -178,16 +169,6 @@ def test_a_thousand_wrong_keys_tell_nothing_by_time(file: Path) -> None:
     assert 0.8 < statistics.median(near) / statistics.median(far) < 1.25
 
 
-@pytest.fixture(scope="module")
-def service(checkpoints: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    path = tmp_path_factory.mktemp("keys") / "keys.yaml"
-    path.write_text(line("alice", SECRET))
-    models = {"sd15": {"checkpoint": str(checkpoints("sd15"))}}
-    logging = {"encoding": "JSON"}
-    with serving(models, headers=bearer(SECRET), logging_config=logging, keys={"file": str(path)}) as service:
-        yield service
-
-
 @pytest.mark.service
 def test_no_route_but_health_and_page_answers_without_a_key(service: Service) -> None:
     routes = service.client.get("/openapi.json").json()["paths"]
@@ -240,7 +221,7 @@ def test_lines_of_a_request_carry_its_id_in_router_and_model(service: Service) -
         return [line for line in log_lines(deployment) if line.get("request_id") == request_id]
 
     assert eventually(lambda: any("POST /v1/img2img 200" in line["message"] for line in told("router")))
-    [done] = eventually(lambda: [line for line in told("sd15") if "image done" in line["message"]])
+    [done] = eventually(lambda: [line for line in told(MODEL) if "image done" in line["message"]])
     assert f"image done: {request_id}-" in done["message"]  # the engine's id, in lines that its thread writes
     assert done["steps"] == 2
     assert done["denoise_s"] > 0

@@ -13,22 +13,13 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.browser import DEFAULTS, PHOTO, WATCH, browser, choose, expect, fill, tab_of
-from tests.service import Service, serving
+from tests.browser import PHOTO, WATCH, browser, choose, expect, fill, tab_of
+from tests.locked import SECRET, service
+from tests.service import Service
 
 pytestmark = [pytest.mark.chromium, pytest.mark.service]
-KEY = "open-sesame-open-sesame-open-sesame"
 TABS, SCRIPTS = 4, 16
 RESPONSIVE_S = 2.0
-
-
-@pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    path = tmp_path_factory.mktemp("keys") / "keys.yaml"
-    path.write_text(yaml.safe_dump({"everybody": {"sha256": hashlib.sha256(KEY.encode()).hexdigest()}}))
-    models: dict[str, dict[str, Any]] = {"fine": {"checkpoint": "data/models/tiny-sd15", "defaults": DEFAULTS}}
-    with serving(models, headers={"authorization": f"Bearer {KEY}"}, keys={"file": str(path)}) as service:
-        yield service
 
 
 def enter(tab: Any, *keys: str) -> None:
@@ -65,9 +56,9 @@ def test_twenty_at_once_leave_the_page_responsive_and_every_progress_bar_its_own
 ) -> None:
     with ExitStack() as stack:
         idle, *tabs = (stack.enter_context(tab_of(browser, service)) for _ in range(1 + TABS))
-        enter(idle, "wrong", KEY)
+        enter(idle, "wrong", SECRET)
         for number, tab in enumerate(tabs):
-            enter(tab, KEY)
+            enter(tab, SECRET)
             choose(tab)
             fill(tab, strength=1, num_inference_steps=30 + number)
             tab.evaluate(WATCH)

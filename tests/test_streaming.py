@@ -79,7 +79,7 @@ def test_client_who_leaves_the_stream_frees_the_engine(service: Service) -> None
 
 
 def test_reader_who_does_not_read_holds_up_nobody(service: Service) -> None:
-    unread = service.events(png(PICTURE), strength="1", num_inference_steps="100", num_images="3")
+    unread = service.events(png(PICTURE), strength="1", num_inference_steps="40", num_images="3")
     next(unread)
     assert service.post(png(PICTURE), **QUICK).status_code == 200
     assert list(unread)[-1][0] == "completed"

@@ -19,6 +19,7 @@ from tests.service import Service
 
 pytestmark = [pytest.mark.chromium, pytest.mark.service]
 TABS, SCRIPTS = 4, 16
+TAB_STEPS, SCRIPT_STEPS = 20, 5
 RESPONSIVE_S = 2.0
 
 
@@ -60,11 +61,11 @@ def test_twenty_at_once_leave_the_page_responsive_and_every_progress_bar_its_own
         for number, tab in enumerate(tabs):
             enter(tab, SECRET)
             choose(tab)
-            fill(tab, strength=1, num_inference_steps=30 + number)
+            fill(tab, strength=1, num_inference_steps=TAB_STEPS + number)
             tab.evaluate(WATCH)
         with ThreadPoolExecutor(SCRIPTS) as pool:
             scripts: list[Future[list[tuple[int, int]]]] = []
-            scripts += [pool.submit(steps_of, service, 10 + number) for number in range(SCRIPTS)]
+            scripts += [pool.submit(steps_of, service, SCRIPT_STEPS + number) for number in range(SCRIPTS)]
             for tab in tabs:
                 tab.locator("#generate").click()
             looks = []
@@ -76,11 +77,11 @@ def test_twenty_at_once_leave_the_page_responsive_and_every_progress_bar_its_own
         for number, script in enumerate(scripts):
             told = script.result()
             assert told == sorted(told)
-            assert {of for _, of in told} == {10 + number}
+            assert {of for _, of in told} == {SCRIPT_STEPS + number}
         for number, tab in enumerate(tabs):
             tab.locator("#stage[data-view=result]").wait_for()
             shown = [re.fullmatch(r"Step (\d+) of (\d+)", text) for text, _, _ in tab.evaluate("told")]
             steps = [(int(one[1]), int(one[2])) for one in shown if one]
             assert steps == sorted(steps)
-            assert {of for _, of in steps} == {30 + number}
-            expect(tab.locator("#caption")).to_contain_text(f"{30 + number} steps")
+            assert {of for _, of in steps} == {TAB_STEPS + number}
+            expect(tab.locator("#caption")).to_contain_text(f"{TAB_STEPS + number} steps")

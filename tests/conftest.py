@@ -7,11 +7,11 @@ import secrets
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
 import pytest
-import ray
 import torch
 from ray import serve
 from xdist.remote import Producer
@@ -23,13 +23,14 @@ from tests.checkpoints import build
 from tests.folders import NewFolder, folders
 from tests.loras import build_lora
 from tests.s3_server import S3Server, s3_server
-from tests.service import stop_shared_cluster
+from tests.service import plain_cluster, shared_cluster, stop_shared_cluster
 from tests.stand_in import MODELS, StandIn
 
 # Files whose tests ask the same application, by a name for it.
 SAME_APP = {
     "browser": ("test_playground", "test_playground_runs"),
     "locked": ("test_keys", "test_playground_crowd"),
+    "stand-in": ("test_folder_resume", "test_run_folder", "test_run_image"),
     "doors": ("test_http", "test_huggingface", "test_openai", "test_openai_node", "test_streaming"),
 }
 
@@ -96,18 +97,22 @@ def no_idle_cluster(request: pytest.FixtureRequest) -> None:
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
     """A Ray cluster in this process."""
-    stop_shared_cluster()
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
-    yield
-    serve.shutdown()
-    ray.shutdown()
+    with plain_cluster():
+        yield
 
 
 @pytest.fixture(scope="module")
-def running_app(cluster: None, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """The stand-in, for a command to join."""
-    serve.start(proxy_location="Disabled")
-    serve.run(StandIn.bind(AppConfig(models=MODELS), str(tmp_path_factory.mktemp("notes"))), name="img2img")
+def running_app(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The stand-in, for a command to join, perhaps as the module before has left it."""
+
+    @contextmanager
+    def start() -> Iterator[None]:
+        with plain_cluster():
+            serve.start(proxy_location="Disabled")
+            serve.run(StandIn.bind(AppConfig(models=MODELS), str(tmp_path_factory.mktemp("notes"))), name="img2img")
+            yield
+
+    shared_cluster("stand-in", start)
 
 
 @pytest.fixture(scope="module")

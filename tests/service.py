@@ -8,11 +8,11 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 import numpy as np
@@ -26,6 +26,7 @@ from ray.serve.schema import ServeDeploySchema
 from deployments.engine.request import Pixels
 
 APP = "img2img"
+T = TypeVar("T")
 PATIENCE_S = 90.0
 
 
@@ -89,7 +90,8 @@ def serving(
         "logging_config": logging_config,
         "deployments": [{"name": name, **options} for name, options in (deployments or {}).items()],
     }
-    with _own_cluster(num_gpus, ray_options) if num_gpus or ray_options else _shared_cluster() as port:
+    own = num_gpus or ray_options
+    with _own_cluster(num_gpus, ray_options) if own else nullcontext(shared_cluster("service", _own_cluster)) as port:
         if app != _deployed:  # else it is as the module before has left it
             if _deployed is not None:
                 serve.delete(APP)
@@ -102,24 +104,39 @@ def serving(
 
 
 _shared = ExitStack()  # what ends the cluster that modules share
-_shared_port: int | None = None
+_shared_kind = ""
+_shared_value: Any = None
 _deployed: dict[str, Any] | None = None  # the application that runs
 
 
-@contextmanager
-def _shared_cluster() -> Iterator[int]:
-    """The port of a Ray and a Serve that the next module finds again, and need not start."""
-    global _shared_port
-    if _shared_port is None:
-        _shared_port = _shared.enter_context(_own_cluster())
-    yield _shared_port
+def shared_cluster(kind: str, start: Callable[[], AbstractContextManager[T]]) -> T:
+    """What `start` gave when a cluster of this kind was asked for first, which the next module finds again."""
+    global _shared_kind, _shared_value
+    if kind != _shared_kind:
+        stop_shared_cluster()
+        _shared_value = _shared.enter_context(start())
+        _shared_kind = kind
+    value: T = _shared_value
+    return value
 
 
 def stop_shared_cluster() -> None:
     """For modules that start Ray themselves, and those that need none, since it computes even when idle."""
-    global _shared_port
-    _shared_port = None
+    global _shared_kind
+    _shared_kind = ""
     _shared.close()
+
+
+@contextmanager
+def plain_cluster() -> Iterator[None]:
+    """A Ray for those who start Serve themselves."""
+    stop_shared_cluster()
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    try:
+        yield
+    finally:
+        serve.shutdown()
+        ray.shutdown()
 
 
 @contextmanager

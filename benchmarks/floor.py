@@ -38,8 +38,8 @@ class Floor(Strict):
     """One job in one number format. Rates are per second, `ours` is None where the engine was not run.
 
     `compute_s` is the picture's FLOPs over the best rate of any shape; `weights_s` is reading the UNet's weights once
-    a step, shared by the clients. The floor is the longer of the two: only who multiplies less than convolutions are
-    defined by, as NNPACK does in the VAE on a CPU, or leaves steps out, gets below it.
+    a step, shared by the clients. The floor is the longer of the two: only who multiplies less than the networks are
+    defined by gets below it, as NNPACK does in the VAE on a CPU, and deployments/engine/upsampling.py and forking.py.
     """
 
     size: int

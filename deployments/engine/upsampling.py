@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import torch
 from diffusers.models.upsampling import Upsample2D
@@ -36,12 +37,13 @@ def fuse_where_quicker(
     inputs = _inputs([layer for _, _, layer in layers], run)
     replaced = 0
     for parent, name, layer in layers:
-        forms = layer, PhasedUpsample(layer.conv)
-        least = [math.inf, math.inf]
+        fused = PhasedUpsample(layer.conv)
+        plain_s = fused_s = math.inf
         for _ in range(ROUNDS if layer in inputs else 0):  # in turns: others may be using the GPU too
-            least = [min(best, seconds(lambda: form(inputs[layer]))) for best, form in zip(least, forms, strict=True)]  # noqa: B023
-        if least[1] < least[0]:
-            setattr(parent, name, forms[1])
+            plain_s = min(plain_s, seconds(partial(layer, inputs[layer])))
+            fused_s = min(fused_s, seconds(partial(fused, inputs[layer])))
+        if fused_s < plain_s:
+            setattr(parent, name, fused)
             replaced += 1
     return replaced
 

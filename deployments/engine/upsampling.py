@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from itertools import product
 
 import torch
 from diffusers.models.upsampling import Upsample2D
@@ -135,7 +136,7 @@ class PhasedUpsample(FusedUpsample):
 
 def _spread(weight: torch.Tensor) -> torch.Tensor:
     """(made, channels, 3, 3) of a convolution to (channels, made, 4, 4) of the transposed one."""
-    made, channels = weight.shape[:2]
-    flat = weight.float().reshape(made * channels, 1, 3, 3)
-    spread = functional.conv2d(flat, torch.ones(1, 1, 2, 2, device=weight.device), padding=1)
-    return spread.reshape(made, channels, 4, 4).flip(-1, -2).transpose(0, 1).contiguous().to(weight.dtype)
+    spread = torch.zeros(*weight.shape[:2], 4, 4, device=weight.device)
+    for row, column in product(range(2), range(2)):
+        spread[..., row : row + 3, column : column + 3] += weight.float()
+    return spread.flip(-1, -2).transpose(0, 1).contiguous().to(weight.dtype)

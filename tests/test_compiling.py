@@ -69,6 +69,22 @@ def test_unet_gives_the_same_for_every_size_and_whatever_rows_have_in_common(
             torch.testing.assert_close(compiled.unet(latents, times, context, counts), expected, atol=1e-4, rtol=1e-4)
 
 
+@torch.inference_mode()
+def test_reproducible_rows_are_the_same_to_the_bit_whoever_is_beside_them(checkpoints: Checkpoints) -> None:
+    checkpoint = load_checkpoint(str(checkpoints("sd15")), device="cpu", dtype="float32")
+    compiled = compile_with_openvino(checkpoint, eager(checkpoint), reproducible=True)
+    torch.manual_seed(0)
+    latents, times = torch.randn(4, 4, 8, 8), torch.randn(4, checkpoint.unet.times_width)
+    latents[1], times[1] = latents[0], times[0]  # a guided request's
+    context = torch.randn(4, 77, checkpoint.unet.context_width)
+    together = compiled.unet(latents, times, context, [2, 1, 1])
+    alone = [
+        compiled.unet(latents[rows], times[rows], context[rows], [count])
+        for rows, count in ((slice(0, 2), 2), (slice(2, 3), 1), (slice(3, 4), 1))
+    ]
+    assert torch.equal(together, torch.cat(alone))
+
+
 def test_result_does_not_depend_on_batch_neighbours(checkpoints: Checkpoints) -> None:
     engine = make_compiled(checkpoints("sd15"), reproducible=True)
     together = run(engine, REQUESTS, join_every=1)

@@ -18,17 +18,17 @@ from deployments.engine.runner import Runner
 logger = logging.getLogger(__name__)
 
 
-def compiled_forms(checkpoint: Checkpoint, max_rows: int) -> Iterator[Networks]:
+def compiled_forms(checkpoint: Checkpoint, max_rows: int, *, reproducible: bool = False) -> Iterator[Networks]:
     """The forms that are faster than torch's own here, each as soon as it is made, the fastest last."""
     if checkpoint.device.type == "cuda":
         from deployments.engine.cuda import cuda_forms
 
         yield from cuda_forms(checkpoint, max_rows)
     elif checkpoint.device.type == "cpu":
-        yield from _cpu_forms(checkpoint)
+        yield from _cpu_forms(checkpoint, reproducible)
 
 
-def _cpu_forms(checkpoint: Checkpoint) -> Iterator[Networks]:
+def _cpu_forms(checkpoint: Checkpoint, reproducible: bool) -> Iterator[Networks]:
     networks = eager(checkpoint)
     if checkpoint.vae_dtypes == (torch.float32, torch.float32) and nnpack.is_available():
         networks = Networks("nnpack", networks.unet, nnpack.nnpack_vae(checkpoint.pipeline.vae))
@@ -36,14 +36,14 @@ def _cpu_forms(checkpoint: Checkpoint) -> Iterator[Networks]:
     if find_spec("openvino") is not None:
         from deployments.engine.openvino_form import compile_with_openvino
 
-        yield compile_with_openvino(checkpoint, networks)
+        yield compile_with_openvino(checkpoint, networks, reproducible=reproducible)
 
 
 def compile_first(runner: Runner, max_rows: int) -> None:
     """Have all forms made before the first request."""
     started, runner.compiling = time.perf_counter(), True
     try:
-        for networks in compiled_forms(runner.checkpoint, max_rows):
+        for networks in compiled_forms(runner.checkpoint, max_rows, reproducible=runner.reproducible):
             runner.offer(networks)
             logger.info("compiled as %s in %.1f s", networks.form, time.perf_counter() - started)
     except Exception:  # whatever the compiler has, torch can run the networks

@@ -38,24 +38,27 @@ ANY = -1
 Inputs = Sequence[tuple[torch.Tensor, ...]]
 
 
-def compile_with_openvino(checkpoint: Checkpoint, before: Networks) -> Networks:
+def compile_with_openvino(checkpoint: Checkpoint, before: Networks, *, reproducible: bool = False) -> Networks:
     """The checkpoint's networks without adapters. Takes seconds, and for small networks only the first time.
 
+    `reproducible`: one compiled network for all, since others may round otherwise, and so the requests take turns.
     A large VAE stays as it was `before` if that is NNPACK's form, which is ahead of this one's.
     """
     vae = without_adapters(checkpoint.pipeline.vae)
     stays = before.form == "nnpack" and not _is_small(vae)
     compiled_vae = before.vae if stays else _compile_vae(vae, checkpoint.vae_dtypes)
-    return Networks("openvino", _compile_unet(without_adapters(checkpoint.unet), checkpoint.dtype), compiled_vae)
+    unet = without_adapters(checkpoint.unet)
+    streams = 2 if _is_small(unet) and not reproducible else 1
+    return Networks("openvino", _compile_unet(unet, checkpoint.dtype, streams), compiled_vae)
 
 
-def _compile_unet(unet: HoistedUnet, dtype: torch.dtype) -> UnetForward:
+def _compile_unet(unet: HoistedUnet, dtype: torch.dtype, streams: int) -> UnetForward:
     fuse_upsampling(unet)
     forks = fork_at_prompt(unet)
     latents, times = torch.zeros(1, unet.unet.config.in_channels, *SIDES), torch.zeros(1, unet.times_width)
     context = torch.zeros(2 if forks else 1, TOKENS, unet.context_width)
     shapes = [(1, *_any(latents)[1:]), (1, unet.times_width), (ANY, ANY, unet.context_width)]
-    run = _compile(_Float32(unet, unet.forward, dtype), (latents, times, context), shapes, 2 if _is_small(unet) else 1)
+    run = _compile(_Float32(unet, unet.forward, dtype), (latents, times, context), shapes, streams)
 
     def forward(latents: torch.Tensor, times: torch.Tensor, context: torch.Tensor, rows: Sequence[int]) -> torch.Tensor:
         ends = accumulate(rows if forks else [1] * len(latents))

@@ -2,7 +2,6 @@ import io
 import pickle
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -36,7 +35,6 @@ from tests.pictures import (
     stored_turned,
 )
 
-SAMPLES = Path(__file__).parent.parent / "data" / "input_images"
 TEXT = "a fox, “très” fine 🦊\nNegative prompt: blur\nSteps: 20, Sampler: Euler a, CFG scale: 7.0"
 
 

@@ -20,7 +20,7 @@ from deployments.api.webui_canvas import (
     take_out,
 )
 from deployments.api.webui_schemas import Img2ImgBody
-from deployments.config import AppConfig, Limits
+from deployments.config import Limits
 from deployments.engine.errors import InvalidRequest
 from deployments.images import SourceImage
 from tests.pictures import file_of, gradient
@@ -28,12 +28,6 @@ from tests.reference import picture
 
 SOURCE = picture(5, 64, 48)
 LIMITS = Limits()
-CONFIG = AppConfig(
-    models={
-        "sd15": {"checkpoint": "a", "revision": "0123456789abcdef", "aliases": ["org/Stable"]},
-        "other": {"checkpoint": "b"},
-    }
-)
 
 
 def lanczos(image: Image.Image, size: Size) -> Image.Image:

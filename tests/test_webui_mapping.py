@@ -1,4 +1,4 @@
-"""The web UI's words in ours, its ways of resizing and inpainting, and what it is told: pure functions."""
+"""The web UI's words in ours: pure functions."""
 
 from __future__ import annotations
 

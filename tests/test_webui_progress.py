@@ -3,18 +3,10 @@
 from __future__ import annotations
 
 from deployments.api.webui_progress import overall_progress, task_progress
-from deployments.config import AppConfig, Limits
 from deployments.webui_state import Stop, TaskReport, TaskState
 from tests.reference import picture
 
 SOURCE = picture(5, 64, 48)
-LIMITS = Limits()
-CONFIG = AppConfig(
-    models={
-        "sd15": {"checkpoint": "a", "revision": "0123456789abcdef", "aliases": ["org/Stable"]},
-        "other": {"checkpoint": "b"},
-    }
-)
 
 
 def task(name: str, *, place: int = 0, step: int = 4, preview: bool = True, stop: Stop | None = None) -> TaskState:

@@ -21,7 +21,7 @@ from deployments.engine.networks import Networks, UnetForward, eager
 from deployments.engine.preview import LatentColours
 from deployments.engine.request import Img2ImgRequest, Loras, Pixels
 from deployments.engine.sampling import CIN, SAMPLERS, Samplers, affine_step, guide
-from deployments.engine.state import DenoiseState, KeptSource
+from deployments.engine.state import DenoiseState, KeptSource, row_chunks
 from deployments.engine.transfers import Pace, to_device
 from deployments.engine.vae import ImageCodec, picture_key
 
@@ -220,7 +220,7 @@ class Runner:
         ]
         size = REPRODUCIBLE_ROWS[self.device.type] if self.reproducible else max_rows
         done = 0
-        for counts in _chunks(states, size):
+        for counts in row_chunks(states, size):
             wanted = sum(counts)
             chunk, latents = rows[done : done + wanted], inputs[done : done + wanted]
             if self.reproducible:
@@ -274,18 +274,6 @@ class Runner:
 
 def _shape(state: DenoiseState) -> tuple[int, int]:
     return state.latent_shape
-
-
-def _chunks(states: list[DenoiseState], size: int) -> Iterator[list[int]]:
-    """The requests' numbers of rows, up to `size` together. One that has more is cut into single rows."""
-    counts: list[int] = []
-    for state in states:
-        for count in [state.rows] if state.rows <= size else [1] * state.rows:
-            if sum(counts) + count > size:
-                yield counts
-                counts = []
-            counts.append(count)
-    yield counts
 
 
 def _loras(state: DenoiseState) -> Loras:

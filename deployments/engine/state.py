@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -81,3 +82,15 @@ class DenoiseState:
     @property
     def is_denoised(self) -> bool:
         return self.steps_left == 0
+
+
+def row_chunks(states: Sequence[DenoiseState], size: int) -> Iterator[list[int]]:
+    """The requests' numbers of rows, up to `size` together. One that has more is cut into single rows."""
+    counts: list[int] = []
+    for state in states:
+        for count in [state.rows] if state.rows <= size else [1] * state.rows:
+            if sum(counts) + count > size:
+                yield counts
+                counts = []
+            counts.append(count)
+    yield counts

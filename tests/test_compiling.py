@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import torch
 
 from deployments.config import ModelConfig
 from deployments.engine import openvino_form
+from deployments.engine.attention import relative_error
 from deployments.engine.compiling import compile_first
 from deployments.engine.engine import Engine
 from deployments.engine.loading import load_checkpoint
@@ -67,6 +69,26 @@ def test_unet_gives_the_same_for_every_size_and_whatever_rows_have_in_common(
         expected = plain.unet(latents, times, context, [2, 2])
         for counts in ([2, 2], [2, 1, 1], [1, 1, 1, 1]):
             torch.testing.assert_close(compiled.unet(latents, times, context, counts), expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@torch.inference_mode()
+def test_networks_keep_their_weights_when_torch_has_no_more_use_for_them(
+    dtype: str, checkpoints: Checkpoints, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(openvino_form, "SMALL_BYTES", 0)  # a large one's are read where torch has them
+    checkpoint = load_checkpoint(str(checkpoints("sd15")), device="cpu", dtype=dtype)
+    plain = eager(checkpoint)
+    torch.manual_seed(0)
+    latents, times = torch.randn(1, 4, 8, 8), torch.randn(1, checkpoint.unet.times_width)
+    context = torch.randn(1, 77, checkpoint.unet.context_width)
+    row = [tensor.to(checkpoint.dtype) for tensor in (latents, times, context)]
+    expected = plain.unet(*row, [1])
+    compiled = compile_with_openvino(checkpoint, plain)
+    gc.collect()
+    fused = {weight.numel() * 16 // 9 for weight in checkpoint.unet.parameters()}  # 4x4 kernels in place of 3x3
+    overwritten = [torch.full((size,), torch.nan, dtype=checkpoint.dtype) for size in fused for _ in range(9)]
+    assert relative_error(compiled.unet(*row, [1]), expected) <= 0.03, len(overwritten)
 
 
 @torch.inference_mode()

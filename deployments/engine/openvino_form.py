@@ -15,7 +15,7 @@ from importlib.metadata import version
 from itertools import accumulate, pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, NamedTuple
 
 import openvino
 import torch
@@ -58,7 +58,7 @@ def _compile_unet(unet: HoistedUnet, dtype: torch.dtype, streams: int) -> UnetFo
     latents, times = torch.zeros(1, unet.unet.config.in_channels, *SIDES), torch.zeros(1, unet.times_width)
     context = torch.zeros(2 if forks else 1, TOKENS, unet.context_width)
     shapes = [(1, *_any(latents)[1:]), (1, unet.times_width), (ANY, ANY, unet.context_width)]
-    run = _compile(_Float32(unet, unet.forward, dtype), (latents, times, context), shapes, streams)
+    run = _Compiled(_Float32(unet, unet.forward, dtype), (latents, times, context), shapes, streams)
 
     def forward(latents: torch.Tensor, times: torch.Tensor, context: torch.Tensor, rows: Sequence[int]) -> torch.Tensor:
         ends = accumulate(rows if forks else [1] * len(latents))
@@ -84,8 +84,8 @@ def _compile_vae(vae: Any, dtypes: VaeDtypes) -> VaeNetworks:
     fuse_upsampling(vae)
     forms, pixels = eager_vae(vae), torch.zeros(1, 3, 64, 128)
     latents = torch.zeros(1, vae.config.latent_channels, *SIDES)
-    encode = _compile(_Float32(vae, forms.encode, dtypes.encoder), (pixels,), [_any(pixels)])
-    decode = _compile(_Float32(vae, forms.decode, dtypes.decoder), (latents,), [_any(latents)])
+    encode = _Compiled(_Float32(vae, forms.encode, dtypes.encoder), (pixels,), [_any(pixels)])
+    decode = _Compiled(_Float32(vae, forms.decode, dtypes.decoder), (latents,), [_any(latents)])
     return VaeNetworks(
         lambda pictures: torch.cat(encode([(picture[None],) for picture in pictures])),
         lambda latents: torch.cat(decode([(latent[None],) for latent in latents])),
@@ -112,19 +112,29 @@ class _Float32(nn.Module):
         return self.function(*(tensor.to(self.dtype) for tensor in inputs)).float()
 
 
-def _compile(
-    network: _Float32, example: tuple[torch.Tensor, ...], shapes: list[tuple[int, ...]], streams: int = 1
-) -> Callable[[Inputs], list[torch.Tensor]]:
-    """What runs the network for each part's inputs, `streams` at a time."""
-    model = _converted(network, example)
-    model.reshape({i: openvino.PartialShape(list(shape)) for i, shape in enumerate(shapes)})
-    together = _requests(model, network.dtype, streams)
-    alone = together if streams == 1 else _requests(model, network.dtype, 1)
+class _Converted(NamedTuple):
+    """OpenVINO's model, which reads torch's own `weights` where they lie and, in bfloat16, does not keep them there."""
 
-    def run(parts: Inputs) -> list[torch.Tensor]:
+    model: Any
+    weights: nn.Module | None
+
+
+class _Compiled:
+    """What runs a network for each part's inputs, `streams` at a time."""
+
+    def __init__(
+        self, network: _Float32, example: tuple[torch.Tensor, ...], shapes: list[tuple[int, ...]], streams: int = 1
+    ) -> None:
+        model, self._weights = _converted(network, example)
+        model.reshape({i: openvino.PartialShape(list(shape)) for i, shape in enumerate(shapes)})
+        self._together = _requests(model, network.dtype, streams)
+        self._alone = self._together if streams == 1 else _requests(model, network.dtype, 1)
+
+    def __call__(self, parts: Inputs) -> list[torch.Tensor]:
         outputs: list[torch.Tensor] = []
+        streams = len(self._together)
         for first in range(0, len(parts), streams):
-            requests = together if first + streams <= len(parts) else alone
+            requests = self._together if first + streams <= len(parts) else self._alone
             for part, request in zip(parts[first:], requests, strict=False):
                 arrays = [tensor.float().contiguous().numpy() for tensor in part]
                 request.start_async(arrays, share_inputs=True)
@@ -132,8 +142,6 @@ def _compile(
                 request.wait()
                 outputs.append(torch.from_numpy(request.get_output_tensor().data.copy()))
         return outputs
-
-    return run
 
 
 def _requests(model: Any, dtype: torch.dtype, streams: int) -> list[Any]:
@@ -147,8 +155,8 @@ def _requests(model: Any, dtype: torch.dtype, streams: int) -> list[Any]:
     return [compiled.create_infer_request() for _ in range(streams)]
 
 
-def _converted(network: _Float32, example: tuple[torch.Tensor, ...]) -> Any:
-    """The network as OpenVINO's; small ones are kept, since converting takes longer than compiling them.
+def _converted(network: _Float32, example: tuple[torch.Tensor, ...]) -> _Converted:
+    """Small ones are kept, since converting takes longer than compiling them.
 
     What is kept is used at once too: OpenVINO rounds a network that it read from a file otherwise than one converted.
     """
@@ -156,20 +164,20 @@ def _converted(network: _Float32, example: tuple[torch.Tensor, ...]) -> Any:
         return _convert(network, example)
     kept = user_cache_path("img2img-serve") / "openvino" / f"{_fingerprint(network, example)}.xml"
     if not kept.exists():
-        model = _convert(network, example)
+        converted = _convert(network, example)
         try:
-            _keep(model, kept)
+            _keep(converted.model, kept)
         except OSError:  # a disk that is full or read-only costs every start some seconds
-            return model
-    return openvino.Core().read_model(kept)
+            return converted
+    return _Converted(openvino.Core().read_model(kept), None)
 
 
-def _convert(network: _Float32, example: tuple[torch.Tensor, ...]) -> Any:
+def _convert(network: _Float32, example: tuple[torch.Tensor, ...]) -> _Converted:
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that branches on sizes are fixed: the examples choose well
         # OpenVINO would trace it too, and then once more to compare, which takes a third of the time.
         traced = torch.jit.trace(network, example, strict=False, check_trace=False)  # type: ignore[no-untyped-call]
-        return openvino.convert_model(traced, example_input=example)
+        return _Converted(openvino.convert_model(traced, example_input=example), traced)
 
 
 def _fingerprint(network: _Float32, example: tuple[torch.Tensor, ...]) -> str:

@@ -74,7 +74,7 @@ def test_unet_gives_the_same_for_every_size_and_whatever_rows_have_in_common(
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @torch.inference_mode()
 def test_networks_keep_their_weights_when_torch_has_no_more_use_for_them(
-    dtype: str, checkpoints: Checkpoints, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    dtype: str, checkpoints: Checkpoints, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(openvino_form, "SMALL_BYTES", 0)  # a large one's are read where torch has them
     checkpoint = load_checkpoint(str(checkpoints("sd15")), device="cpu", dtype=dtype)

@@ -156,7 +156,7 @@ def _requests(model: Any, dtype: torch.dtype, streams: int) -> list[Any]:
 
 
 def _converted(network: _Float32, example: tuple[torch.Tensor, ...]) -> _Converted:
-    """Small ones are kept, since converting takes longer than compiling them.
+    """Small ones are kept on disk, since converting takes longer than compiling them.
 
     What is kept is used at once too: OpenVINO rounds a network that it read from a file otherwise than one converted.
     """

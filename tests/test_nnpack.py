@@ -69,14 +69,20 @@ def test_images_are_diffusers_own(kind: str, checkpoints: Checkpoints, monkeypat
         assert np.abs(images[request.request_id].astype(int) - reference(request)).max() <= 1
 
 
-@pytest.mark.parametrize("small", [True, False])
-def test_openvino_takes_small_vaes_only(small: bool, checkpoints: Checkpoints, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("small", "capability", "stays"),
+    [(True, "AVX2", False), (False, "AVX2", True), (False, "AVX512", False), (False, "AVX512_VNNI", False)],
+)
+def test_openvino_leaves_large_vaes_where_there_is_no_avx512(
+    small: bool, capability: str, stays: bool, checkpoints: Checkpoints, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(openvino_form, "SMALL_BYTES", 2**40 if small else 0)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
     with_nnpack, with_openvino = compiled_forms(
         load_checkpoint(str(checkpoints("sd15")), device="cpu", dtype="float32"), 8
     )
     assert (with_nnpack.form, with_openvino.form) == ("nnpack", "openvino")
-    assert (with_openvino.vae is with_nnpack.vae) == (not small)
+    assert (with_openvino.vae is with_nnpack.vae) == stays
     assert with_openvino.unet is not with_nnpack.unet
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from diffusers.models.attention_processor import Attention
 from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from torch import nn
@@ -45,7 +44,8 @@ def _where_prompts_enter(unet: Any) -> nn.Module | None:
 def _repeat_hidden(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     """A row of its own for each prompt's."""
     hidden, *rest = args
-    return (_rows_like(hidden, kwargs["encoder_hidden_states"]), *rest), kwargs
+    rows = kwargs["encoder_hidden_states"].shape[0]
+    return (hidden.expand(rows, *hidden.shape[1:]), *rest), kwargs
 
 
 def _keep_one(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -55,9 +55,7 @@ def _keep_one(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def _repeat_skips(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-    skips = tuple(_rows_like(skip, kwargs["hidden_states"]) for skip in kwargs["res_hidden_states_tuple"])
+    # Added, not expanded: so OpenVINO keeps the layout that both have, and need not change it and back.
+    zeros = 0 * kwargs["hidden_states"].mean((1, 2, 3), keepdim=True)
+    skips = tuple(skip + zeros for skip in kwargs["res_hidden_states_tuple"])
     return args, kwargs | {"res_hidden_states_tuple": skips}
-
-
-def _rows_like(hidden: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
-    return hidden.expand(other.shape[0], *hidden.shape[1:])

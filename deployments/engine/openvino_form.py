@@ -23,6 +23,7 @@ from platformdirs import user_cache_path
 from torch import nn
 
 from deployments.engine.adapters import without_adapters
+from deployments.engine.channels_last import normalize_channels_last
 from deployments.engine.devices import VaeDtypes
 from deployments.engine.forking import fork_at_prompt
 from deployments.engine.hoisting import HoistedUnet
@@ -42,10 +43,10 @@ def compile_with_openvino(checkpoint: Checkpoint, before: Networks, *, reproduci
     """The checkpoint's networks without adapters. Takes seconds, and for small networks only the first time.
 
     `reproducible`: one compiled network for all, since others may round otherwise, and so the requests take turns.
-    A large VAE stays as it was `before` if that is NNPACK's form, which is ahead of this one's.
+    A large VAE stays as it was `before` if that is NNPACK's form, which is ahead of this one's without AVX-512.
     """
     vae = without_adapters(checkpoint.pipeline.vae)
-    stays = before.form == "nnpack" and not _is_small(vae)
+    stays = before.form == "nnpack" and not _is_small(vae) and not _has_avx512()
     compiled_vae = before.vae if stays else _compile_vae(vae, checkpoint.vae_dtypes)
     unet = without_adapters(checkpoint.unet)
     streams = 2 if _is_small(unet) and not reproducible else 1
@@ -54,6 +55,7 @@ def compile_with_openvino(checkpoint: Checkpoint, before: Networks, *, reproduci
 
 def _compile_unet(unet: HoistedUnet, dtype: torch.dtype, streams: int) -> UnetForward:
     fuse_upsampling(unet)
+    normalize_channels_last(unet)
     forks = fork_at_prompt(unet)
     latents, times = torch.zeros(1, unet.unet.config.in_channels, *SIDES), torch.zeros(1, unet.times_width)
     context = torch.zeros(2 if forks else 1, TOKENS, unet.context_width)
@@ -82,6 +84,7 @@ def _by_length(parts: list[slice]) -> list[list[slice]]:
 
 def _compile_vae(vae: Any, dtypes: VaeDtypes) -> VaeNetworks:
     fuse_upsampling(vae)
+    normalize_channels_last(vae)
     forms, pixels = eager_vae(vae), torch.zeros(1, 3, 64, 128)
     latents = torch.zeros(1, vae.config.latent_channels, *SIDES)
     encode = _Compiled(_Float32(vae, forms.encode, dtypes.encoder), (pixels,), [_any(pixels)])
@@ -95,6 +98,11 @@ def _compile_vae(vae: Any, dtypes: VaeDtypes) -> VaeNetworks:
 def _any(pictures: torch.Tensor) -> tuple[int, ...]:
     """The shape of any number of such pictures, of any size."""
     return ANY, pictures.shape[1], ANY, ANY
+
+
+def _has_avx512() -> bool:
+    """Of which NNPACK makes no use."""
+    return torch.backends.cpu.get_cpu_capability().startswith("AVX512")
 
 
 def _is_small(network: nn.Module) -> bool:

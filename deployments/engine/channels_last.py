@@ -1,0 +1,88 @@
+"""Group normalisation in the layout of the convolutions around it, in which a pixel's channels lie together.
+
+OpenVINO's own wants each channel's pixels together, and so every ResNet changes the layout and back: a quarter of the
+embedded UNet's time. There a layer's layout is the one that most of its inputs have, and a convolution's is channels
+last: so sums over a group's channels are convolutions here, and whatever is added comes behind one.
+"""
+
+from __future__ import annotations
+
+import torch
+from diffusers.models.resnet import ResnetBlock2D
+from torch import nn
+from torch.nn import functional
+
+SMALL = 256  # channels, up to which one product with all of them is quicker than two, to the groups and back
+
+
+def normalize_channels_last(network: nn.Module) -> None:
+    """Replace a diffusers network's group normalisations, and the ResNets that add times in front of theirs."""
+    for parent in list(network.modules()):
+        for name, child in parent.named_children():
+            if isinstance(child, nn.GroupNorm) and child.affine:
+                setattr(parent, name, ChannelsLastNorm(child))
+    for parent in list(network.modules()):
+        for name, child in parent.named_children():
+            if isinstance(child, ResnetBlock2D) and _is_plain(child):
+                setattr(parent, name, ChannelsLastResnet(child))
+
+
+def _is_plain(block: ResnetBlock2D) -> bool:
+    return block.time_embedding_norm == "default" and block.upsample is None and block.downsample is None
+
+
+class ChannelsLastNorm(nn.Module):
+    """What `norm` gives for (n, channels, h, w) plus a `shift` (n, channels, 1, 1), but for rounding.
+
+    In two passes: a difference of mean squares would lose all digits in bfloat16.
+    """
+
+    def __init__(self, norm: nn.GroupNorm) -> None:
+        super().__init__()
+        self.groups, self.weight, self.bias, self.eps = norm.num_groups, norm.weight, norm.bias, norm.eps
+        members = torch.eye(self.groups, dtype=self.weight.dtype).repeat_interleave(norm.num_channels // self.groups, 1)
+        kernels = [members.T @ members] if norm.num_channels <= SMALL else [members, members.T]
+        for number, kernel in enumerate(kernels):
+            self.register_buffer(f"kernel_{number}", kernel[..., None, None].contiguous())
+
+    def forward(self, hidden: torch.Tensor, shift: torch.Tensor | None = None) -> torch.Tensor:
+        if hidden.dim() != 4:
+            assert shift is None
+            return functional.group_norm(hidden, self.groups, self.weight, self.bias, self.eps)
+        weight, bias = (parameter[:, None, None] for parameter in (self.weight, self.bias))
+        mean = hidden.mean((2, 3), keepdim=True)
+        centred = hidden - self._averaged(mean) if shift is None else hidden - self._averaged(mean + shift) + shift
+        length = torch.linalg.vector_norm(centred, dim=(2, 3), keepdim=True)
+        variance = self._averaged(length * length / (hidden.shape[2] * hidden.shape[3]))
+        return centred * (torch.pow(variance + self.eps, -0.5) * weight) + bias
+
+    def _averaged(self, channels: torch.Tensor) -> torch.Tensor:
+        """Each group's mean, in all of its channels: (n, channels, 1, 1)."""
+        for kernel in self.buffers():
+            channels = functional.conv2d(channels, kernel)
+        return channels / (len(self.weight) // self.groups)
+
+
+class ChannelsLastResnet(nn.Module):
+    """What `block` gives, with times added within its second normalisation and not by a layer of their own."""
+
+    def __init__(self, block: ResnetBlock2D) -> None:
+        super().__init__()
+        self.block = block
+
+    def forward(self, hidden: torch.Tensor, temb: torch.Tensor | None) -> torch.Tensor:
+        """As the block's own, without dropout."""
+        block = self.block
+        inner = block.conv1(block.nonlinearity(block.norm1(hidden)))
+        inner = block.conv2(block.nonlinearity(block.norm2(inner, self._times(temb))))
+        if block.conv_shortcut is not None:
+            hidden = block.conv_shortcut(hidden)
+        output: torch.Tensor = (hidden + inner) / block.output_scale_factor
+        return output
+
+    def _times(self, temb: torch.Tensor | None) -> torch.Tensor | None:
+        block = self.block
+        if block.time_emb_proj is None or temb is None:
+            return None
+        times: torch.Tensor = block.time_emb_proj(temb if block.skip_time_act else block.nonlinearity(temb))
+        return times[..., None, None]

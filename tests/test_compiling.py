@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -127,6 +128,32 @@ def test_form_that_comes_between_two_steps_changes_no_image(checkpoints: Checkpo
     images = run(engine, [])
     assert runner.form == "openvino"
     assert max(far(images[name], expected[name]) for name in expected) <= 1
+
+
+@pytest.mark.parametrize(("compiled", "expected"), [(True, 1), (False, 2)])
+def test_torch_shares_its_work_only_where_it_runs_the_network(
+    compiled: bool, expected: int, checkpoints: Checkpoints
+) -> None:
+    runner = (make_compiled if compiled else make_engine)(checkpoints("sd15")).runner
+    assert isinstance(runner, Runner)
+    engine, threads = Engine(runner, max_rows=8), []
+    run(engine, REQUESTS[:1])  # takes the offer
+    unet = runner._networks.unet
+
+    def counted(*inputs: Any) -> torch.Tensor:
+        threads.append(torch.get_num_threads())
+        return unet(*inputs)
+
+    plain = runner._eager if compiled else runner._networks._replace(unet=counted)
+    runner._networks, runner._eager = runner._networks._replace(unet=counted), plain
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        run(engine, REQUESTS[:1])
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert set(threads) == {expected}
 
 
 def test_adapters_take_part_though_the_compiled_networks_know_none(checkpoints: Checkpoints, tmp_path: Path) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import statistics
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -90,6 +92,20 @@ def configure_backends(device: torch.device) -> None:
     if device.type == "cuda":
         torch.backends.cuda.matmul.allow_tf32 = True
         torch.backends.cudnn.allow_tf32 = True
+
+
+@contextmanager
+def one_thread(wanted: bool) -> Iterator[None]:
+    """Have this thread's torch compute by itself, if `wanted`: small things that are not worth waiting for others.
+
+    On cores with other work, torch's threads wait for each other as often as an operation has more than 32,768 values.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1 if wanted else threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def save_memory(pipeline: Any, device: torch.device) -> None:

@@ -14,6 +14,7 @@ import numpy.typing as npt
 import torch
 
 from deployments.engine.conditioning import Conditioner
+from deployments.engine.devices import one_thread
 from deployments.engine.errors import InvalidRequest
 from deployments.engine.gate import DEVICE
 from deployments.engine.loading import Checkpoint
@@ -162,6 +163,12 @@ class Runner:
         loras = states[0].request.loras
         self._adapters.use(loras)
         unet = self._eager.unet if loras else self._networks.unet
+        computes_by_itself = self.device.type == "cpu" and unet is not self._eager.unet
+        with one_thread(computes_by_itself):
+            self._advance(states, unet, max_rows)
+        self._pace.step_done(states, started)
+
+    def _advance(self, states: list[DenoiseState], unet: UnetForward, max_rows: int) -> None:
         coefficients, scale = self._numbers(states)
         owners, uncond, cond = self._indices(states)
         latents = torch.stack([_known(state.latents) for state in states])
@@ -177,7 +184,6 @@ class Runner:
             state.latents, state.history, state.noise = stepped[i], denoised[i], None
             state.step_index += 1
         self.unet_rows += len(outputs)
-        self._pace.step_done(states, started)
 
     def step_times(self) -> list[tuple[list[DenoiseState], float]]:
         """The steps that the device has done since this was asked last, and the seconds each took.

@@ -10,7 +10,6 @@ from itertools import groupby
 from typing import NamedTuple, ParamSpec, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from deployments.engine.conditioning import Conditioner
@@ -179,7 +178,7 @@ class Runner:
         stepped, denoised = affine_step(latents, guided, history, self._noise(states), coefficients)
         for i, state in enumerate(states):
             if state.kept is not None:
-                stepped[i] = _keep_source(stepped[i], state.kept, state.table.levels[state.step_index + 1])
+                stepped[i] = state.kept.put_back(stepped[i], *state.table.levels[state.step_index + 1].tolist())
         for i, state in enumerate(states):
             state.latents, state.history, state.noise = stepped[i], denoised[i], None
             state.step_index += 1
@@ -265,7 +264,7 @@ class Runner:
             self._colours = LatentColours(self.codec)
         expected = state.history
         if state.kept is not None:
-            expected = _keep_source(expected, state.kept, state.table.levels[-1])
+            expected = state.kept.put_back(expected, *state.table.levels[-1].tolist())
         return self._colours(expected)
 
     def reserved_memory(self) -> int:
@@ -284,16 +283,6 @@ def _shape(state: DenoiseState) -> tuple[int, int]:
 
 def _loras(state: DenoiseState) -> Loras:
     return state.request.loras
-
-
-def _keep_source(latents: torch.Tensor, kept: KeptSource, level: npt.NDArray[np.float32]) -> torch.Tensor:
-    """The latents where the mask is 1, and the source, noised to this level, where it is 0.
-
-    As diffusers' StableDiffusionInpaintPipeline does it after each step for UNets of four input channels.
-    """
-    signal, noise_scale = level.tolist()
-    source = float(signal) * kept.image + float(noise_scale) * kept.noise
-    return (1 - kept.mask) * source + kept.mask * latents
 
 
 def _known(tensor: torch.Tensor | None) -> torch.Tensor:

@@ -36,6 +36,14 @@ class KeptSource:
     noise: torch.Tensor
     mask: torch.Tensor
 
+    def put_back(self, latents: torch.Tensor, signal: float, noise_scale: float) -> torch.Tensor:
+        """The latents where the mask is 1, and the source, noised to this level, where it is 0.
+
+        As diffusers' StableDiffusionInpaintPipeline does it after each step for UNets of four input channels.
+        """
+        source = signal * self.image + noise_scale * self.noise
+        return (1 - self.mask) * source + self.mask * latents
+
 
 @dataclass(slots=True, eq=False)
 class DenoiseState:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from deployments.engine.request import Pixels
-from deployments.handover import HOME, Elsewhere, Loan, is_worth_lending, lend
+from deployments.handover import HOME, KEPT, Elsewhere, Loan, is_worth_lending, lend
 
 pytestmark = pytest.mark.skipif(HOME == "", reason="this system has no memfd_create")
 
@@ -55,29 +55,62 @@ def test_a_loan_that_has_ended_is_refused(pixels: Pixels) -> None:
         loan.accept()
 
 
-def test_a_late_borrower_does_not_get_the_memory_of_the_next_loan(pixels: Pixels) -> None:
-    with lend(pixels) as (ended, _):
+def test_memory_is_lent_again_once_nobody_can_see_it(pixels: Pixels) -> None:
+    with lend(pixels) as (first, shared):
         pass
-    with lend(pixels) as (loan, _):
-        assert loan.path == ended.path, "the system gives the lowest free number"
+    result = shared.result[:8]
+    del shared
+    with lend(255 - pixels) as (second, other):
+        assert second.path != first.path, "a part of the first result is still there"
+    del result, other
+    with lend(pixels[:48]) as (third, _):
+        assert third.path in (first.path, second.path)
+
+
+def test_a_late_borrower_does_not_get_the_memory_of_the_next_loan(
+    other_process: ProcessPoolExecutor, pixels: Pixels
+) -> None:
+    with lend(pixels) as (ended, _):
+        other_process.submit(invert, ended).result()  # has mapped it
+    del _
+    with lend(pixels) as (loan, shared):
+        assert loan.path == ended.path
+        for borrower in (ended.accept, other_process.submit(invert, ended).result):
+            with pytest.raises(Elsewhere):
+                borrower()
+        other_process.submit(invert, loan).result()
+    assert np.array_equal(shared.result, 255 - pixels)
+
+
+def test_memory_of_a_loan_without_an_answer_is_never_lent_again(pixels: Pixels) -> None:
+    lending = lend(pixels)
+    lost, _ = lending.__enter__()
+    late = lost.accept()
+    assert not lending.__exit__(TimeoutError, TimeoutError("too late"), None)
+    with lend(pixels) as (loan, shared):
+        late.result[...] = 7
         with pytest.raises(Elsewhere):
-            ended.accept()
+            lost.accept()
+        loan.accept().result[...] = 1
+    assert (shared.result == 1).all()
+    assert np.array_equal(shared.source, pixels)
 
 
-def test_lending_leaves_nothing_open(pixels: Pixels) -> None:
-    def mapped() -> int:
-        gc.collect()
-        with open("/proc/self/maps") as maps:
-            return sum("memfd:pixels" in line for line in maps)
-
+def test_lending_holds_on_to_a_little_memory_only(pixels: Pixels) -> None:
     before = len(os.listdir("/proc/self/fd"))
-    for _ in range(20):
+    for _ in range(2 * KEPT):
         with lend(pixels) as (loan, shared):
             loan.accept().result[...] = 1
         assert shared.result.all()
-    del loan, shared
-    assert len(os.listdir("/proc/self/fd")) == before
-    assert mapped() == 0
+    large = np.zeros((1024, 1024, 3), np.uint8)
+    at_once = [lend(picture) for picture in [pixels] * 2 * KEPT + [large] * KEPT]
+    for loan_of in at_once:
+        loan_of.__enter__()
+    for loan_of in at_once:
+        loan_of.__exit__(None, None, None)
+    del loan, shared, at_once, loan_of
+    gc.collect()
+    assert len(os.listdir("/proc/self/fd")) <= before + KEPT
 
 
 def test_small_pictures_are_not_worth_it(pixels: Pixels) -> None:

@@ -23,15 +23,15 @@ import psutil  # type: ignore[import-untyped]
 from PIL import Image
 
 from benchmarks.machine import describe_machine, git_commit
+from benchmarks.processes import BEHIND_HAPROXY
 from benchmarks.serve_ways import APP, start_service, stop_ray
 from deployments.config import REPO_ROOT
 
 SIDE, ROUNDS, ALONE, TOGETHER, CLIENTS = 512, 3, 200, 2000, 16
-SETTLED = 10  # answers in a row, after which the door is taken to be open
 ROLES = ("router", "idle", "haproxy", "ProxyActor", "ServeController")
 MANNERS: dict[str, dict[str, str]] = {
     "Serve's proxy": {},
-    "HAProxy": {"RAY_SERVE_ENABLE_HA_PROXY": "1", "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1"},
+    "HAProxy": BEHIND_HAPROXY,
 }
 PHOTO = REPO_ROOT / "data" / "input_images" / "astronaut.jpg"
 
@@ -58,7 +58,6 @@ async def measure() -> dict[str, float]:
     request = encoded_request(address)
     host, port = httpx.URL(address).host, httpx.URL(address).port
     assert port is not None
-    await until_open(address)
     await client(host, port, request, [], ALONE)  # warm
     alone: list[float] = []
     await client(host, port, request, alone, ALONE)
@@ -77,18 +76,6 @@ async def measure() -> dict[str, float]:
         **{f"cpu_ms_of_{name}": 1000 * seconds / len(together) for name, seconds in used.items()},
         "cpu_ms": 1000 * sum(used.values()) / len(together),
     }
-
-
-async def until_open(address: str) -> None:
-    """HAProxy opens, and is given its servers, a while after Serve says that the application runs."""
-    answered = 0
-    while answered < SETTLED:
-        try:
-            async with httpx.AsyncClient() as client:
-                answered = answered + 1 if (await client.get(f"{address}/healthz")).is_success else 0
-        except httpx.HTTPError:
-            answered = 0
-        await asyncio.sleep(0.3)
 
 
 def processor_seconds() -> dict[str, float]:

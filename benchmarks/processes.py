@@ -18,8 +18,17 @@ MEASUREMENTS = TypeAdapter(list[Measurement])
 JOB, ERRORS, RESULT = "job.json", "errors.txt", "measurements.json"
 READY = "ready"  # a file that appears when the way is open, and what has to be compiled is
 POLL_S = 0.05
+BEHIND_HAPROXY = {  # as the Makefile's serve-fast
+    "RAY_SERVE_ENABLE_HA_PROXY": "1",
+    "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+    "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "1",
+}
 # What the application sets for the engine, and what helps diffusers; who runs a plain script sets nothing.
-ENVIRONMENTS: dict[str, dict[str, str]] = {"engine": LARGE_PAGES | SLEEPING_THREADS, "diffusers_best": LARGE_PAGES}
+ENVIRONMENTS: dict[str, dict[str, str]] = {
+    "engine": LARGE_PAGES | SLEEPING_THREADS,
+    "diffusers_best": LARGE_PAGES,
+    "service_fast": BEHIND_HAPROXY,
+}
 SHOWN_CHARS = 3000  # of what a failing way said: its end, where the error is
 
 

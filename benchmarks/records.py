@@ -20,6 +20,7 @@ Way = Literal[
     "sdcpp",
     "engine",
     "service",
+    "service_fast",
 ]
 SettingsKind = Literal["uniform", "mixed", "guided", "single"]
 Mode = Literal["closed", "poisson"]
@@ -37,6 +38,7 @@ WAYS: dict[Way, str] = {
     "sdcpp": "stable-diffusion.cpp, one call per image, with DPM-Solver++ and the same sigmas",
     "engine": "this project's engine in the same process",
     "service": "this project's whole service over HTTP, PNG in and out",
+    "service_fast": "the same behind HAProxy, as `make serve-fast` runs it",
 }
 
 

@@ -121,10 +121,11 @@ def notes(all_rows: list[Row]) -> list[str]:
     """What the service costs over the engine, and how the latencies compare with the script's."""
     by_way = {row.way: row for row in all_rows}
     lines = []
-    if "service" in by_way and "engine" in by_way:
-        part = by_way["service"].images_per_s.median / by_way["engine"].images_per_s.median
-        lines.append(f"The service makes {part:.0%} of the engine's images per second.")
-    for way in ("engine", "service"):
+    for way, name in (("service", "service"), ("service_fast", "service behind HAProxy")):
+        if way in by_way and "engine" in by_way:
+            part = by_way[way].images_per_s.median / by_way["engine"].images_per_s.median
+            lines.append(f"The {name} makes {part:.1%} of the engine's images per second.")
+    for way in ("engine", "service", "service_fast"):
         if way in by_way and "script" in by_way:
             lines.append(f"Latency, `script` / `{way}`: {_gains(by_way['script'], by_way[way])}.")
     return lines

@@ -35,10 +35,10 @@ def runner_for(job: Job) -> WayRunner:
     match job.way:
         case "engine":
             return EngineWay(job)
-        case "service" | "serve_batch":
+        case "service" | "service_fast" | "serve_batch":
             from benchmarks.serve_ways import ServeBatch, Service
 
-            return Service(job) if job.way == "service" else ServeBatch(job)
+            return ServeBatch(job) if job.way == "serve_batch" else Service(job)
         case "batch" | "diffusers_best":
             return Batch(lambda: open_pipeline(job), job.options.batch_size)
         case _:

@@ -23,6 +23,7 @@ from deployments.config import REPO_ROOT
 from deployments.engine.request import Img2ImgRequest, Pixels
 
 APP, MODEL = "img2img", "model"
+SETTLED = 10  # answers in a row, after which the door is taken to be open
 
 
 class ServeBatch:
@@ -114,7 +115,9 @@ async def start_service(application: dict[str, Any]) -> str:
     serve.start(http_options={"host": "127.0.0.1", "port": port})
     _get_global_client().deploy_apps(ServeDeploySchema(applications=[application]))
     await _until_running()
-    return f"http://127.0.0.1:{port}"
+    address = f"http://127.0.0.1:{port}"
+    await _until_open(address)
+    return address
 
 
 def _actor_options(job: Job) -> dict[str, float]:
@@ -154,3 +157,15 @@ async def _until_running() -> None:
         if app.status == ApplicationStatus.DEPLOY_FAILED:
             raise RuntimeError(f"the service did not start: {app.message}")
         await asyncio.sleep(0.1)
+
+
+async def _until_open(address: str) -> None:
+    """HAProxy opens, and is given its servers, a while after Serve says that the application runs."""
+    answered = 0
+    while answered < SETTLED:
+        try:
+            async with httpx.AsyncClient() as client:
+                answered = answered + 1 if (await client.get(f"{address}/healthz")).is_success else 0
+        except httpx.HTTPError:
+            answered = 0
+        await asyncio.sleep(0.3)

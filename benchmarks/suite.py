@@ -84,7 +84,7 @@ def parts_of(
         Options(
             arch="tiny",
             images=3 * images,
-            ways=("script", "script_reload", "diffusers_best", "service"),
+            ways=("script", "script_reload", "diffusers_best", "service", "service_fast"),
             mode=("closed",),
             settings=("mixed",),
             rounds=rounds,

@@ -11,7 +11,7 @@ from benchmarks.workload import Run, make_requests
 from deployments.engine.request import Img2ImgRequest
 
 BATCHING = ("batch", "serve_batch", "diffusers_best")
-OURS = ("engine", "service")
+OURS = ("engine", "service", "service_fast")
 
 
 async def warm_up(run: Run, job: Job) -> None:

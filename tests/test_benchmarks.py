@@ -46,12 +46,12 @@ def test_all_ways_give_the_same_pictures_of_mixed_requests_and_are_reported(
     tmp_path: Path, checkpoints: Callable[[str], Path]
 ) -> None:
     options = ["--images", 3, "--clients", 2, "--rounds", 1, "--size", 64, "--max-steps", 6, "--dtype", "float32"]
-    ways = ["--ways", "script,service", "--mode", "closed", "--settings", "mixed"]
+    ways = ["--ways", "script,service,service_fast", "--mode", "closed", "--settings", "mixed"]
     done = run(compare.main, "--arch", checkpoints("sd15"), "--output-dir", tmp_path, *options, *ways)
     assert done.exit_code == 0, done.output
     (result,) = tmp_path.glob("*.json")
     record = Record.model_validate_json(result.read_text())
-    assert [measurement.way for measurement in record.measurements] == ["script", "service"]
+    assert [measurement.way for measurement in record.measurements] == ["script", "service", "service_fast"]
     assert all(min(measurement.psnr) >= LEAST_DB for measurement in record.measurements)
     assert record.control_psnr < LEAST_DB
     assert result.with_suffix(".png").exists()
@@ -211,7 +211,7 @@ def test_pictures_of_a_way_with_another_sampler_are_not_held_against_it() -> Non
     assert check_pictures(other, expected + 9, expected, "float32").psnr[0] < LEAST_DB
 
 
-@pytest.mark.parametrize("way", ["engine", "service"])
+@pytest.mark.parametrize("way", ["engine", "service", "service_fast"])
 def test_the_warm_up_leads_ours_through_every_number_of_rows(way: Way) -> None:
     job = Job(way=way, checkpoint="", cache_dir="", options=Options(size=64, clients=3), cells=())
     (together,) = rounds(job)

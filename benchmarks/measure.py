@@ -17,9 +17,9 @@ import torch
 import typer
 
 from benchmarks.processes import JOB, MEASUREMENTS, READY, RESULT, is_my_turn, pictures_file
-from benchmarks.records import Cell, Job, Measurement
+from benchmarks.records import OURS, Cell, Job, Measurement
 from benchmarks.runners import runner_for
-from benchmarks.warm_up import OURS, warm_up
+from benchmarks.warm_up import warm_up
 from benchmarks.ways import EngineWay, WayRunner
 from benchmarks.workload import Sample, closed_loop, make_requests, open_loop
 from deployments.engine.request import Img2ImgRequest

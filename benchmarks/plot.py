@@ -9,7 +9,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 
-from benchmarks.records import Record
+from benchmarks.records import OURS, Record
 from benchmarks.report import title
 from benchmarks.summary import Row, Spread, cells, rows
 
@@ -43,5 +43,5 @@ def _bars(panel: Any, all_rows: list[Row], quantity: Callable[[Row], Spread | No
     spreads = {row.way: spread for row in reversed(all_rows) if (spread := quantity(row)) is not None}
     values = np.array(list(spreads.values())).reshape(-1, 3)
     median, least, most = values.T
-    colours = ["tab:blue" if way in ("engine", "service", "service_fast") else "tab:gray" for way in spreads]
+    colours = ["tab:blue" if way in OURS else "tab:gray" for way in spreads]
     panel.barh(list(spreads), median, xerr=[median - least, most - median], color=colours)

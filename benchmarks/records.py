@@ -42,6 +42,7 @@ WAYS: dict[Way, str] = {
 }
 
 
+OURS: tuple[Way, ...] = ("engine", "service", "service_fast")
 # Ways whose pictures are others': another sampler, or another draw from the VAE's posterior and another tokenizer.
 OTHER_PICTURES: tuple[Way, ...] = ("openvino", "openvino_bf16", "sdcpp")
 

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from benchmarks.records import OTHER_PICTURES, WAYS, Mode, Record, SettingsKind, Way
+from benchmarks.records import OTHER_PICTURES, OURS, WAYS, Mode, Record, SettingsKind, Way
 from benchmarks.summary import LEAST_DB, SHORT_STEPS, Row, Spread, cells, ratio, rows
 from deployments.config import REPO_ROOT
 
@@ -125,7 +125,7 @@ def notes(all_rows: list[Row]) -> list[str]:
         if way in by_way and "engine" in by_way:
             part = by_way[way].images_per_s.median / by_way["engine"].images_per_s.median
             lines.append(f"The {name} makes {part:.1%} of the engine's images per second.")
-    for way in ("engine", "service", "service_fast"):
+    for way in OURS:
         if way in by_way and "script" in by_way:
             lines.append(f"Latency, `script` / `{way}`: {_gains(by_way['script'], by_way[way])}.")
     return lines

@@ -109,7 +109,7 @@ class Service:
 
 
 async def start_service(application: dict[str, Any]) -> str:
-    """Deploy an application named APP, on a Ray cluster of its own; its address, once it runs."""
+    """Deploy an application named APP, on a Ray cluster of its own; its address, once it answers."""
     _start_ray()
     port = free_port()
     serve.start(http_options={"host": "127.0.0.1", "port": port})

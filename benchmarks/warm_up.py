@@ -6,12 +6,11 @@ import asyncio
 from collections.abc import Iterable
 from dataclasses import replace
 
-from benchmarks.records import Job
+from benchmarks.records import OURS, Job
 from benchmarks.workload import Run, make_requests
 from deployments.engine.request import Img2ImgRequest
 
 BATCHING = ("batch", "serve_batch", "diffusers_best")
-OURS = ("engine", "service", "service_fast")
 
 
 async def warm_up(run: Run, job: Job) -> None:

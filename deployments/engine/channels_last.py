@@ -21,9 +21,7 @@ def normalize_channels_last(network: nn.Module) -> None:
         for name, child in parent.named_children():
             if isinstance(child, nn.GroupNorm) and child.affine:
                 setattr(parent, name, ChannelsLastNorm(child))
-    for parent in list(network.modules()):
-        for name, child in parent.named_children():
-            if isinstance(child, ResnetBlock2D) and _is_plain(child):
+            elif isinstance(child, ResnetBlock2D) and _is_plain(child):
                 setattr(parent, name, ChannelsLastResnet(child))
 
 
@@ -82,7 +80,7 @@ class ChannelsLastResnet(nn.Module):
 
     def _times(self, temb: torch.Tensor | None) -> torch.Tensor | None:
         block = self.block
-        if block.time_emb_proj is None or temb is None:
+        if block.time_emb_proj is None:
             return None
         times: torch.Tensor = block.time_emb_proj(temb if block.skip_time_act else block.nonlinearity(temb))
         return times[..., None, None]

@@ -144,8 +144,7 @@ def test_torch_shares_its_work_only_where_it_runs_the_network(
         threads.append(torch.get_num_threads())
         return unet(*inputs)
 
-    plain = runner._eager if compiled else runner._networks._replace(unet=counted)
-    runner._networks, runner._eager = runner._networks._replace(unet=counted), plain
+    runner._networks = runner._networks._replace(unet=counted)
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import cycle
 from pathlib import Path
 
@@ -45,6 +45,16 @@ def expected(checkpoints: Checkpoints) -> dict[str, Pixels]:
     return run(make_engine(checkpoints("sd15"), max_rows=MAX_ROWS), REQUESTS)
 
 
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    """What is compiled with them must be called with them, or torch compiles it again."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("two_threads")
 def test_forms_that_come_between_two_steps_change_no_image(
     checkpoints: Checkpoints, expected: dict[str, Pixels]
 ) -> None:

@@ -39,6 +39,7 @@ class Networks(NamedTuple):
     unet: UnetForward
     vae: VaeNetworks
     counters: Counters | None = None  # of those that record or compile
+    own_threads: bool = False  # the UNet computes on threads of its own, and not on torch's
 
 
 def eager(checkpoint: Checkpoint) -> Networks:

@@ -50,7 +50,7 @@ def compile_with_openvino(checkpoint: Checkpoint, before: Networks, *, reproduci
     compiled_vae = before.vae if stays else _compile_vae(vae, checkpoint.vae_dtypes)
     unet = without_adapters(checkpoint.unet)
     streams = 2 if _is_small(unet) and not reproducible else 1
-    return Networks("openvino", _compile_unet(unet, checkpoint.dtype, streams), compiled_vae)
+    return Networks("openvino", _compile_unet(unet, checkpoint.dtype, streams), compiled_vae, own_threads=True)
 
 
 def _compile_unet(unet: HoistedUnet, dtype: torch.dtype, streams: int) -> UnetForward:

@@ -161,10 +161,9 @@ class Runner:
         started = self._pace.now()
         loras = states[0].request.loras
         self._adapters.use(loras)
-        unet = self._eager.unet if loras else self._networks.unet
-        computes_by_itself = self.device.type == "cpu" and unet is not self._eager.unet
-        with one_thread(computes_by_itself):
-            self._advance(states, unet, max_rows)
+        networks = self._eager if loras else self._networks
+        with one_thread(networks.own_threads):
+            self._advance(states, networks.unet, max_rows)
         self._pace.step_done(states, started)
 
     def _advance(self, states: list[DenoiseState], unet: UnetForward, max_rows: int) -> None:

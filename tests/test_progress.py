@@ -50,10 +50,13 @@ async def test_first_progress_comes_within_one_step_of_admission() -> None:
 
 async def test_reader_who_reads_nothing_slows_nobody_and_then_gets_the_latest() -> None:
     async with gated() as (engine, gate):
-        unread = watch(engine, ask("unread", steps=200))
+        unread = watch(engine, ask("unread", steps=1000))
         await soon(anext(unread))
+        other = start(engine, ask("other", steps=100))
+        while "other" not in await gate.reached():
+            gate.let_through()
         gate.let_through(150)
-        assert await soon(start(engine, ask("other", steps=100))) == 100
+        assert await soon(other) == 100
         late = await soon(anext(unread))
         assert late.step >= 100
         gate.open()

@@ -22,13 +22,12 @@ async def warm_up(run: Run, job: Job) -> None:
 def rounds(job: Job) -> list[list[Img2ImgRequest]]:
     """The requests that are sent at once, round by round.
 
-    Ours get every number of rows of a step batch that the clients can cause, 2 each: unguided requests of which one
-    ends after every step. Ways that batch get every batch on CUDA, where each size is compiled for itself.
+    Ours get unguided and then guided requests, as many as there are clients, of which one ends after every step.
+    Ways that batch get every batch on CUDA, where each size is compiled for itself.
     """
     options = job.options
     if job.way in OURS:
-        most = 2 * options.clients
-        return [_short(job, range(2, most + 2), guidance_scale=0.0)]
+        return [_short(job, range(1, options.clients + 1), guidance_scale) for guidance_scale in (0.0, 5.0)]
     if options.device == "cuda" and job.way in BATCHING:
         sizes = range(1, options.batch_size + 1)
         return [_short(job, [2] * size, guidance_scale=guidance) for size in sizes for guidance in (0.0, 5.0)]

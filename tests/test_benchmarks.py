@@ -212,12 +212,12 @@ def test_pictures_of_a_way_with_another_sampler_are_not_held_against_it() -> Non
 
 
 @pytest.mark.parametrize("way", ["engine", "service", "service_fast"])
-def test_the_warm_up_leads_ours_through_every_number_of_rows(way: Way) -> None:
+def test_the_warm_up_leads_ours_through_every_number_of_guided_and_of_unguided_requests(way: Way) -> None:
     job = Job(way=way, checkpoint="", cache_dir="", options=Options(size=64, clients=3), cells=())
-    (together,) = rounds(job)
-    remaining = [request.num_denoise_steps for request in together]
-    assert all(request.guidance_scale == 0 for request in together)
-    assert {sum(steps > done for steps in remaining) for done in range(max(remaining))} == {1, 2, 3, 4, 5, 6}
+    for guidance_scale, together in zip((0.0, 5.0), rounds(job), strict=True):
+        remaining = [request.num_denoise_steps for request in together]
+        assert all(request.guidance_scale == guidance_scale for request in together)
+        assert [sum(steps > done for steps in remaining) for done in range(max(remaining))] == [3, 2, 1]
 
 
 def test_the_engine_says_how_long_its_steps_took_by_their_rows(checkpoints: Callable[[str], Path]) -> None:

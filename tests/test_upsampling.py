@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from diffusers import AutoencoderTiny
 from diffusers.models.upsampling import Upsample2D
 from torch import nn
 
@@ -29,6 +30,39 @@ def test_the_fused_layer_gives_what_the_two_give(sides: tuple[int, int], odd: tu
         torch.testing.assert_close(phased, expected, atol=1e-5, rtol=1e-5)
         if odd == (0, 0):
             torch.testing.assert_close(fused(layer)(hidden), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_two_layers_of_a_tiny_autoencoder_are_fused_as_one() -> None:
+    torch.manual_seed(0)
+    widths, blocks = (8, 8, 8), (1, 1, 0)
+    vae = AutoencoderTiny(
+        encoder_block_out_channels=widths,
+        decoder_block_out_channels=widths,
+        num_encoder_blocks=blocks,
+        num_decoder_blocks=blocks,
+    )
+    latents = torch.randn(2, 4, 5, 6)
+    with torch.no_grad():
+        expected = vae.decode(latents).sample
+        fuse_upsampling(vae)
+        torch.testing.assert_close(vae.decode(latents).sample, expected, atol=1e-5, rtol=1e-5)
+    assert not any(isinstance(module, nn.Upsample) for module in vae.modules())
+    assert sum(isinstance(module, FusedUpsample) for module in vae.modules()) == 2
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        (nn.Upsample(scale_factor=2, mode="bilinear"), nn.Conv2d(8, 8, 3, padding=1)),
+        (nn.Upsample(scale_factor=3), nn.Conv2d(8, 8, 3, padding=1)),
+        (nn.Upsample(size=(4, 4)), nn.Conv2d(8, 8, 3, padding=1)),
+        (nn.Upsample(scale_factor=2), nn.ReLU()),
+    ],
+)
+def test_two_layers_of_other_kinds_stay(layers: tuple[nn.Module, nn.Module]) -> None:
+    sequence = nn.Sequential(*layers)
+    fuse_upsampling(sequence)
+    assert tuple(sequence) == layers
 
 
 def test_the_kernel_is_rounded_once() -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from itertools import product
+from itertools import pairwise, product
 
 import torch
 from diffusers.models.upsampling import Upsample2D
@@ -67,9 +67,25 @@ def _inputs(layers: Sequence[nn.Module], run: Callable[[], object]) -> dict[nn.M
 
 def _layers(network: nn.Module) -> Iterator[tuple[nn.Module, str, Upsample2D]]:
     for parent in list(network.modules()):
+        if isinstance(parent, nn.Sequential):
+            _join(parent)
         for name, child in parent.named_children():
             if isinstance(child, Upsample2D) and _is_plain(child):
                 yield parent, name, child
+
+
+def _join(sequence: nn.Sequential) -> None:
+    """Make one layer, as other networks have it, of the two that AutoencoderTiny has."""
+    for (first, upsample), (second, convolution) in pairwise(list(sequence.named_children())):
+        if isinstance(convolution, nn.Conv2d) and isinstance(upsample, nn.Upsample) and _doubles(upsample):
+            joined = Upsample2D(convolution.in_channels, out_channels=convolution.out_channels)
+            joined.use_conv, joined.conv = True, convolution
+            setattr(sequence, first, nn.Identity())
+            setattr(sequence, second, joined)
+
+
+def _doubles(upsample: nn.Upsample) -> bool:
+    return (upsample.mode, upsample.size, upsample.scale_factor) == ("nearest", None, 2)
 
 
 def _is_plain(layer: Upsample2D) -> bool:

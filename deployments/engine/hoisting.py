@@ -87,7 +87,6 @@ class _TimeEmbedding(nn.Module):
 
     def __init__(self, unet: Any) -> None:
         super().__init__()
-        self._dtype: Callable[[], torch.dtype] = lambda: unet.dtype
         self._time_proj, self._time_embedding = unet.time_proj, unet.time_embedding
         self._add: Callable[..., torch.Tensor] | None
         self._add = unet.get_aug_embed if unet.config.addition_embed_type == "text_time" else None
@@ -99,7 +98,8 @@ class _TimeEmbedding(nn.Module):
         pooled: torch.Tensor | None,
         time_ids: torch.Tensor | None,
     ) -> torch.Tensor:
-        embedding: torch.Tensor = self._time_embedding(self._time_proj(timesteps).to(self._dtype()), guidance)
+        dtype = next(self._time_embedding.parameters()).dtype  # the UNet's own takes as long as to look at all of it
+        embedding: torch.Tensor = self._time_embedding(self._time_proj(timesteps).to(dtype), guidance)
         if self._add is not None:
             added = {"text_embeds": pooled, "time_ids": time_ids}
             embedding = embedding + self._add(emb=embedding, encoder_hidden_states=None, added_cond_kwargs=added)

@@ -138,21 +138,25 @@ def test_torch_shares_its_work_only_where_it_runs_the_network(
     assert isinstance(runner, Runner)
     engine, threads = Engine(runner, max_rows=8), []
     run(engine, REQUESTS[:1])  # takes the offer
-    unet = runner._networks.unet
 
-    def counted(*inputs: Any) -> torch.Tensor:
-        threads.append(torch.get_num_threads())
-        return unet(*inputs)
+    def counted(network: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+        def call(*inputs: Any) -> torch.Tensor:
+            threads.append(torch.get_num_threads())
+            return network(*inputs)
 
-    runner._networks = runner._networks._replace(unet=counted)
+        return call
+
+    networks = runner._networks
+    vae = networks.vae._replace(encode=counted(networks.vae.encode), decode=counted(networks.vae.decode))
+    runner.offer(networks._replace(unet=counted(networks.unet), vae=vae))
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        run(engine, REQUESTS[:1])
+        run(engine, REQUESTS[1:2])
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
-    assert set(threads) == {expected}
+    assert threads == [expected] * (2 + REQUESTS[1].num_denoise_steps)
 
 
 def test_adapters_take_part_though_the_compiled_networks_know_none(checkpoints: Checkpoints, tmp_path: Path) -> None:

@@ -20,11 +20,13 @@ UnetForward = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, Sequence[int]]
 class VaeNetworks(NamedTuple):
     """`encode`: pixels (n, 3, h, w) in [-1, 1] to the posterior's moments, or a VAE without one's latents.
 
-    `decode`: latents (n, channels, h, w) to pixels.
+    `decode`: latents (n, channels, h, w) to pixels. `own_threads`: they compute on threads of their own, and not on
+    torch's.
     """
 
     encode: Callable[[torch.Tensor], torch.Tensor]
     decode: Callable[[torch.Tensor], torch.Tensor]
+    own_threads: bool = False
 
 
 class Networks(NamedTuple):
@@ -39,7 +41,7 @@ class Networks(NamedTuple):
     unet: UnetForward
     vae: VaeNetworks
     counters: Counters | None = None  # of those that record or compile
-    own_threads: bool = False  # the UNet computes on threads of its own, and not on torch's
+    own_threads: bool = False  # of the UNet
 
 
 def eager(checkpoint: Checkpoint) -> Networks:

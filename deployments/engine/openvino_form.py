@@ -92,6 +92,7 @@ def _compile_vae(vae: Any, dtypes: VaeDtypes) -> VaeNetworks:
     return VaeNetworks(
         lambda pictures: torch.cat(encode([(picture[None],) for picture in pictures])),
         lambda latents: torch.cat(decode([(latent[None],) for latent in latents])),
+        own_threads=True,
     )
 
 

@@ -12,7 +12,7 @@ import torch
 from cachetools import LRUCache
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 
-from deployments.engine.devices import VaeDtypes
+from deployments.engine.devices import VaeDtypes, one_thread
 from deployments.engine.errors import NumericalError
 from deployments.engine.networks import eager_vae
 from deployments.engine.request import Pixels
@@ -51,8 +51,9 @@ class ImageCodec:
         found = {key: self._cache[key] for key in keys if key in self._cache}
         for chunk in self._chunks(list(missing.items()), images[0].size // 3):
             pixels = to_device(torch.from_numpy(np.stack([image for _, image in chunk])), self._device)
-            inputs = (pixels.permute(0, 3, 1, 2).float() / 255 * 2 - 1).to(self._dtypes.encoder)
-            moments = self.networks.encode(inputs)
+            with one_thread(self.networks.own_threads):
+                inputs = (pixels.permute(0, 3, 1, 2).float() / 255 * 2 - 1).to(self._dtypes.encoder)
+                moments = self.networks.encode(inputs)
             found.update((key, row.clone()) for (key, _), row in zip(chunk, moments, strict=True))
         self._cache.update((key, found[key]) for key in keys)
         return [found[key] for key in keys]
@@ -77,7 +78,8 @@ class ImageCodec:
         images: list[Decoded] = []
         pixels = latents[0, 0].numel() * self.factor**2
         for chunk in self._chunks(list(self._denormalize(latents)), pixels):
-            shown = _show(self.networks.decode(torch.stack(chunk).to(self._device, self._dtypes.decoder)))
+            with one_thread(self.networks.own_threads):
+                shown = _show(self.networks.decode(torch.stack(chunk).to(self._device, self._dtypes.decoder)))
             images.extend(Decoded(self, row, shown, i) for i, row in enumerate(chunk))
         return images
 

@@ -64,22 +64,25 @@ def _compile_unet(unet: HoistedUnet, dtype: torch.dtype, streams: int) -> UnetFo
 
     def forward(latents: torch.Tensor, times: torch.Tensor, context: torch.Tensor, rows: Sequence[int]) -> torch.Tensor:
         ends = accumulate(rows if forks else [1] * len(latents))
-        parts = [slice(start, end) for start, end in pairwise((0, *ends))]
-        outputs: dict[int, torch.Tensor] = {}
-        for alike in _by_length(parts):
-            inputs = [(latents[part][:1], times[part][:1], context[part]) for part in alike]
-            outputs |= zip([part.start for part in alike], run(inputs), strict=True)
-        return torch.cat([outputs[part.start] for part in parts])
+        parts = _in_twos([slice(start, end) for start, end in pairwise((0, *ends))])
+        made = run([(latents[part][:1], times[part][:1], context[part]) for part in parts])
+        outputs = {part.start: output for part, output in zip(parts, made, strict=True)}
+        return torch.cat([outputs[start] for start in sorted(outputs)])
 
     return forward
 
 
-def _by_length(parts: list[slice]) -> list[list[slice]]:
-    """Those that take as long, so that none that run at the same time wait for each other."""
+def _in_twos(parts: list[slice]) -> list[slice]:
+    """In an order in which those that run at the same time take as long, but for the last."""
     alike: dict[int, list[slice]] = {}
     for part in parts:
         alike.setdefault(part.stop - part.start, []).append(part)
-    return list(alike.values())
+    twos, odd = list[slice](), list[slice]()
+    for group in alike.values():
+        even = len(group) // 2 * 2
+        twos += group[:even]
+        odd += group[even:]
+    return twos + odd
 
 
 def _compile_vae(vae: Any, dtypes: VaeDtypes) -> VaeNetworks:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from deployments.engine.scheduler import Scheduler
-from deployments.engine.step_times import NUM_SHAPES, StepTimes
+from deployments.engine.step_times import NUM_LEAST, NUM_SHAPES, NUM_STEPS, StepTimes
 from tests.fakes import waiting
 
 SHAPE = (64, 64)
@@ -14,8 +14,13 @@ SHAPE = (64, 64)
 def curve(seconds: dict[int, float]) -> StepTimes:
     times = StepTimes()
     for rows, took in seconds.items():
-        times.observe(SHAPE, rows, took)
+        observe(times, rows, took, NUM_LEAST)
     return times
+
+
+def observe(times: StepTimes, rows: int, seconds: float, steps: int) -> None:
+    for _ in range(steps):
+        times.observe(SHAPE, rows, seconds)
 
 
 @pytest.mark.parametrize(
@@ -35,10 +40,28 @@ def test_knee_is_where_more_rows_stop_paying(seconds: dict[int, float], knee: in
 
 def test_one_slow_step_does_not_move_the_curve() -> None:
     times = curve({1: 0.1, 2: 0.12})
-    for _ in range(4):
-        times.observe(SHAPE, 2, 0.12)
-    times.observe(SHAPE, 2, 9.0)
+    observe(times, 2, 9.0, 1)
     assert times.curves[SHAPE] == {1: 0.1, 2: 0.12}
+
+
+def test_first_steps_of_a_number_of_rows_which_are_slow_do_not_forbid_it() -> None:
+    times = curve({2: 0.2})
+    observe(times, 4, 9.0, NUM_LEAST - 2)
+    observe(times, 4, 0.3, 1)
+    assert times.knee(SHAPE) is None
+    observe(times, 4, 0.3, 1)
+    assert times.curves[SHAPE] == {2: 0.2, 4: 0.3}
+    assert times.knee(SHAPE) is None
+
+
+def test_what_has_not_been_tried_for_long_is_tried_again() -> None:
+    times = curve({4: 9.0, 2: 0.2, 1: 0.1})
+    assert times.knee(SHAPE) == 1
+    observe(times, 1, 0.1, NUM_STEPS - 2 * NUM_LEAST)
+    assert times.curves[SHAPE] == {1: 0.1, 2: 0.2}
+    assert times.knee(SHAPE) == 1
+    observe(times, 1, 0.1, 1)
+    assert times.knee(SHAPE) is None
 
 
 def test_curve_of_another_form_starts_anew() -> None:
@@ -64,7 +87,7 @@ def test_step_batch_has_no_more_rows_than_pay() -> None:
     scheduler.add(waiting(f"{i}", steps=9) for i in range(8))
     scheduler.admit()
     everyone = scheduler.select()
-    for size, seconds in ((8, 0.8), (2, 0.2), (4, 0.4)):
+    for size, seconds in ((8, 0.8), (2, 0.2), (4, 0.4)) * NUM_LEAST:
         scheduler.charge(everyone[:size], seconds)
     assert scheduler.cap((8, 8, ())) == 2
     assert len(scheduler.select()) == 2

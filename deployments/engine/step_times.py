@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import statistics
 from collections import deque
+from collections.abc import Iterable
 
 Shape = tuple[int, int]  # of latents: height, width
 
-NUM_KEPT = 9  # latest measurements of a number of rows, of which the median counts
+NUM_STEPS = 256  # latest steps of a shape that count: what is no longer tried is forgotten, and tried again
+NUM_KEPT = 9  # of these, latest ones of a number of rows, of which the median counts
+NUM_LEAST = 3  # one is no measurement: the first of its kind makes what later ones find
 NUM_SHAPES = 64  # used last
 LEAST_S = 0.001  # below that a step is all overhead
 TOLERANCE = 1.1
@@ -18,25 +21,22 @@ class StepTimes:
 
     def __init__(self) -> None:
         self.curves: dict[Shape, dict[int, float]] = {}  # seconds by rows; replaced as a whole, never changed
-        self._measured: dict[Shape, dict[int, deque[float]]] = {}
+        self._steps: dict[Shape, deque[tuple[int, float]]] = {}  # rows and seconds, the shape used last at the end
 
     def observe(self, shape: Shape, rows: int, seconds: float) -> None:
         """Take in one step of so many rows."""
         if seconds < LEAST_S:
             return
-        measured = self._measured.pop(shape, {})
-        measured.setdefault(rows, deque(maxlen=NUM_KEPT)).append(seconds)
-        self._measured[shape] = measured  # the last in order now
-        while len(self._measured) > NUM_SHAPES:
-            del self._measured[next(iter(self._measured))]
-        self.curves = {
-            known: {count: statistics.median(times) for count, times in sorted(by_rows.items())}
-            for known, by_rows in self._measured.items()
-        }
+        steps = self._steps.pop(shape, deque(maxlen=NUM_STEPS))
+        steps.append((rows, seconds))
+        self._steps[shape] = steps
+        if len(self._steps) > NUM_SHAPES:
+            del self._steps[next(iter(self._steps))]
+        self.curves = {known: self.curves.get(known, {}) for known in self._steps} | {shape: _curve(steps)}
 
     def forget(self) -> None:
         """Start over, where the networks run otherwise now."""
-        self._measured, self.curves = {}, {}
+        self._steps, self.curves = {}, {}
 
     def knee(self, shape: Shape) -> int | None:
         """The fewest rows at which a row costs at most a tenth more than at the best number of rows.
@@ -50,3 +50,14 @@ class StepTimes:
         costs = {rows: seconds / rows for rows, seconds in curve.items()}
         least = min(rows for rows, cost in costs.items() if cost <= TOLERANCE * min(costs.values()))
         return None if least == max(costs) else least
+
+
+def _curve(steps: Iterable[tuple[int, float]]) -> dict[int, float]:
+    measured: dict[int, list[float]] = {}
+    for rows, seconds in steps:
+        measured.setdefault(rows, []).append(seconds)
+    return {
+        rows: statistics.median(times[-NUM_KEPT:])
+        for rows, times in sorted(measured.items())
+        if len(times) >= NUM_LEAST
+    }

@@ -2,7 +2,8 @@
 
 Each compiled network takes every picture size, so nothing is compiled while a request waits. Requests run one by one, a
 guided one's two rows from one start. Those of a small UNet run two at a time, on half of the cores each, since its
-layers are too short to share; one that is left over has all cores. SD1.5's take as long either way.
+layers are too short to share; one that is left over has all cores. There guided and unguided requests have networks of
+their own, for one that changes its number of rows looks at every layer anew. SD1.5's take as long either way.
 """
 
 from __future__ import annotations
@@ -49,40 +50,43 @@ def compile_with_openvino(checkpoint: Checkpoint, before: Networks, *, reproduci
     stays = before.form == "nnpack" and not _is_small(vae) and not _has_avx512()
     compiled_vae = before.vae if stays else _compile_vae(vae, checkpoint.vae_dtypes)
     unet = without_adapters(checkpoint.unet)
-    streams = 2 if _is_small(unet) and not reproducible else 1
-    return Networks("openvino", _compile_unet(unet, checkpoint.dtype, streams), compiled_vae, own_threads=True)
+    compiled_unet = _compile_unet(unet, checkpoint.dtype, in_twos=_is_small(unet) and not reproducible)
+    return Networks("openvino", compiled_unet, compiled_vae, own_threads=True)
 
 
-def _compile_unet(unet: HoistedUnet, dtype: torch.dtype, streams: int) -> UnetForward:
+def _compile_unet(unet: HoistedUnet, dtype: torch.dtype, *, in_twos: bool) -> UnetForward:
     fuse_upsampling(unet)
     normalize_channels_last(unet)
     forks = fork_at_prompt(unet)
+    lengths = (1, 2) if forks else (1,)  # of the parts: rows that start as one
     latents, times = torch.zeros(1, unet.unet.config.in_channels, *SIDES), torch.zeros(1, unet.times_width)
-    context = torch.zeros(2 if forks else 1, TOKENS, unet.context_width)
-    shapes = [(1, *_any(latents)[1:]), (1, unet.times_width), (ANY, ANY, unet.context_width)]
-    run = _Compiled(_Float32(unet, unet.forward, dtype), (latents, times, context), shapes, streams)
+    context = torch.zeros(max(lengths), TOKENS, unet.context_width)
+    converted = _converted(_Float32(unet, unet.forward, dtype), (latents, times, context))
+
+    def compiled(length: int, streams: int) -> _Compiled:
+        shapes = [(1, *_any(latents)[1:]), (1, unet.times_width), (length, ANY, unet.context_width)]
+        return _Compiled(converted, shapes, dtype, streams)
+
+    runs = {length: compiled(length, 2) for length in lengths} if in_twos else dict.fromkeys(lengths, compiled(ANY, 1))
 
     def forward(latents: torch.Tensor, times: torch.Tensor, context: torch.Tensor, rows: Sequence[int]) -> torch.Tensor:
         ends = accumulate(rows if forks else [1] * len(latents))
-        parts = _in_twos([slice(start, end) for start, end in pairwise((0, *ends))])
-        made = run([(latents[part][:1], times[part][:1], context[part]) for part in parts])
-        outputs = {part.start: output for part, output in zip(parts, made, strict=True)}
-        return torch.cat([outputs[start] for start in sorted(outputs)])
+        parts = [slice(start, end) for start, end in pairwise((0, *ends))]
+        outputs: dict[int, torch.Tensor] = {}
+        for length, alike in _by_length(parts).items():
+            inputs = [(latents[part][:1], times[part][:1], context[part]) for part in alike]
+            outputs |= zip([part.start for part in alike], runs[length](inputs), strict=True)
+        return torch.cat([outputs[part.start] for part in parts])
 
     return forward
 
 
-def _in_twos(parts: list[slice]) -> list[slice]:
-    """In an order in which those that run at the same time take as long, but for the last."""
+def _by_length(parts: list[slice]) -> dict[int, list[slice]]:
+    """Those that take as long, so that none that run at the same time wait for each other."""
     alike: dict[int, list[slice]] = {}
     for part in parts:
         alike.setdefault(part.stop - part.start, []).append(part)
-    twos, odd = list[slice](), list[slice]()
-    for group in alike.values():
-        even = len(group) // 2 * 2
-        twos += group[:even]
-        odd += group[even:]
-    return twos + odd
+    return alike
 
 
 def _compile_vae(vae: Any, dtypes: VaeDtypes) -> VaeNetworks:
@@ -90,8 +94,10 @@ def _compile_vae(vae: Any, dtypes: VaeDtypes) -> VaeNetworks:
     normalize_channels_last(vae)
     forms, pixels = eager_vae(vae), torch.zeros(1, 3, 64, 128)
     latents = torch.zeros(1, vae.config.latent_channels, *SIDES)
-    encode = _Compiled(_Float32(vae, forms.encode, dtypes.encoder), (pixels,), [_any(pixels)])
-    decode = _Compiled(_Float32(vae, forms.decode, dtypes.decoder), (latents,), [_any(latents)])
+    encoder = _converted(_Float32(vae, forms.encode, dtypes.encoder), (pixels,))
+    decoder = _converted(_Float32(vae, forms.decode, dtypes.decoder), (latents,))
+    encode = _Compiled(encoder, [_any(pixels)], dtypes.encoder)
+    decode = _Compiled(decoder, [_any(latents)], dtypes.decoder)
     return VaeNetworks(
         lambda pictures: torch.cat(encode([(picture[None],) for picture in pictures])),
         lambda latents: torch.cat(decode([(latent[None],) for latent in latents])),
@@ -132,15 +138,15 @@ class _Converted(NamedTuple):
 
 
 class _Compiled:
-    """What runs a network for each part's inputs, `streams` at a time."""
+    """What runs a network for each part's inputs, which have these `shapes`, `streams` at a time."""
 
     def __init__(
-        self, network: _Float32, example: tuple[torch.Tensor, ...], shapes: list[tuple[int, ...]], streams: int = 1
+        self, converted: _Converted, shapes: list[tuple[int, ...]], dtype: torch.dtype, streams: int = 1
     ) -> None:
-        model, self._weights = _converted(network, example)
+        model, self._weights = converted
         model.reshape({i: openvino.PartialShape(list(shape)) for i, shape in enumerate(shapes)})
-        self._together = _requests(model, network.dtype, streams)
-        self._alone = self._together if streams == 1 else _requests(model, network.dtype, 1)
+        self._together = _requests(model, dtype, streams)
+        self._alone = self._together if streams == 1 else _requests(model, dtype, 1)
 
     def __call__(self, parts: Inputs) -> list[torch.Tensor]:
         outputs: list[torch.Tensor] = []

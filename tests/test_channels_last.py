@@ -8,18 +8,25 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import openvino
 import pytest
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from diffusers.models.resnet import ResnetBlock2D
+from PIL import Image
 from torch import nn
 
+from deployments.config import AppConfig
 from deployments.engine.attention import relative_error
 from deployments.engine.channels_last import SMALL, ChannelsLastNorm, ChannelsLastResnet, normalize_channels_last
+from deployments.engine.compiling import compile_first
 from deployments.engine.loading import load_checkpoint
 from deployments.engine.networks import eager
 from deployments.engine.openvino_form import compile_with_openvino
+from deployments.engine.request import Img2ImgRequest
+from deployments.engine.runner import Runner
+from tests.reference import make_engine, run
 
 Checkpoints = Callable[[str], Path]
 
@@ -95,6 +102,23 @@ def test_resnets_of_other_kinds_compute_as_before(options: dict[str, object]) ->
     before = block(hidden, times)
     assert replaced(block) is block
     torch.testing.assert_close(block(hidden, times), before, atol=1e-5, rtol=1e-5)
+
+
+def test_guided_pictures_keep_their_shade_in_bfloat16() -> None:
+    photo = np.array(Image.open("data/input_images/astronaut.jpg").convert("RGB").resize((256, 256)))
+    requests = [
+        Img2ImgRequest(f"{seed}", photo, prompt, None, 1.0, 12.0, 6, seed, "dpmpp_2m")
+        for seed, prompt in enumerate(AppConfig.model_fields["prompts"].default * 2)
+    ]
+
+    def shades(dtype: str) -> np.ndarray[Any, Any]:
+        engine = make_engine(Path("data/models/tiny-sd15"), dtype=dtype)
+        assert isinstance(engine.runner, Runner)
+        compile_first(engine.runner, 8)
+        pictures = run(engine, requests)
+        return np.stack([pictures[request.request_id].mean((0, 1)) for request in requests])
+
+    assert np.abs(shades("bfloat16") - shades("float32")).max() <= 4
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="other processors have other layouts")

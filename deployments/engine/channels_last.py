@@ -3,11 +3,15 @@
 OpenVINO's own wants each channel's pixels together, and so every ResNet changes the layout and back: a quarter of the
 embedded UNet's time. There a layer's layout is the one that most of its inputs have, and a convolution's is channels
 last: so sums over a group's channels are convolutions here, and whatever is added comes behind one.
+
+In bfloat16 that rounds a group's mean and scale, which OpenVINO's own norm keeps in float32. In a UNet's last layers
+such an error is a shade over the whole picture, which guidance makes stronger: there OpenVINO's own stays.
 """
 
 from __future__ import annotations
 
 import torch
+from diffusers import UNet2DConditionModel
 from diffusers.models.resnet import ResnetBlock2D
 from torch import nn
 from torch.nn import functional
@@ -17,12 +21,22 @@ SMALL = 256  # channels, up to which one product with all of them is quicker tha
 
 def normalize_channels_last(network: nn.Module) -> None:
     """Replace a diffusers network's group normalisations, and the ResNets that add times in front of theirs."""
-    for parent in list(network.modules()):
+    last = _last_layers(network) if next(network.parameters()).dtype == torch.bfloat16 else set()
+    for parent in [module for module in network.modules() if module not in last]:
         for name, child in parent.named_children():
+            if child in last:
+                continue
             if isinstance(child, nn.GroupNorm) and child.affine:
                 setattr(parent, name, ChannelsLastNorm(child))
             elif isinstance(child, ResnetBlock2D) and _is_plain(child):
                 setattr(parent, name, ChannelsLastResnet(child))
+
+
+def _last_layers(network: nn.Module) -> set[nn.Module]:
+    """Those of a UNet's last block, and the norm behind it."""
+    unets = [module for module in network.modules() if isinstance(module, UNet2DConditionModel)]
+    ends = [end for unet in unets for end in (unet.up_blocks[-1], unet.conv_norm_out)]
+    return {module for end in ends for module in end.modules()}
 
 
 def _is_plain(block: ResnetBlock2D) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -54,22 +54,42 @@ def test_images_are_diffusers_own(kind: str, checkpoints: Checkpoints) -> None:
     assert max(far(images[request.request_id], reference(request)) for request in REQUESTS) <= 1
 
 
-@pytest.mark.parametrize("kind", ["sd15", "sd21", "sdxl", "lcm"])
+@pytest.fixture
+def threads() -> Iterator[Callable[[int], None]]:
+    """Sets how many threads torch has, and the networks that are compiled meanwhile."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(
+    ("kind", "cores", "small"),
+    [("sd15", 2, True), ("sd21", 2, True), ("sdxl", 2, True), ("lcm", 2, True), ("sd15", 2, False), ("sd15", 1, True)],
+)
 @torch.inference_mode()
 def test_unet_gives_the_same_for_every_size_and_whatever_rows_have_in_common(
-    kind: str, checkpoints: Checkpoints
+    kind: str,
+    cores: int,
+    small: bool,
+    checkpoints: Checkpoints,
+    threads: Callable[[int], None],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    threads(cores)
+    monkeypatch.setattr(openvino_form, "SMALL_BYTES", 2**40 if small else 0)
     checkpoint = load_checkpoint(str(checkpoints(kind)), device="cpu", dtype="float32")
     plain = eager(checkpoint)
     compiled = compile_with_openvino(checkpoint, plain)
     torch.manual_seed(0)
     for sides in [(8, 8), (9, 12), (11, 10), (13, 7)]:
-        latents = torch.randn(2, 4, *sides).repeat_interleave(2, 0)
-        times = torch.randn(2, checkpoint.unet.times_width).repeat_interleave(2, 0)
-        context = torch.randn(4, 77, checkpoint.unet.context_width)
-        expected = plain.unet(latents, times, context, [2, 2])
-        for counts in ([2, 2], [2, 1, 1], [1, 1, 1, 1]):
-            torch.testing.assert_close(compiled.unet(latents, times, context, counts), expected, atol=1e-4, rtol=1e-4)
+        latents = torch.randn(3, 4, *sides).repeat_interleave(2, 0)
+        times = torch.randn(3, checkpoint.unet.times_width).repeat_interleave(2, 0)
+        context = torch.randn(6, 77, checkpoint.unet.context_width)
+        expected = plain.unet(latents, times, context, [2, 2, 2])
+        for counts in ([2, 2, 2], [1, 2, 2], [2, 1, 1], [1, 2], [1] * 6, [2], [1]):
+            rows = sum(counts)
+            outputs = compiled.unet(latents[-rows:], times[-rows:], context[-rows:], counts)
+            torch.testing.assert_close(outputs, expected[-rows:], atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -132,16 +152,16 @@ def test_form_that_comes_between_two_steps_changes_no_image(checkpoints: Checkpo
 
 @pytest.mark.parametrize(("compiled", "expected"), [(True, 1), (False, 2)])
 def test_torch_shares_its_work_only_where_it_runs_the_network(
-    compiled: bool, expected: int, checkpoints: Checkpoints
+    compiled: bool, expected: int, checkpoints: Checkpoints, threads: Callable[[int], None]
 ) -> None:
     runner = (make_compiled if compiled else make_engine)(checkpoints("sd15")).runner
     assert isinstance(runner, Runner)
-    engine, threads = Engine(runner, max_rows=8), []
+    engine, seen = Engine(runner, max_rows=8), []
     run(engine, REQUESTS[:1])  # takes the offer
 
     def counted(network: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
         def call(*inputs: Any) -> torch.Tensor:
-            threads.append(torch.get_num_threads())
+            seen.append(torch.get_num_threads())
             return network(*inputs)
 
         return call
@@ -149,14 +169,10 @@ def test_torch_shares_its_work_only_where_it_runs_the_network(
     networks = runner._networks
     vae = networks.vae._replace(encode=counted(networks.vae.encode), decode=counted(networks.vae.decode))
     runner.offer(networks._replace(unet=counted(networks.unet), vae=vae))
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    try:
-        run(engine, REQUESTS[1:2])
-        assert torch.get_num_threads() == 2
-    finally:
-        torch.set_num_threads(before)
-    assert threads == [expected] * (2 + REQUESTS[1].num_denoise_steps)
+    threads(2)
+    run(engine, REQUESTS[1:2])
+    assert torch.get_num_threads() == 2
+    assert seen == [expected] * (2 + REQUESTS[1].num_denoise_steps)
 
 
 def test_adapters_take_part_though_the_compiled_networks_know_none(checkpoints: Checkpoints, tmp_path: Path) -> None:

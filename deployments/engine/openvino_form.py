@@ -1,9 +1,9 @@
 """The networks compiled by OpenVINO, whose convolutions and fused layers are ahead of torch's on CPUs.
 
-Each compiled network takes every picture size, so nothing is compiled while a request waits. Requests run one by one, a
-guided one's two rows from one start. Those of a small UNet run two at a time, on half of the cores each, since its
-layers are too short to share; one that is left over has all cores. There guided and unguided requests have networks of
-their own, for one that changes its number of rows looks at every layer anew. SD1.5's take as long either way.
+Each compiled network takes every picture size, so nothing is compiled while a request waits. A guided request's two
+rows are computed from one start. Two requests run at a time, on half of the cores each: the threads of one network wait
+for each other at each layer, and so for whatever else the machine does on one of their cores. A guided request that is
+left over runs as two rows. Only a row that is left over has all cores.
 """
 
 from __future__ import annotations
@@ -49,44 +49,56 @@ def compile_with_openvino(checkpoint: Checkpoint, before: Networks, *, reproduci
     vae = without_adapters(checkpoint.pipeline.vae)
     stays = before.form == "nnpack" and not _is_small(vae) and not _has_avx512()
     compiled_vae = before.vae if stays else _compile_vae(vae, checkpoint.vae_dtypes)
-    unet = without_adapters(checkpoint.unet)
-    compiled_unet = _compile_unet(unet, checkpoint.dtype, in_twos=_is_small(unet) and not reproducible)
+    in_twos = not reproducible and torch.get_num_threads() > 1
+    compiled_unet = _compile_unet(without_adapters(checkpoint.unet), checkpoint.dtype, in_twos=in_twos)
     return Networks("openvino", compiled_unet, compiled_vae, own_threads=True)
 
 
 def _compile_unet(unet: HoistedUnet, dtype: torch.dtype, *, in_twos: bool) -> UnetForward:
+    small = _is_small(unet)
     fuse_upsampling(unet)
     normalize_channels_last(unet)
     forks = fork_at_prompt(unet)
-    lengths = (1, 2) if forks else (1,)  # of the parts: rows that start as one
     latents, times = torch.zeros(1, unet.unet.config.in_channels, *SIDES), torch.zeros(1, unet.times_width)
-    context = torch.zeros(max(lengths), TOKENS, unet.context_width)
+    context = torch.zeros(2 if forks else 1, TOKENS, unet.context_width)
     converted = _converted(_Float32(unet, unet.forward, dtype), (latents, times, context))
 
     def compiled(length: int, streams: int) -> _Compiled:
+        """What takes `length` rows that start as one."""
         shapes = [(1, *_any(latents)[1:]), (1, unet.times_width), (length, ANY, unet.context_width)]
         return _Compiled(converted, shapes, dtype, streams)
 
-    runs = {length: compiled(length, 2) for length in lengths} if in_twos else dict.fromkeys(lengths, compiled(ANY, 1))
+    left_over = compiled(ANY, 1)
+    pairs = singles = left_over
+    if in_twos and small and forks:  # one that changes its number of rows looks at every layer anew
+        pairs, singles = compiled(2, 2), compiled(1, 2)
+    elif in_twos:  # of SD1.5's size that takes no time, and the weights of another would be kept too
+        pairs = singles = compiled(ANY, 2)
 
     def forward(latents: torch.Tensor, times: torch.Tensor, context: torch.Tensor, rows: Sequence[int]) -> torch.Tensor:
         ends = accumulate(rows if forks else [1] * len(latents))
-        parts = [slice(start, end) for start, end in pairwise((0, *ends))]
         outputs: dict[int, torch.Tensor] = {}
-        for length, alike in _by_length(parts).items():
+        parts = [slice(start, end) for start, end in pairwise((0, *ends))]
+        for run, alike in _plan(parts, pairs, singles, left_over):
             inputs = [(latents[part][:1], times[part][:1], context[part]) for part in alike]
-            outputs |= zip([part.start for part in alike], runs[length](inputs), strict=True)
-        return torch.cat([outputs[part.start] for part in parts])
+            outputs |= zip([part.start for part in alike], run(inputs), strict=True)
+        return torch.cat([outputs[start] for start in sorted(outputs)])
 
     return forward
 
 
-def _by_length(parts: list[slice]) -> dict[int, list[slice]]:
-    """Those that take as long, so that none that run at the same time wait for each other."""
-    alike: dict[int, list[slice]] = {}
-    for part in parts:
-        alike.setdefault(part.stop - part.start, []).append(part)
-    return alike
+def _plan(
+    parts: list[slice], pairs: _Compiled, singles: _Compiled, left_over: _Compiled
+) -> list[tuple[_Compiled, list[slice]]]:
+    """Which networks run which parts, so that none that run at the same time wait for each other."""
+    of_two = [part for part in parts if part.stop - part.start == 2]
+    of_one = [part for part in parts if part.stop - part.start == 1]
+    if len(of_two) % pairs.streams:
+        # First, so that both rows go through the same network: guidance makes a difference in rounding a shade.
+        whole = of_two.pop()
+        of_one = [slice(whole.start, whole.start + 1), slice(whole.start + 1, whole.stop), *of_one]
+    even = len(of_one) - len(of_one) % singles.streams
+    return [(pairs, of_two), (singles, of_one[:even]), (left_over, of_one[even:])]
 
 
 def _compile_vae(vae: Any, dtypes: VaeDtypes) -> VaeNetworks:
@@ -145,32 +157,26 @@ class _Compiled:
     ) -> None:
         model, self._weights = converted
         model.reshape({i: openvino.PartialShape(list(shape)) for i, shape in enumerate(shapes)})
-        self._together = _requests(model, dtype, streams)
-        self._alone = self._together if streams == 1 else _requests(model, dtype, 1)
+        options = {
+            "INFERENCE_PRECISION_HINT": PRECISIONS[dtype],
+            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+            "NUM_STREAMS": streams,
+        }
+        compiled = openvino.Core().compile_model(model, "CPU", options)
+        self.streams = streams
+        self._requests = [compiled.create_infer_request() for _ in range(streams)]
 
     def __call__(self, parts: Inputs) -> list[torch.Tensor]:
         outputs: list[torch.Tensor] = []
-        streams = len(self._together)
-        for first in range(0, len(parts), streams):
-            requests = self._together if first + streams <= len(parts) else self._alone
-            for part, request in zip(parts[first:], requests, strict=False):
+        for first in range(0, len(parts), self.streams):
+            together = list(zip(parts[first:], self._requests, strict=False))
+            for part, request in together:
                 arrays = [tensor.float().contiguous().numpy() for tensor in part]
                 request.start_async(arrays, share_inputs=True)
-            for request in requests:
+            for _, request in together:
                 request.wait()
                 outputs.append(torch.from_numpy(request.get_output_tensor().data.copy()))
         return outputs
-
-
-def _requests(model: Any, dtype: torch.dtype, streams: int) -> list[Any]:
-    """What runs so many parts at the same time, on its part of the cores each."""
-    options = {
-        "INFERENCE_PRECISION_HINT": PRECISIONS[dtype],
-        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
-        "NUM_STREAMS": streams,
-    }
-    compiled = openvino.Core().compile_model(model, "CPU", options)
-    return [compiled.create_infer_request() for _ in range(streams)]
 
 
 def _converted(network: _Float32, example: tuple[torch.Tensor, ...]) -> _Converted:

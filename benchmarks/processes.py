@@ -22,6 +22,7 @@ BEHIND_HAPROXY = {  # as the Makefile's serve-fast
     "RAY_SERVE_ENABLE_HA_PROXY": "1",
     "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
     "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "1",
+    "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.5",
 }
 # What the application sets for the engine, and what helps diffusers; who runs a plain script sets nothing.
 ENVIRONMENTS: dict[str, dict[str, str]] = {

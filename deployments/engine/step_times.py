@@ -14,6 +14,7 @@ NUM_LEAST = 3  # one is no measurement: the first of its kind makes what later o
 NUM_SHAPES = 64  # used last
 LEAST_S = 0.001  # below that a step is all overhead
 TOLERANCE = 1.1
+ROWS_MORE = 2
 
 
 class StepTimes:
@@ -41,15 +42,15 @@ class StepTimes:
     def knee(self, shape: Shape) -> int | None:
         """The fewest rows at which a row costs at most a tenth more than at the best number of rows.
 
-        More of them would make steps longer and images no sooner. None where the largest number measured is the best:
-        more may be better still.
+        More of them would make steps longer and images no sooner. None where one guided request more, `ROWS_MORE`, has
+        not been measured: more may be better still, and one row more may cost more than two do.
         """
         curve = self.curves.get(shape, {})
-        if len(curve) < 2:
+        if not curve:
             return None
         costs = {rows: seconds / rows for rows, seconds in curve.items()}
         least = min(rows for rows, cost in costs.items() if cost <= TOLERANCE * min(costs.values()))
-        return None if least == max(costs) else least
+        return least if least + ROWS_MORE <= max(costs) else None
 
 
 def _curve(steps: Iterable[tuple[int, float]]) -> dict[int, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -111,6 +112,19 @@ def test_networks_keep_their_weights_when_torch_has_no_more_use_for_them(
     overwritten = [torch.full((size,), torch.nan, dtype=checkpoint.dtype) for size in fused for _ in range(9)]
     assert relative_error(compiled.unet(*row, [1]), expected) <= 0.03
     del overwritten  # it must be there until here
+
+
+@pytest.mark.skipif(not hasattr(os, "SCHED_BATCH"), reason="only Linux has threads that give way")
+def test_who_starts_two_networks_keeps_its_core(checkpoints: Checkpoints, threads: Callable[[int], None]) -> None:
+    threads(2)
+    checkpoint = load_checkpoint(str(checkpoints("sd15")), device="cpu", dtype="float32")
+    before = set(os.listdir("/proc/self/task"))
+    compiled = compile_with_openvino(checkpoint, eager(checkpoint))
+    started = {int(task) for task in set(os.listdir("/proc/self/task")) - before}
+    giving_way = {task for task in started if os.sched_getscheduler(task) == os.SCHED_BATCH}
+    assert len(giving_way) >= 2
+    assert os.sched_getscheduler(0) == os.SCHED_OTHER
+    del compiled  # its threads must be there until here
 
 
 @torch.inference_mode()

@@ -83,7 +83,7 @@ def run_table(table: StepTable) -> torch.Tensor:
     history = torch.zeros(SHAPE)
     for i, row in enumerate(torch.from_numpy(table.coefficients)):
         out = toy_unet(row[CIN] * x, float(table.timesteps[i]))
-        noise = torch.randn(SHAPE, generator=generator) if table.needs_noise(i) else torch.zeros(SHAPE)
+        noise = torch.randn(SHAPE, generator=generator) if table.needs_noise(i) else None
         x, history = affine_step(x, out, history, noise, row[None])
     return x
 

@@ -204,7 +204,10 @@ class Runner:
         indices = to_device(torch.from_numpy(np.concatenate(parts)), self.device)
         return list(torch.split(indices, [len(part) for part in parts]))
 
-    def _noise(self, states: list[DenoiseState]) -> torch.Tensor:
+    def _noise(self, states: list[DenoiseState]) -> torch.Tensor | None:
+        """What the step adds, (requests, channels, h, w); None if that is nothing."""
+        if not any(state.table.needs_noise(state.step_index) for state in states):
+            return None
         for state in states:
             if state.noise is None:  # a step that is tried again keeps its draw
                 latents = _known(state.latents)

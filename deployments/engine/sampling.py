@@ -65,12 +65,16 @@ def guide(outputs: torch.Tensor, uncond: torch.Tensor, cond: torch.Tensor, scale
 
 
 def affine_step(
-    x: torch.Tensor, out: torch.Tensor, m1: torch.Tensor, noise: torch.Tensor, coefficients: torch.Tensor
+    x: torch.Tensor, out: torch.Tensor, m1: torch.Tensor, noise: torch.Tensor | None, coefficients: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """One step of any sampler for all requests at once: (x', m0). `coefficients` is (requests, 7)."""
+    """One step of any sampler for all requests at once: (x', m0). `coefficients` is (requests, 7).
+
+    `noise` may be None where D is 0 for all.
+    """
     _, p, q, a, b, c, d = (column.view(-1, 1, 1, 1) for column in coefficients.unbind(1))
     m0 = p * x + q * out
-    return a * x + b * m0 + c * m1 + d * noise, m0
+    stepped = a * x + b * m0 + c * m1
+    return stepped if noise is None else stepped + d * noise, m0
 
 
 class Samplers:

@@ -206,7 +206,7 @@ def _threads_that_give_way() -> Iterator[None]:
 
 def _schedule(policy: int) -> None:
     """This thread, and those that it starts."""
-    with suppress(PermissionError):  # in containers that do not want it
+    with suppress(OSError):  # in containers that do not want it
         os.sched_setscheduler(0, policy, os.sched_param(0))
 
 

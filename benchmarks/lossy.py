@@ -74,7 +74,8 @@ def int8(unet: Any) -> Any:
 def losses() -> dict[str, Any]:
     """Each shortcut's pictures beside the exact ones, in dB, with the embedded checkpoint in float32."""
     requests = make_requests(Options(images=IMAGES, size=SIDE), "guided", "closed")
-    pictures = {way: [_picture(_pipeline(way), request) for request in requests] for way in WAYS}
+    pipelines = {way: _pipeline(way) for way in WAYS}
+    pictures = {way: [_picture(pipeline, request) for request in requests] for way, pipeline in pipelines.items()}
     values = {way: [psnr(a, b) for a, b in zip(made, pictures["exact"], strict=True)] for way, made in pictures.items()}
     return {
         way: {"worst_db": round(min(each), 1), "median_db": round(statistics.median(each), 1)}

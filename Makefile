@@ -5,9 +5,10 @@ BIN = $(VENV)/bin
 
 .DEFAULT_GOAL := help
 # How Serve is run where it matters: HAProxy before the routers, gRPC behind them, log lines written as they come; and its
-# controller, its metrics and the search for new log files run once or twice a second, not ten times.
+# controller, its metrics and the search for new log files run once or twice a second, not ten times; no spare worker waits.
 FAST = RAY_SERVE_ENABLE_HA_PROXY=1 RAY_SERVE_THROUGHPUT_OPTIMIZED=1 RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE=1 \
-	RAY_SERVE_CONTROL_LOOP_INTERVAL_S=0.5 RAY_SERVE_METRICS_EXPORT_INTERVAL_MS=1000 RAY_LOG_MONITOR_MANY_FILES_THRESHOLD=0
+	RAY_SERVE_CONTROL_LOOP_INTERVAL_S=0.5 RAY_SERVE_METRICS_EXPORT_INTERVAL_MS=1000 RAY_LOG_MONITOR_MANY_FILES_THRESHOLD=0 \
+	RAY_prestart_worker_first_driver=0
 CONFIG ?= serve_config.yaml
 
 .PHONY: help demo serve serve-fast test lint bench parity clean

@@ -25,6 +25,7 @@ BEHIND_HAPROXY = {  # as the Makefile's serve-fast
     "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.5",
     "RAY_SERVE_METRICS_EXPORT_INTERVAL_MS": "1000",
     "RAY_LOG_MONITOR_MANY_FILES_THRESHOLD": "0",
+    "RAY_prestart_worker_first_driver": "0",
 }
 # What the application sets for the engine, and what helps diffusers; who runs a plain script sets nothing.
 ENVIRONMENTS: dict[str, dict[str, str]] = {

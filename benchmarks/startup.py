@@ -29,6 +29,7 @@ from benchmarks.serve_ways import free_port
 from deployments.config import REPO_ROOT
 
 ROUNDS, PATIENCE_S = 6, 120.0
+EMPTY = {"applications": [{"name": "empty", "import_path": "benchmarks.startup:build_app", "args": {}}]}
 
 
 @serve.deployment(ray_actor_options={"num_cpus": 0.1})
@@ -50,15 +51,19 @@ def build_app(args: dict[str, Any]) -> Application:
 def main() -> None:
     """Start both in turn, `ROUNDS` times, and print the seconds, medians and all, as JSON."""
     ours = yaml.safe_load((REPO_ROOT / "serve_config.yaml").read_text())
-    empty = {"applications": [{"name": "empty", "import_path": "benchmarks.startup:build_app", "args": {}}]}
     seconds: dict[str, list[float]] = {"empty": [], "img2img": []}
     for _ in range(ROUNDS):
-        seconds["empty"].append(start(empty, lambda client: client.get("/").status_code == 200))
+        seconds["empty"].append(start(EMPTY, answers))
         seconds["img2img"].append(start(ours, all_ready))
     medians = {name: round(statistics.median(values), 2) for name, values in seconds.items()}
     facts = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "commit": git_commit()}
     figures = {"seconds": seconds, "medians": medians, "later_s": round(medians["img2img"] - medians["empty"], 2)}
     print(json.dumps({**facts, "machine": describe_machine().model_dump(), **figures}, indent=1))
+
+
+def answers(client: httpx.Client) -> bool:
+    """Whether the empty application does."""
+    return client.get("/").is_success
 
 
 def all_ready(client: httpx.Client) -> bool:
@@ -70,6 +75,7 @@ def all_ready(client: httpx.Client) -> bool:
 def start(config: dict[str, Any], is_ready: Callable[[httpx.Client], bool]) -> float:
     """Seconds from `serve run` of this configuration until it is ready; it is stopped again."""
     port = free_port()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a script's background job ignores it: so would its child
     with tempfile.TemporaryDirectory() as folder, httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
         path = Path(folder) / "serve.yaml"
         path.write_text(yaml.safe_dump(config | {"http_options": {"host": "127.0.0.1", "port": port}}))

@@ -52,6 +52,7 @@ def main() -> None:
     """Exit codes: 0 done, 1 failed, 130 interrupted."""
     os.chdir(ROOT)
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a script's background job ignores it: so would the app
     try:
         with tempfile.TemporaryDirectory() as scratch, own_cluster():
             tour(Path(scratch))

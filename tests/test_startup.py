@@ -1,0 +1,29 @@
+"""`benchmarks.startup`, on its empty application."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+pytestmark = pytest.mark.service
+
+MEASURE = "from benchmarks.startup import EMPTY, answers, start; print(start(EMPTY, answers))"
+
+
+def test_measurement_ends_where_interrupts_are_ignored():
+    def as_a_job_in_the_background() -> None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    measured = subprocess.run(
+        [sys.executable, "-c", MEASURE],
+        preexec_fn=as_a_job_in_the_background,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=150,
+    )
+    assert measured.returncode == 0, measured.stderr
+    assert float(measured.stdout) > 0

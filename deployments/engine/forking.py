@@ -22,7 +22,7 @@ def fork_at_prompt(unet: HoistedUnet) -> bool:
 
     False, and nothing is changed, if rows with different prompts have nothing in common.
     """
-    transformer = _where_prompts_enter(unet.unet)
+    transformer = where_prompts_enter(unet.unet)
     if transformer is None or unet.unet.config.addition_embed_type is not None:
         return False
     transformer.register_forward_pre_hook(_repeat_hidden, with_kwargs=True)
@@ -32,7 +32,7 @@ def fork_at_prompt(unet: HoistedUnet) -> bool:
     return True
 
 
-def _where_prompts_enter(unet: Any) -> nn.Module | None:
+def where_prompts_enter(unet: Any) -> nn.Module | None:
     """The transformer of a first cross-attention that a self-attention precedes, on the way down or at the bottom."""
     modules = [module for block in [*unet.down_blocks, unet.mid_block] if block for module in block.modules()]
     crossing = [module for module in modules if isinstance(module, Attention) and module.is_cross_attention]

@@ -1,4 +1,4 @@
-"""Two forms of a checkpoint's networks for a GPU: recorded as they are, in seconds, then compiled and recorded.
+"""Forms of a checkpoint's networks for a GPU: recorded as they are, in seconds, then compiled, then for pairs of rows.
 
 Requests go on meanwhile, and none waits for a compiler: what is not made yet runs in the form before.
 """
@@ -20,9 +20,11 @@ from deployments.engine.adapters import without_adapters
 from deployments.engine.attention import relative_error
 from deployments.engine.gate import DEVICE
 from deployments.engine.graphs import Counters, Forward, Graphed, Limits, Recorder
+from deployments.engine.hoisting import HoistedUnet
 from deployments.engine.inductor import compiled
 from deployments.engine.loading import Checkpoint
 from deployments.engine.networks import Networks, VaeNetworks, eager_vae, row_by_row
+from deployments.engine.pairs import PairedUnet, pairs_first
 from deployments.engine.upsampling import fuse_where_quicker
 
 logger = logging.getLogger(__name__)
@@ -68,6 +70,9 @@ class Forms:
         best = [self._made(part, before, INDUCTOR) for part, before in zip(self._parts, graphs, strict=True)]
         if best != graphs:
             yield self._networks("inductor+graphs", best)
+        unet = best[0]
+        if isinstance(unet, Graphed) and (pairs := self._pairs()):
+            yield self._networks("inductor+graphs", best)._replace(form="pairs", unet=pairs_first(unet, *pairs))
         threading.Thread(target=self._serve, name="recorder", daemon=True).start()
 
     def native_step(self) -> torch.Tensor:
@@ -90,17 +95,34 @@ class Forms:
         while True:
             self.serve_one()
 
+    def _pairs(self) -> tuple[Graphed, PairedUnet] | None:
+        """The UNet for pairs of rows, compiled; None where that saves nothing or is wrong."""
+        unet = self._parts[0]
+        most = unet.buckets[-1] // 2
+        assert isinstance(unet.network, HoistedUnet)
+        paired = PairedUnet(without_adapters(unet.network))
+        if most < 2 or not paired.is_possible:
+            return None
+        latents, times, context = (x[:most] for x in unet.inputs)
+        steering = times[:, None].expand(-1, 2, -1), context[:, None].expand(-1, paired.contexts, -1, -1)
+        part = _Part(unet.network, paired, (latents, *steering), _up_to(most, BUCKETS))
+        made = self._recorded(part, part.forward, INDUCTOR)
+        return (made, paired) if made else None
+
     def _made(self, part: _Part, before: Forward, kind: int) -> Forward:
         """The part in the next form, or as it was before if that is wrong or no faster."""
+        made = self._recorded(part, before, kind)
+        return made if made and faster(made, before, part.inputs) else before
+
+    def _recorded(self, part: _Part, before: Forward, kind: int) -> Graphed | None:
+        """The part in the next form; None if that is wrong."""
         buckets = _compiled_together(part.buckets) if kind == INDUCTOR else part.buckets
         limits = Limits(buckets, PATIENCE[kind], MOST_SHAPES[kind])
         forward = compiled(part.forward, self.counters, self._backend) if kind == INDUCTOR else part.forward
         ask = partial(self.ask, kind)
         made = Graphed(forward, before, self._recorder, limits, self.counters, ask, compiles=kind == INDUCTOR)
         made.record(part.inputs)
-        if not made.seconds(part.inputs) or not _is_right(made, part):
-            return before
-        return made if faster(made, before, part.inputs) else before
+        return made if made.seconds(part.inputs) and _is_right(made, part) else None
 
     def ask(self, kind: int, work: Callable[[], object]) -> None:
         """Have it done later, what is recorded as it is before what is compiled. From any thread."""

@@ -13,8 +13,9 @@ import torch
 if TYPE_CHECKING:
     from deployments.engine.graphs import Counters
     from deployments.engine.loading import Checkpoint
+    from deployments.engine.state import Rows
 
-UnetForward = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, Sequence[int]], torch.Tensor]
+UnetForward = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, Sequence["Rows"]], torch.Tensor]
 
 
 class VaeNetworks(NamedTuple):
@@ -33,8 +34,8 @@ class Networks(NamedTuple):
     """All in one form, whose name is `form`. Tensors are in the checkpoint's formats and on its device.
 
     `unet`: latents (n, channels, h, w), times (n, all ResNets' channels) and context (n, tokens, all keys and values)
-    to the output, like the latents; see HoistedUnet. Its last argument says how many rows each request has, one after
-    the other, which differ in their prompts alone. Compiled forms know nothing of adapters.
+    to the output, like the latents; see HoistedUnet. Its last argument says whose rows these are: guided requests' come
+    first, those that lack a negative prompt before the others. Compiled forms know nothing of adapters.
     """
 
     form: str
@@ -52,7 +53,7 @@ def eager(checkpoint: Checkpoint) -> Networks:
 def row_by_row(unet: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]) -> UnetForward:
     """Whose rows have nothing in common."""
 
-    def forward(latents: torch.Tensor, times: torch.Tensor, context: torch.Tensor, _: Sequence[int]) -> torch.Tensor:
+    def forward(latents: torch.Tensor, times: torch.Tensor, context: torch.Tensor, _: Sequence[Rows]) -> torch.Tensor:
         return unet(latents, times, context)
 
     return forward

@@ -31,6 +31,7 @@ from deployments.engine.forking import fork_at_prompt
 from deployments.engine.hoisting import HoistedUnet
 from deployments.engine.loading import Checkpoint
 from deployments.engine.networks import Networks, UnetForward, VaeNetworks, eager_vae
+from deployments.engine.state import Rows
 from deployments.engine.upsampling import fuse_upsampling
 
 PRECISIONS = {torch.float32: "f32", torch.bfloat16: "bf16", torch.float16: "f16"}
@@ -76,8 +77,10 @@ def _compile_unet(unet: HoistedUnet, dtype: torch.dtype, *, in_twos: bool) -> Un
     elif in_twos:  # of SD1.5's size that takes no time, and the weights of another would be kept too
         pairs = singles = compiled(ANY, 2)
 
-    def forward(latents: torch.Tensor, times: torch.Tensor, context: torch.Tensor, rows: Sequence[int]) -> torch.Tensor:
-        ends = accumulate(rows if forks else [1] * len(latents))
+    def forward(
+        latents: torch.Tensor, times: torch.Tensor, context: torch.Tensor, rows: Sequence[Rows]
+    ) -> torch.Tensor:
+        ends = accumulate([request.count for request in rows] if forks else [1] * len(latents))
         outputs: dict[int, torch.Tensor] = {}
         parts = [slice(start, end) for start, end in pairwise((0, *ends))]
         for run, alike in _plan(parts, pairs, singles, left_over):

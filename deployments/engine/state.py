@@ -21,11 +21,26 @@ Lane = tuple[int, int, Loras]  # latent height and width, adapters
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Condition:
-    """What a prompt steers UNet rows with: `context`, keys and values (tokens, all), and SDXL's `pooled` (width,)."""
+    """What a prompt steers UNet rows with: `context`, keys and values (tokens, all), and SDXL's `pooled` (width,).
+
+    `is_zero` says that SDXL embeds a missing prompt: all of it is zeros.
+    """
 
     context: torch.Tensor
     pooled: torch.Tensor | None = None
     truncated: str = ""
+    is_zero: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """One request's UNet rows, one after the other, which differ in their prompts alone.
+
+    `lacks_negative`: the first of two has SDXL's zeros for a prompt.
+    """
+
+    count: int
+    lacks_negative: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -79,6 +94,11 @@ class DenoiseState:
         return 2 if self.guided else 1
 
     @property
+    def lacks_negative(self) -> bool:
+        """Whether it is guided away from SDXL's zeros."""
+        return self.guided and self.conditions[0].is_zero
+
+    @property
     def lane(self) -> Lane:
         """What requests must have in common to share a step batch."""
         return *self.latent_shape, self.request.loras
@@ -92,13 +112,14 @@ class DenoiseState:
         return self.steps_left == 0
 
 
-def row_chunks(states: Sequence[DenoiseState], size: int) -> Iterator[list[int]]:
-    """The requests' numbers of rows, up to `size` together. One that has more is cut into single rows."""
-    counts: list[int] = []
+def row_chunks(states: Sequence[DenoiseState], size: int) -> Iterator[list[Rows]]:
+    """The requests' rows, up to `size` together. One that has more is cut into single rows."""
+    chunk: list[Rows] = []
     for state in states:
-        for count in [state.rows] if state.rows <= size else [1] * state.rows:
-            if sum(counts) + count > size:
-                yield counts
-                counts = []
-            counts.append(count)
-    yield counts
+        whole = Rows(state.rows, state.lacks_negative)
+        for rows in [whole] if whole.count <= size else [Rows(1)] * whole.count:
+            if sum(earlier.count for earlier in chunk) + rows.count > size:
+                yield chunk
+                chunk = []
+            chunk.append(rows)
+    yield chunk

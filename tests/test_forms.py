@@ -104,7 +104,7 @@ def test_upsampling_is_fused_where_that_is_quicker_and_changes_no_image(
         return next(turns)
 
     with torch.inference_mode():
-        assert forms.fuse_upsampling(seconds) == num_fused
+        assert forms.replace_layers(seconds) == num_fused
     runner.offer(next(iter(forms)))
     assert furthest(run(engine, REQUESTS, join_every=2), expected) <= 1
 

@@ -25,7 +25,9 @@ from deployments.engine.inductor import compiled
 from deployments.engine.loading import Checkpoint
 from deployments.engine.networks import Networks, VaeNetworks, eager_vae, row_by_row
 from deployments.engine.pairs import PairedUnet, pairs_first
-from deployments.engine.upsampling import fuse_where_quicker
+from deployments.engine.quicker import replace_where_quicker
+from deployments.engine.upsampling import phased
+from deployments.engine.wide_attention import of_products
 
 logger = logging.getLogger(__name__)
 BUCKETS = (1, 2, 4, 6, 8, 12, 16, 24, 32)
@@ -80,12 +82,17 @@ class Forms:
         unet = self._parts[0]
         return unet.forward(*(x.repeat(STEP_ROWS, *[1] * (x.ndim - 1))[:STEP_ROWS] for x in unet.inputs))
 
-    def fuse_upsampling(self, seconds: Callable[[Callable[[], object]], float]) -> int:
-        """In all forms, for the layers where it is quicker for a step or one picture. How many those are."""
-        unet, _, decoder = self._parts
-        one = [x[:1] for x in decoder.inputs]
-        in_decoder = fuse_where_quicker(decoder.network, lambda: decoder.forward(*one), seconds)
-        return in_decoder + fuse_where_quicker(unet.network, self.native_step, seconds)
+    def replace_layers(self, seconds: Callable[[Callable[[], object]], float]) -> int:
+        """In all forms, by those that are quicker for a step or one picture. How many are replaced."""
+        unet, encoder, decoder = self._parts
+        vae = [*phased(decoder.network), *of_products(decoder.network)]
+
+        def one_picture() -> None:
+            for half in (encoder, decoder):
+                half.forward(*(x[:1] for x in half.inputs))
+
+        in_vae = replace_where_quicker(vae, one_picture, seconds)
+        return in_vae + replace_where_quicker(list(phased(unet.network)), self.native_step, seconds)
 
     def serve_one(self) -> None:
         """Wait until something is asked for, and make it."""

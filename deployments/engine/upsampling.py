@@ -8,9 +8,7 @@ multiplications that way, SDXL's 2 %, data/models/tiny-sd15's 10 %.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from collections.abc import Iterator, Sequence
 from itertools import pairwise, product
 
 import torch
@@ -18,7 +16,7 @@ from diffusers.models.upsampling import Upsample2D
 from torch import nn
 from torch.nn import functional
 
-ROUNDS = 8
+from deployments.engine.quicker import Substitute
 
 
 def fuse_upsampling(network: nn.Module) -> None:
@@ -27,42 +25,10 @@ def fuse_upsampling(network: nn.Module) -> None:
         setattr(parent, name, FusedUpsample(layer.conv))
 
 
-def fuse_where_quicker(
-    network: nn.Module, run: Callable[[], object], seconds: Callable[[Callable[[], object]], float]
-) -> int:
-    """The same for GPUs, for those layers that take fewer `seconds` of a call that way. How many those are.
-
-    `run` calls the network, so that each layer is tried on what it gets.
-    """
-    layers = list(_layers(network))
-    inputs = _inputs([layer for _, _, layer in layers], run)
-    replaced = 0
-    for parent, name, layer in layers:
-        fused = PhasedUpsample(layer.conv)
-        plain_s = fused_s = math.inf
-        for _ in range(ROUNDS if layer in inputs else 0):  # in turns: others may be using the GPU too
-            plain_s = min(plain_s, seconds(partial(layer, inputs[layer])))
-            fused_s = min(fused_s, seconds(partial(fused, inputs[layer])))
-        if fused_s < plain_s:
-            setattr(parent, name, fused)
-            replaced += 1
-    return replaced
-
-
-def _inputs(layers: Sequence[nn.Module], run: Callable[[], object]) -> dict[nn.Module, torch.Tensor]:
-    """What each layer gets while `run` runs."""
-    inputs: dict[nn.Module, torch.Tensor] = {}
-
-    def note(layer: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
-        inputs[layer] = args[0]
-
-    handles = [layer.register_forward_pre_hook(note) for layer in layers]
-    try:
-        run()
-    finally:
-        for handle in handles:
-            handle.remove()
-    return inputs
+def phased(network: nn.Module) -> Iterator[Substitute]:
+    """Substitutes for the same layers, for GPUs."""
+    for parent, name, layer in _layers(network):
+        yield Substitute(parent, name, PhasedUpsample(layer.conv))
 
 
 def _layers(network: nn.Module) -> Iterator[tuple[nn.Module, str, Upsample2D]]:

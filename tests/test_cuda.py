@@ -9,16 +9,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from diffusers.models.attention_processor import Attention
 
 from benchmarks.summary import psnr
+from deployments.engine.adapters import without_adapters
+from deployments.engine.attention import relative_error
 from deployments.engine.cuda import CudaRecorder, cuda_forms
 from deployments.engine.engine import Engine
 from deployments.engine.graphs import Counters, Graphed, Limits
+from deployments.engine.inductor import compiled
 from deployments.engine.loading import load_checkpoint
+from deployments.engine.pairs import PairedUnet
 from deployments.engine.request import Img2ImgRequest, Pixels
 from deployments.engine.runner import Runner
+from deployments.engine.state import Rows
+from deployments.engine.wide_attention import ProductAttention
 from tests.checkpoints import with_overflowing_vae
 from tests.reference import Reference, make_engine, picture, run
+from tests.test_pairs import PAIR, WITHOUT_NEGATIVE, inputs, of_pairs, open_unet
 from tests.test_parity import random_request
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -26,6 +34,8 @@ REQUESTS = [
     Img2ImgRequest("a", picture(1, 64, 64), "a cat", "blurry", 0.7, 5.0, 10, 3, "dpmpp_2m"),
     Img2ImgRequest("b", picture(2, 64, 64), "castles", None, 0.5, 0.0, 8, 4, "euler_ancestral"),
     Img2ImgRequest("c", picture(3, 88, 72), "a cat", None, 0.9, 9.0, 6, 5, "ddim"),
+    Img2ImgRequest("d", picture(4, 64, 64), "a dog", None, 0.8, 6.0, 9, 6, "euler"),
+    Img2ImgRequest("e", picture(5, 64, 64), "a dog", None, 0.6, 4.0, 9, 7, "dpmpp_2m"),
 ]
 
 
@@ -53,10 +63,39 @@ def test_every_form_gives_the_same_images(kind: str, checkpoints: Callable[[str]
         forms.append(runner.form)
         far = max(np.abs(images[name].astype(int) - expected[name]).max() for name in expected)
         assert far <= 1, runner.form
-    assert forms[0] == "graphs"
+    assert (forms[0], forms[-1]) == ("graphs", "pairs")
     counters = runner.form_counters()
     assert counters["replays"] > 0
     assert (counters["recordings_in_step"], counters["compilations_in_step"], counters["failures"]) == (0, 0, 0)
+
+
+@pytest.mark.parametrize(("kind", "pair"), [("sd15", PAIR), ("sdxl", WITHOUT_NEGATIVE)])
+@torch.inference_mode()
+def test_compiled_and_recorded_pairs_give_what_their_rows_give(
+    kind: str, pair: Rows, checkpoints: Callable[[str], Path]
+) -> None:
+    unet = open_unet(checkpoints(kind)).to("cuda")
+    paired, counters = PairedUnet(without_adapters(unet)), Counters()
+    limits, recorder = Limits((2, 4), 1, 1), CudaRecorder(torch.device("cuda"))
+    made = Graphed(compiled(paired, counters), paired, recorder, limits, counters, [].append, compiles=True)
+    made.record(of_pairs(paired, [x.cuda() for x in inputs(unet, [pair])]))
+    for count in (1, 2, 3, 4, 5):
+        rows = [x.cuda() for x in inputs(unet, [pair] * count)]
+        torch.testing.assert_close(made(*of_pairs(paired, rows)).flatten(0, 1), unet(*rows), atol=1e-4, rtol=1e-4)
+    assert (counters.compilations, counters.fallbacks) == (1, 0)
+
+
+@torch.inference_mode()
+def test_a_wide_attention_as_products_is_as_near_in_half_precision() -> None:
+    torch.manual_seed(0)
+    attention = Attention(512, dim_head=512, heads=1, norm_num_groups=32, residual_connection=True, bias=True)
+    hidden = torch.randn(1, 512, 32, 32)
+    exact = attention(hidden)
+    for dtype in (torch.float16, torch.bfloat16):
+        attention.to("cuda", dtype)
+        there = hidden.to("cuda", dtype)
+        before = relative_error(attention(there).cpu(), exact)
+        assert relative_error(ProductAttention(attention)(there).cpu(), exact) <= 1.2 * before
 
 
 def images_and_references(

@@ -11,13 +11,14 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import count
 from queue import PriorityQueue
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
 from deployments.engine.adapters import without_adapters
 from deployments.engine.attention import relative_error
+from deployments.engine.channel_norms import normalize_by_channels
 from deployments.engine.gate import DEVICE
 from deployments.engine.graphs import Counters, Forward, Graphed, Limits, Recorder
 from deployments.engine.hoisting import HoistedUnet
@@ -42,12 +43,19 @@ TOLERANCE = 0.05  # of a form's output: tells what is wrong from what is rounded
 
 
 class _Part(NamedTuple):
-    """A network without adapters, inputs of the native size, and the rows it is called with."""
+    """A network without adapters, how it is called, inputs of the native size, and the rows it is called with."""
 
     network: nn.Module
     forward: Forward
     inputs: tuple[torch.Tensor, ...]
     buckets: tuple[int, ...]
+    of: Callable[[Any], Forward]  # what `forward` is of `network`
+
+    def for_inductor(self) -> Forward:
+        """The same of a copy that is made for it."""
+        network = without_adapters(self.network)
+        normalize_by_channels(network)
+        return self.of(network)
 
 
 class Forms:
@@ -112,7 +120,7 @@ class Forms:
             return None
         latents, times, context = (x[:most] for x in unet.inputs)
         steering = times[:, None].expand(-1, 2, -1), context[:, None].expand(-1, paired.contexts, -1, -1)
-        part = _Part(unet.network, paired, (latents, *steering), _up_to(most, BUCKETS))
+        part = _Part(unet.network, paired, (latents, *steering), _up_to(most, BUCKETS), PairedUnet)
         made = self._recorded(part, part.forward, INDUCTOR)
         return (made, paired) if made else None
 
@@ -125,7 +133,9 @@ class Forms:
         """The part in the next form; None if that is wrong."""
         buckets = _compiled_together(part.buckets) if kind == INDUCTOR else part.buckets
         limits = Limits(buckets, PATIENCE[kind], MOST_SHAPES[kind])
-        forward = compiled(part.forward, self.counters, self._backend) if kind == INDUCTOR else part.forward
+        forward = part.forward
+        if kind == INDUCTOR:
+            forward = compiled(part.for_inductor(), self.counters, self._backend)
         ask = partial(self.ask, kind)
         made = Graphed(forward, before, self._recorder, limits, self.counters, ask, compiles=kind == INDUCTOR)
         made.record(part.inputs)
@@ -173,13 +183,24 @@ def _parts(checkpoint: Checkpoint, max_rows: int) -> list[_Part]:
     latents = rows, vae.config.latent_channels, height, width
     pixels = rows, 3, height * factor, width * factor
     bare, bare_vae = without_adapters(unet), without_adapters(vae)
-    halves = eager_vae(bare_vae)
     steering = on_unet(rows, unet.times_width), on_unet(rows, TOKENS, unet.context_width)
     return [
-        _Part(bare, bare.forward, (on_unet(*latents), *steering), _up_to(max_rows, BUCKETS)),
-        _Part(bare_vae, halves.encode, (on_encoder(*pixels),), VAE_BUCKETS),
-        _Part(bare_vae, halves.decode, (on_decoder(*latents),), VAE_BUCKETS),
+        _Part(bare, bare.forward, (on_unet(*latents), *steering), _up_to(max_rows, BUCKETS), _forward),
+        _Part(bare_vae, _encode(bare_vae), (on_encoder(*pixels),), VAE_BUCKETS, _encode),
+        _Part(bare_vae, _decode(bare_vae), (on_decoder(*latents),), VAE_BUCKETS, _decode),
     ]
+
+
+def _forward(unet: HoistedUnet) -> Forward:
+    return unet.forward
+
+
+def _encode(vae: Any) -> Forward:
+    return eager_vae(vae).encode
+
+
+def _decode(vae: Any) -> Forward:
+    return eager_vae(vae).decode
 
 
 def _random(*shape: int, device: torch.device, dtype: torch.dtype) -> torch.Tensor:

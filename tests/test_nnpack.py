@@ -70,8 +70,15 @@ def test_images_are_diffusers_own(kind: str, checkpoints: Checkpoints, monkeypat
 
 
 @pytest.mark.parametrize(
-    ("small", "capability", "stays"),
-    [(True, "AVX2", False), (False, "AVX2", True), (False, "AVX512", False), (False, "AVX512_VNNI", False)],
+    ("capability", "found"), [("AVX2", False), ("AVX512", True), ("AVX512_VNNI", True), ("DEFAULT", False)]
+)
+def test_every_kind_of_avx512_is_known(capability: str, found: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    assert openvino_form._has_avx512() == found
+
+
+@pytest.mark.parametrize(
+    ("small", "capability", "stays"), [(True, "AVX2", False), (False, "AVX2", True), (False, "AVX512", False)]
 )
 def test_openvino_leaves_large_vaes_where_there_is_no_avx512(
     small: bool, capability: str, stays: bool, checkpoints: Checkpoints, monkeypatch: pytest.MonkeyPatch

@@ -97,14 +97,14 @@ class Bench:
 
     def __init__(self, unet: HoistedUnet, pair_seconds: Callable[[int], float] = lambda pairs: 1.9 * pairs) -> None:
         self.asked: list[Callable[[], object]] = []
-        limits, counters = Limits((1, 2, 4, 8), 1, 1), Counters()
+        limits = Limits((1, 2, 4, 8), 1, 1)
+        self.by_rows, self.by_pairs = Counters(), Counters()
         self.paired = PairedUnet(without_adapters(unet))
-        self.rows = Graphed(unet, unet, Recaller(lambda rows: rows + 0.5), limits, counters, self.asked.append)
+        self.rows = Graphed(unet, unet, Recaller(lambda rows: rows + 0.5), limits, self.by_rows, self.asked.append)
         self.pairs = Graphed(
-            self.paired, self.paired, Recaller(pair_seconds), Limits((2, 4), 1, 1), counters, self.asked.append
+            self.paired, self.paired, Recaller(pair_seconds), Limits((2, 4), 1, 1), self.by_pairs, self.asked.append
         )
         self.forward = pairs_first(self.rows, self.pairs, self.paired)
-        self.counters = counters
         self.rows.record(inputs(unet, [SINGLE]))
 
     def record_pairs(self, unet: HoistedUnet) -> None:
@@ -112,25 +112,28 @@ class Bench:
 
 
 @pytest.mark.parametrize(
-    ("requests", "replays"),
+    ("requests", "of_pairs", "of_rows"),
     [
-        ([PAIR, PAIR], 1),
-        ([PAIR, PAIR, PAIR], 1),  # as four
-        ([PAIR, PAIR, SINGLE], 2),
-        ([PAIR, SINGLE], 2),  # as two rows and one
-        ([SINGLE, SINGLE], 1),
+        ([PAIR, PAIR], 1, 0),
+        ([PAIR, PAIR, PAIR], 1, 0),  # as four
+        ([PAIR, PAIR, SINGLE], 1, 1),
+        ([PAIR], 0, 1),
+        ([PAIR, SINGLE], 0, 2),
+        ([SINGLE, SINGLE], 0, 1),
     ],
 )
 @torch.inference_mode()
-def test_mixed_batches_come_out_as_rows_alone(requests: list[Rows], replays: int, checkpoints: Checkpoints) -> None:
+def test_mixed_batches_come_out_as_rows_alone(
+    requests: list[Rows], of_pairs: int, of_rows: int, checkpoints: Checkpoints
+) -> None:
     unet = open_unet(checkpoints("sd15"))
     bench = Bench(unet, lambda pairs: pairs + 1)
     bench.record_pairs(unet)
     rows = inputs(unet, requests)
-    before = bench.counters.replays
     outputs = bench.forward(rows[0], rows[1], rows[2], requests)
     torch.testing.assert_close(outputs, unet(*rows), atol=1e-5, rtol=1e-5)
-    assert (bench.counters.replays - before, bench.counters.fallbacks) == (replays, 0)
+    assert (bench.by_pairs.replays, bench.by_rows.replays) == (of_pairs, of_rows)
+    assert bench.by_pairs.fallbacks == bench.by_rows.fallbacks == 0
 
 
 @torch.inference_mode()
@@ -140,6 +143,7 @@ def test_pairs_that_take_longer_go_as_rows(checkpoints: Checkpoints) -> None:
     bench.record_pairs(unet)
     rows = inputs(unet, [PAIR, PAIR])
     assert torch.equal(bench.forward(rows[0], rows[1], rows[2], [PAIR, PAIR]), bench.rows(*rows))
+    assert bench.by_pairs.replays == 0
 
 
 @torch.inference_mode()
@@ -151,11 +155,10 @@ def test_pairs_of_another_size_are_asked_for_and_go_as_rows_meanwhile(checkpoint
     assert torch.equal(bench.forward(rows[0], rows[1], rows[2], [PAIR, PAIR]), bench.rows(*rows))
     (work,) = bench.asked
     work()
-    before = bench.counters.replays
     torch.testing.assert_close(
         bench.forward(rows[0], rows[1], rows[2], [PAIR, PAIR]), unet(*rows), atol=1e-5, rtol=1e-5
     )
-    assert (bench.counters.replays, bench.pairs.seconds_of(of_pairs(bench.paired, rows))) == (before + 1, 3.8)
+    assert (bench.by_pairs.replays, bench.pairs.seconds_of(of_pairs(bench.paired, rows))) == (1, 3.8)
 
 
 @torch.inference_mode()

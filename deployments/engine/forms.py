@@ -25,7 +25,7 @@ from deployments.engine.hoisting import HoistedUnet
 from deployments.engine.inductor import compiled
 from deployments.engine.loading import Checkpoint
 from deployments.engine.networks import Networks, VaeNetworks, eager_vae, row_by_row
-from deployments.engine.pairs import PairedUnet, pairs_first
+from deployments.engine.pairs import LEAST_PAIRS, PairedUnet, pairs_first
 from deployments.engine.quicker import replace_where_quicker
 from deployments.engine.upsampling import phased
 from deployments.engine.wide_attention import of_products
@@ -82,7 +82,7 @@ class Forms:
             yield self._networks("inductor+graphs", best)
         unet = best[0]
         if isinstance(unet, Graphed) and (pairs := self._pairs()):
-            yield self._networks("inductor+graphs", best)._replace(form="pairs", unet=pairs_first(unet, *pairs))
+            yield self._networks("pairs", best)._replace(unet=pairs_first(unet, *pairs))
         threading.Thread(target=self._serve, name="recorder", daemon=True).start()
 
     def native_step(self) -> torch.Tensor:
@@ -116,7 +116,7 @@ class Forms:
         most = unet.buckets[-1] // 2
         assert isinstance(unet.network, HoistedUnet)
         paired = PairedUnet(without_adapters(unet.network))
-        if most < 2 or not paired.is_possible:
+        if most < LEAST_PAIRS or not paired.is_possible:
             return None
         latents, times, context = (x[:most] for x in unet.inputs)
         steering = times[:, None].expand(-1, 2, -1), context[:, None].expand(-1, paired.contexts, -1, -1)

@@ -24,6 +24,8 @@ from deployments.engine.hoisting import HoistedUnet
 from deployments.engine.networks import UnetForward
 from deployments.engine.state import Rows
 
+LEAST_PAIRS = 2  # one is two rows like others, and inductor would compile for one by itself
+
 
 class PairedUnet:
     """Takes over a `unet` without adapters. `is_possible` says whether pairs save anything there.
@@ -58,7 +60,7 @@ def pairs_first(rows: Graphed, pairs: Graphed, paired: PairedUnet) -> UnetForwar
     ) -> torch.Tensor:
         inputs = latents, times, context
         count = sum(1 for _ in takewhile(paired.suits, requests))
-        if not count:
+        if count < LEAST_PAIRS:
             return rows(*inputs)
         rest = [x[2 * count :] for x in inputs]
         steering = [x[: 2 * count].reshape(count, 2, *x.shape[1:]) for x in (times, context)]

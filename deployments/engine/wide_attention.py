@@ -1,8 +1,8 @@
 """The attention in the middle of a VAE, whose one head is wider than fast kernels for attention take.
 
-Flash attention and cuDNN's stop at 256 channels; what torch has for 512 was 5 of the 37 ms of decoding 1024 px on an
-H100. As two products with a softmax between them it is as exact: scores and softmax are in float32, and weights are
-rounded before the second product, as those kernels do.
+Flash attention and cuDNN's stop at 256 channels; what torch has for 512 took 0.38 of the 7.7 ms of decoding 512 px on
+an H100, and its part grows with the picture. As two products with a softmax between them it is as exact: scores and
+softmax are in float32, and weights are rounded before the second product, as those kernels do.
 """
 
 from __future__ import annotations

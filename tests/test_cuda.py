@@ -12,21 +12,16 @@ import torch
 from diffusers.models.attention_processor import Attention
 
 from benchmarks.summary import psnr
-from deployments.engine.adapters import without_adapters
 from deployments.engine.attention import relative_error
 from deployments.engine.cuda import CudaRecorder, cuda_forms
 from deployments.engine.engine import Engine
 from deployments.engine.graphs import Counters, Graphed, Limits
-from deployments.engine.inductor import compiled
 from deployments.engine.loading import load_checkpoint
-from deployments.engine.pairs import PairedUnet
 from deployments.engine.request import Img2ImgRequest, Pixels
 from deployments.engine.runner import Runner
-from deployments.engine.state import Rows
 from deployments.engine.wide_attention import ProductAttention
 from tests.checkpoints import with_overflowing_vae
 from tests.reference import Reference, make_engine, picture, run
-from tests.test_pairs import PAIR, WITHOUT_NEGATIVE, inputs, of_pairs, open_unet
 from tests.test_parity import random_request
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -63,26 +58,10 @@ def test_every_form_gives_the_same_images(kind: str, checkpoints: Callable[[str]
         forms.append(runner.form)
         far = max(np.abs(images[name].astype(int) - expected[name]).max() for name in expected)
         assert far <= 1, runner.form
-    assert (forms[0], forms[-1]) == ("graphs", "pairs")
+    assert forms == ["graphs", "inductor+graphs"]
     counters = runner.form_counters()
     assert counters["replays"] > 0
     assert (counters["recordings_in_step"], counters["compilations_in_step"], counters["failures"]) == (0, 0, 0)
-
-
-@pytest.mark.parametrize(("kind", "pair"), [("sd15", PAIR), ("sdxl", WITHOUT_NEGATIVE)])
-@torch.inference_mode()
-def test_compiled_and_recorded_pairs_give_what_their_rows_give(
-    kind: str, pair: Rows, checkpoints: Callable[[str], Path]
-) -> None:
-    unet = open_unet(checkpoints(kind)).to("cuda")
-    paired, counters = PairedUnet(without_adapters(unet)), Counters()
-    limits, recorder = Limits((2, 4), 1, 1), CudaRecorder(torch.device("cuda"))
-    made = Graphed(compiled(paired, counters), paired, recorder, limits, counters, [].append, compiles=True)
-    made.record(of_pairs(paired, [x.cuda() for x in inputs(unet, [pair])]))
-    for count in (1, 2, 3, 4, 5):
-        rows = [x.cuda() for x in inputs(unet, [pair] * count)]
-        torch.testing.assert_close(made(*of_pairs(paired, rows)).flatten(0, 1), unet(*rows), atol=1e-4, rtol=1e-4)
-    assert (counters.compilations, counters.fallbacks) == (1, 0)
 
 
 @torch.inference_mode()

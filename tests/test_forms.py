@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from itertools import cycle
 from pathlib import Path
 
@@ -89,25 +88,6 @@ def test_forms_that_come_between_two_steps_change_no_image(
     recorded_later = threading.Event()
     forms.ask(INDUCTOR, recorded_later.set)
     assert recorded_later.wait(30)
-
-
-@pytest.mark.usefixtures("two_threads")
-def test_pairs_come_last_and_change_no_image(checkpoints: Checkpoints) -> None:
-    requests = [replace(request, guidance_scale=5.0) for request in REQUESTS]
-    engine = make_engine(checkpoints("sd15"), max_rows=4)
-    expected = run(engine, requests)
-    runner, recorder = engine.runner, Recaller()
-    assert isinstance(runner, Runner)
-    coming = iter(Forms(runner.checkpoint, 4, recorder, "eager"))
-    next(coming)
-    recorder.seconds = lambda rows: rows / 2
-    next(coming)
-    recorder.recorded.clear()
-    runner.offer(next(coming))
-    assert recorder.recorded == [2]  # pairs: one alone goes as two rows
-    assert furthest(run(engine, requests), expected) <= 1
-    assert (runner.form, recorder.recorded) == ("pairs", [2])
-    assert next(coming, None) is None
 
 
 @pytest.mark.parametrize(("took", "num_fused"), [((2.0, 1.0), 4), ((1.0, 2.0), 0)], ids=["quicker", "slower"])

@@ -1,4 +1,4 @@
-"""Forms of a checkpoint's networks for a GPU: recorded as they are, in seconds, then compiled, then for pairs of rows.
+"""Forms of a checkpoint's networks for a GPU: recorded as they are, in seconds, then compiled.
 
 Requests go on meanwhile, and none waits for a compiler: what is not made yet runs in the form before.
 """
@@ -25,7 +25,6 @@ from deployments.engine.hoisting import HoistedUnet
 from deployments.engine.inductor import compiled
 from deployments.engine.loading import Checkpoint
 from deployments.engine.networks import Networks, VaeNetworks, eager_vae, row_by_row
-from deployments.engine.pairs import LEAST_PAIRS, PairedUnet, pairs_first
 from deployments.engine.quicker import replace_where_quicker
 from deployments.engine.upsampling import phased
 from deployments.engine.wide_attention import of_products
@@ -80,9 +79,6 @@ class Forms:
         best = [self._made(part, before, INDUCTOR) for part, before in zip(self._parts, graphs, strict=True)]
         if best != graphs:
             yield self._networks("inductor+graphs", best)
-        unet = best[0]
-        if isinstance(unet, Graphed) and (pairs := self._pairs()):
-            yield self._networks("pairs", best)._replace(unet=pairs_first(unet, *pairs))
         threading.Thread(target=self._serve, name="recorder", daemon=True).start()
 
     def native_step(self) -> torch.Tensor:
@@ -110,27 +106,8 @@ class Forms:
         while True:
             self.serve_one()
 
-    def _pairs(self) -> tuple[Graphed, PairedUnet] | None:
-        """The UNet for pairs of rows, compiled; None where that saves nothing or is wrong."""
-        unet = self._parts[0]
-        most = unet.buckets[-1] // 2
-        assert isinstance(unet.network, HoistedUnet)
-        paired = PairedUnet(without_adapters(unet.network))
-        if most < LEAST_PAIRS or not paired.is_possible:
-            return None
-        latents, times, context = (x[:most] for x in unet.inputs)
-        steering = times[:, None].expand(-1, 2, -1), context[:, None].expand(-1, paired.contexts, -1, -1)
-        part = _Part(unet.network, paired, (latents, *steering), _up_to(most, BUCKETS), PairedUnet)
-        made = self._recorded(part, part.forward, INDUCTOR)
-        return (made, paired) if made else None
-
     def _made(self, part: _Part, before: Forward, kind: int) -> Forward:
         """The part in the next form, or as it was before if that is wrong or no faster."""
-        made = self._recorded(part, before, kind)
-        return made if made and faster(made, before, part.inputs) else before
-
-    def _recorded(self, part: _Part, before: Forward, kind: int) -> Graphed | None:
-        """The part in the next form; None if that is wrong."""
         buckets = _compiled_together(part.buckets) if kind == INDUCTOR else part.buckets
         limits = Limits(buckets, PATIENCE[kind], MOST_SHAPES[kind])
         forward = part.forward
@@ -139,7 +116,8 @@ class Forms:
         ask = partial(self.ask, kind)
         made = Graphed(forward, before, self._recorder, limits, self.counters, ask, compiles=kind == INDUCTOR)
         made.record(part.inputs)
-        return made if made.seconds(part.inputs) and _is_right(made, part) else None
+        is_better = made.seconds(part.inputs) and _is_right(made, part) and faster(made, before, part.inputs)
+        return made if is_better else before
 
     def ask(self, kind: int, work: Callable[[], object]) -> None:
         """Have it done later, what is recorded as it is before what is compiled. From any thread."""

@@ -6,7 +6,6 @@ The engine's thread only replays. For what was not recorded it runs the fallback
 from __future__ import annotations
 
 import logging
-import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -118,7 +117,7 @@ class Graphed:
         plan = self._plan(shapes, rows)
         if not plan:
             self._counters.fallbacks += 1
-            self.want(inputs)
+            self._want(inputs)
             return self._fallback(*inputs)
         outputs, start = [], 0
         for bucket in plan:
@@ -186,14 +185,7 @@ class Graphed:
             self._plans[shapes, rows] = () if awaited else cheapest(rows, _seconds(recorded))
         return self._plans[shapes, rows]
 
-    def seconds_of(self, inputs: Sequence[torch.Tensor]) -> float:
-        """How long the replays for these inputs take; infinite where there are none."""
-        shapes, rows = _shapes(inputs), len(inputs[0])
-        plan = self._plan(shapes, rows)
-        recorded = self._recordings.get(shapes, {})
-        return sum(recorded[bucket].seconds for bucket in plan) if plan or not rows else math.inf
-
-    def want(self, inputs: Sequence[torch.Tensor]) -> None:
+    def _want(self, inputs: Sequence[torch.Tensor]) -> None:
         """Count a batch without a recording, and ask for one of what has come often enough."""
         shapes, bucket = _shapes(inputs), self._limits.bucket(len(inputs[0]))
         if bucket is None or bucket in self._recordings.get(shapes, {}) or self._broken:

@@ -9,17 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from diffusers.models.attention_processor import Attention
 
 from benchmarks.summary import psnr
-from deployments.engine.attention import relative_error
 from deployments.engine.cuda import CudaRecorder, cuda_forms
 from deployments.engine.engine import Engine
 from deployments.engine.graphs import Counters, Graphed, Limits
 from deployments.engine.loading import load_checkpoint
 from deployments.engine.request import Img2ImgRequest, Pixels
 from deployments.engine.runner import Runner
-from deployments.engine.wide_attention import ProductAttention
 from tests.checkpoints import with_overflowing_vae
 from tests.reference import Reference, make_engine, picture, run
 from tests.test_parity import random_request
@@ -62,19 +59,6 @@ def test_every_form_gives_the_same_images(kind: str, checkpoints: Callable[[str]
     counters = runner.form_counters()
     assert counters["replays"] > 0
     assert (counters["recordings_in_step"], counters["compilations_in_step"], counters["failures"]) == (0, 0, 0)
-
-
-@torch.inference_mode()
-def test_a_wide_attention_as_products_is_as_near_in_half_precision() -> None:
-    torch.manual_seed(0)
-    attention = Attention(512, dim_head=512, heads=1, norm_num_groups=32, residual_connection=True, bias=True)
-    hidden = torch.randn(1, 512, 32, 32)
-    exact = attention(hidden)
-    for dtype in (torch.float16, torch.bfloat16):
-        attention.to("cuda", dtype)
-        there = hidden.to("cuda", dtype)
-        before = relative_error(attention(there).cpu(), exact)
-        assert relative_error(ProductAttention(attention)(there).cpu(), exact) <= 1.2 * before
 
 
 def images_and_references(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from itertools import cycle
 from pathlib import Path
 
 import numpy as np
@@ -88,25 +87,6 @@ def test_forms_that_come_between_two_steps_change_no_image(
     recorded_later = threading.Event()
     forms.ask(INDUCTOR, recorded_later.set)
     assert recorded_later.wait(30)
-
-
-@pytest.mark.parametrize(("took", "num_fused"), [((2.0, 1.0), 4), ((1.0, 2.0), 0)], ids=["quicker", "slower"])
-def test_upsampling_is_fused_where_that_is_quicker_and_changes_no_image(
-    took: tuple[float, float], num_fused: int, checkpoints: Checkpoints, expected: dict[str, Pixels]
-) -> None:
-    engine = make_engine(checkpoints("sd15"), max_rows=MAX_ROWS)
-    runner = engine.runner
-    assert isinstance(runner, Runner)
-    forms, turns = Forms(runner.checkpoint, MAX_ROWS, Recaller(), "eager"), cycle(took)
-
-    def seconds(call: Callable[[], object]) -> float:
-        call()
-        return next(turns)
-
-    with torch.inference_mode():
-        assert forms.replace_layers(seconds) == num_fused
-    runner.offer(next(iter(forms)))
-    assert furthest(run(engine, REQUESTS, join_every=2), expected) <= 1
 
 
 def test_size_that_comes_often_is_recorded_later(checkpoints: Checkpoints, expected: dict[str, Pixels]) -> None:

@@ -34,11 +34,6 @@ def cuda_forms(checkpoint: Checkpoint, max_rows: int) -> Iterator[Networks]:
             choose_attention(forms.native_step, checkpoint.device)
     except Exception:
         logger.exception("attention stays in torch's usual order")
-    try:
-        with DEVICE.exclusively(), torch.inference_mode(), _tried_convolutions():
-            logger.info("%d layers are replaced by quicker ones", forms.replace_layers(_timed))
-    except Exception:
-        logger.exception("all layers stay as they are")
     yield from forms
 
 

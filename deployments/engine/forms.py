@@ -18,16 +18,12 @@ from torch import nn
 
 from deployments.engine.adapters import without_adapters
 from deployments.engine.attention import relative_error
-from deployments.engine.channel_norms import normalize_by_channels
 from deployments.engine.gate import DEVICE
 from deployments.engine.graphs import Counters, Forward, Graphed, Limits, Recorder
 from deployments.engine.hoisting import HoistedUnet
 from deployments.engine.inductor import compiled
 from deployments.engine.loading import Checkpoint
 from deployments.engine.networks import Networks, VaeNetworks, eager_vae, row_by_row
-from deployments.engine.quicker import replace_where_quicker
-from deployments.engine.upsampling import phased
-from deployments.engine.wide_attention import of_products
 
 logger = logging.getLogger(__name__)
 BUCKETS = (1, 2, 4, 6, 8, 12, 16, 24, 32)
@@ -52,9 +48,7 @@ class _Part(NamedTuple):
 
     def for_inductor(self) -> Forward:
         """The same of a copy that is made for it."""
-        network = without_adapters(self.network)
-        normalize_by_channels(network)
-        return self.of(network)
+        return self.of(without_adapters(self.network))
 
 
 class Forms:
@@ -85,18 +79,6 @@ class Forms:
         """A step's UNet call, as torch runs it."""
         unet = self._parts[0]
         return unet.forward(*(x.repeat(STEP_ROWS, *[1] * (x.ndim - 1))[:STEP_ROWS] for x in unet.inputs))
-
-    def replace_layers(self, seconds: Callable[[Callable[[], object]], float]) -> int:
-        """In all forms, by those that are quicker for a step or one picture. How many are replaced."""
-        unet, encoder, decoder = self._parts
-        vae = [*phased(decoder.network), *of_products(decoder.network)]
-
-        def one_picture() -> None:
-            for half in (encoder, decoder):
-                half.forward(*(x[:1] for x in half.inputs))
-
-        in_vae = replace_where_quicker(vae, one_picture, seconds)
-        return in_vae + replace_where_quicker(list(phased(unet.network)), self.native_step, seconds)
 
     def serve_one(self) -> None:
         """Wait until something is asked for, and make it."""

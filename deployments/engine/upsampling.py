@@ -16,19 +16,11 @@ from diffusers.models.upsampling import Upsample2D
 from torch import nn
 from torch.nn import functional
 
-from deployments.engine.quicker import Substitute
-
 
 def fuse_upsampling(network: nn.Module) -> None:
     """Replace a diffusers network's layers that upsample and then convolve, where they are of the usual kind."""
     for parent, name, layer in _layers(network):
         setattr(parent, name, FusedUpsample(layer.conv))
-
-
-def phased(network: nn.Module) -> Iterator[Substitute]:
-    """Substitutes for the same layers, for GPUs."""
-    for parent, name, layer in _layers(network):
-        yield Substitute(parent, name, PhasedUpsample(layer.conv))
 
 
 def _layers(network: nn.Module) -> Iterator[tuple[nn.Module, str, Upsample2D]]:
@@ -94,26 +86,6 @@ class FusedUpsample(nn.Module):
         right = self.convolution(upsampled[..., width - 2 * odd_columns :])[..., : height - odd_rows, -odd_columns:]
         inner = self._doubled(hidden)[..., : height - odd_rows, : width - odd_columns]
         return torch.cat([torch.cat([inner, right], -1), bottom], -2)
-
-
-class PhasedUpsample(FusedUpsample):
-    """By an ordinary convolution of 2x2, which makes the even and odd rows and columns as channels of their own."""
-
-    def __init__(self, convolution: nn.Conv2d) -> None:
-        super().__init__(convolution)
-        channels, made = self.weight.shape[:2]
-        phases = self.weight.reshape(channels, made, 2, 2, 2, 2).permute(3, 5, 1, 0, 2, 4).flip(-1, -2)
-        kernel = phases.reshape(4 * made, channels, 2, 2).contiguous(memory_format=torch.channels_last)
-        self.weight = nn.Parameter(kernel, requires_grad=False)
-        bias = convolution.bias
-        self.bias = None if bias is None else nn.Parameter(bias.detach().repeat(4), requires_grad=False)
-
-    def _doubled(self, hidden: torch.Tensor) -> torch.Tensor:
-        rows, _, height, width = hidden.shape
-        phases = functional.conv2d(hidden, self.weight, self.bias, padding=1).permute(0, 2, 3, 1)
-        placed = phases.reshape(rows, height + 1, width + 1, 2, 2, -1).permute(0, 1, 3, 2, 4, 5)
-        whole = placed.reshape(rows, 2 * height + 2, 2 * width + 2, -1).permute(0, 3, 1, 2)
-        return whole[..., 1:-1, 1:-1]  # in the layout of channels last
 
 
 def _spread(weight: torch.Tensor) -> torch.Tensor:

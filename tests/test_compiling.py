@@ -22,7 +22,6 @@ from deployments.engine.networks import eager
 from deployments.engine.openvino_form import compile_with_openvino
 from deployments.engine.request import Img2ImgRequest, Pixels
 from deployments.engine.runner import Runner
-from deployments.engine.state import Rows
 from deployments.opening import build_engine
 from tests.loras import build_lora
 from tests.reference import Reference, make_engine, picture, run
@@ -69,7 +68,7 @@ def threads() -> Iterator[Callable[[int], None]]:
     [("sd15", 2, True), ("sd21", 2, True), ("sdxl", 2, True), ("lcm", 2, True), ("sd15", 2, False), ("sd15", 1, True)],
 )
 @torch.inference_mode()
-def test_unet_gives_the_same_for_every_size_and_whatever_rows_have_in_common(
+def test_unet_gives_the_same_for_every_size_and_number_of_rows(
     kind: str,
     cores: int,
     small: bool,
@@ -84,14 +83,12 @@ def test_unet_gives_the_same_for_every_size_and_whatever_rows_have_in_common(
     compiled = compile_with_openvino(checkpoint, plain)
     torch.manual_seed(0)
     for sides in [(8, 8), (9, 12), (11, 10), (13, 7)]:
-        latents = torch.randn(3, 4, *sides).repeat_interleave(2, 0)
-        times = torch.randn(3, checkpoint.unet.times_width).repeat_interleave(2, 0)
-        context = torch.randn(6, 77, checkpoint.unet.context_width)
-        expected = plain.unet(latents, times, context, [Rows(2)] * 3)
-        for counts in ([2, 2, 2], [1, 2, 2], [2, 1, 1], [1, 2], [1] * 6, [2], [1]):
-            rows = sum(counts)
-            outputs = compiled.unet(latents[-rows:], times[-rows:], context[-rows:], list(map(Rows, counts)))
-            torch.testing.assert_close(outputs, expected[-rows:], atol=1e-4, rtol=1e-4)
+        latents, times = torch.randn(4, 4, *sides), torch.randn(4, checkpoint.unet.times_width)
+        context = torch.randn(4, 77, checkpoint.unet.context_width)
+        expected = plain.unet(latents, times, context)
+        for rows in (4, 3, 2, 1):
+            outputs = compiled.unet(latents[:rows], times[:rows], context[:rows])
+            torch.testing.assert_close(outputs, expected[:rows], atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -106,12 +103,12 @@ def test_networks_keep_their_weights_when_torch_has_no_more_use_for_them(
     latents, times = torch.randn(1, 4, 8, 8), torch.randn(1, checkpoint.unet.times_width)
     context = torch.randn(1, 77, checkpoint.unet.context_width)
     row = [tensor.to(checkpoint.dtype) for tensor in (latents, times, context)]
-    expected = plain.unet(*row, [Rows(1)])
+    expected = plain.unet(*row)
     compiled = compile_with_openvino(checkpoint, plain)
     gc.collect()
     fused = {weight.numel() * 16 // 9 for weight in checkpoint.unet.parameters()}  # 4x4 kernels in place of 3x3
     overwritten = [torch.full((size,), torch.nan, dtype=checkpoint.dtype) for size in fused for _ in range(9)]
-    assert relative_error(compiled.unet(*row, [Rows(1)]), expected) <= 0.03
+    assert relative_error(compiled.unet(*row), expected) <= 0.03
     del overwritten  # it must be there until here
 
 
@@ -134,13 +131,9 @@ def test_reproducible_rows_are_the_same_to_the_bit_whoever_is_beside_them(checkp
     compiled = compile_with_openvino(checkpoint, eager(checkpoint), reproducible=True)
     torch.manual_seed(0)
     latents, times = torch.randn(4, 4, 8, 8), torch.randn(4, checkpoint.unet.times_width)
-    latents[1], times[1] = latents[0], times[0]  # a guided request's
     context = torch.randn(4, 77, checkpoint.unet.context_width)
-    together = compiled.unet(latents, times, context, [Rows(2), Rows(1), Rows(1)])
-    alone = [
-        compiled.unet(latents[rows], times[rows], context[rows], [Rows(count)])
-        for rows, count in ((slice(0, 2), 2), (slice(2, 3), 1), (slice(3, 4), 1))
-    ]
+    together = compiled.unet(latents, times, context)
+    alone = [compiled.unet(latents[i : i + 1], times[i : i + 1], context[i : i + 1]) for i in range(4)]
     assert torch.equal(together, torch.cat(alone))
 
 
@@ -245,8 +238,7 @@ def test_small_networks_are_converted_once_and_compute_the_same_ever_after(
     unet = checkpoint.unet
     rows = torch.randn(2, unet.unet.config.in_channels, 16, 16), torch.randn(2, unet.times_width)
     context, pixels = torch.randn(2, 77, unet.context_width), torch.randn(1, 3, 64, 64)
-    for requests in ([Rows(2)], [Rows(1), Rows(1)]):
-        assert torch.equal(first.unet(*rows, context, requests), again.unet(*rows, context, requests))
+    assert torch.equal(first.unet(*rows, context), again.unet(*rows, context))
     encoded = first.vae.encode(pixels)
     assert torch.equal(encoded, again.vae.encode(pixels))
     latents = encoded[:, : checkpoint.pipeline.vae.config.latent_channels]

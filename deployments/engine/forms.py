@@ -23,7 +23,7 @@ from deployments.engine.graphs import Counters, Forward, Graphed, Limits, Record
 from deployments.engine.hoisting import HoistedUnet
 from deployments.engine.inductor import compiled
 from deployments.engine.loading import Checkpoint
-from deployments.engine.networks import Networks, VaeNetworks, eager_vae, row_by_row
+from deployments.engine.networks import Networks, VaeNetworks, eager_vae
 
 logger = logging.getLogger(__name__)
 BUCKETS = (1, 2, 4, 6, 8, 12, 16, 24, 32)
@@ -107,7 +107,7 @@ class Forms:
 
     def _networks(self, form: str, forwards: list[Forward]) -> Networks:
         unet, encode, decode = forwards
-        return Networks(form, row_by_row(unet), VaeNetworks(encode, decode), self.counters)
+        return Networks(form, unet, VaeNetworks(encode, decode), self.counters)
 
 
 @torch.inference_mode()

@@ -5,7 +5,7 @@ All forms take and give the same tensors, so that one can take another's place b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -13,9 +13,8 @@ import torch
 if TYPE_CHECKING:
     from deployments.engine.graphs import Counters
     from deployments.engine.loading import Checkpoint
-    from deployments.engine.state import Rows
 
-UnetForward = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, Sequence["Rows"]], torch.Tensor]
+UnetForward = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 class VaeNetworks(NamedTuple):
@@ -34,8 +33,7 @@ class Networks(NamedTuple):
     """All in one form, whose name is `form`. Tensors are in the checkpoint's formats and on its device.
 
     `unet`: latents (n, channels, h, w), times (n, all ResNets' channels) and context (n, tokens, all keys and values)
-    to the output, like the latents; see HoistedUnet. Its last argument says whose rows these are: guided requests' come
-    first, those that lack a negative prompt before the others. Compiled forms know nothing of adapters.
+    to the output, like the latents; see HoistedUnet. Compiled forms know nothing of adapters.
     """
 
     form: str
@@ -47,16 +45,7 @@ class Networks(NamedTuple):
 
 def eager(checkpoint: Checkpoint) -> Networks:
     """The networks as torch runs them."""
-    return Networks("eager", row_by_row(checkpoint.unet), eager_vae(checkpoint.pipeline.vae))
-
-
-def row_by_row(unet: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]) -> UnetForward:
-    """Whose rows have nothing in common."""
-
-    def forward(latents: torch.Tensor, times: torch.Tensor, context: torch.Tensor, _: Sequence[Rows]) -> torch.Tensor:
-        return unet(latents, times, context)
-
-    return forward
+    return Networks("eager", checkpoint.unet, eager_vae(checkpoint.pipeline.vae))
 
 
 def eager_vae(vae: Any) -> VaeNetworks:

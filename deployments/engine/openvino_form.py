@@ -1,9 +1,8 @@
 """The networks compiled by OpenVINO, whose convolutions and fused layers are ahead of torch's on CPUs.
 
-Each compiled network takes every picture size, so nothing is compiled while a request waits. A guided request's two
-rows are computed from one start. Two requests run at a time, on half of the cores each: the threads of one network wait
-for each other at each layer, and so for whatever else the machine does on one of their cores. A guided request that is
-left over runs as two rows. Only a row that is left over has all cores.
+Each compiled network takes every picture size, so nothing is compiled while a request waits. Two rows run at a time,
+on half of the cores each: the threads of one network wait for each other at each layer, and so for whatever else the
+machine does on one of their cores. Only a row that is left over has all cores.
 """
 
 from __future__ import annotations
@@ -14,7 +13,6 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
-from itertools import accumulate, pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
@@ -27,11 +25,9 @@ from torch import nn
 from deployments.engine.adapters import without_adapters
 from deployments.engine.channels_last import normalize_channels_last
 from deployments.engine.devices import VaeDtypes
-from deployments.engine.forking import fork_at_prompt
 from deployments.engine.hoisting import HoistedUnet
 from deployments.engine.loading import Checkpoint
 from deployments.engine.networks import Networks, UnetForward, VaeNetworks, eager_vae
-from deployments.engine.state import Rows
 from deployments.engine.upsampling import fuse_upsampling
 
 PRECISIONS = {torch.float32: "f32", torch.bfloat16: "bf16", torch.float16: "f16"}
@@ -57,52 +53,21 @@ def compile_with_openvino(checkpoint: Checkpoint, before: Networks, *, reproduci
 
 
 def _compile_unet(unet: HoistedUnet, dtype: torch.dtype, *, in_twos: bool) -> UnetForward:
-    small = _is_small(unet)
     fuse_upsampling(unet)
     normalize_channels_last(unet)
-    forks = fork_at_prompt(unet)
     latents, times = torch.zeros(1, unet.unet.config.in_channels, *SIDES), torch.zeros(1, unet.times_width)
-    context = torch.zeros(2 if forks else 1, TOKENS, unet.context_width)
+    context = torch.zeros(1, TOKENS, unet.context_width)
     converted = _converted(_Float32(unet, unet.forward, dtype), (latents, times, context))
+    shapes = [(1, *_any(latents)[1:]), (1, unet.times_width), (1, ANY, unet.context_width)]
+    left_over = _Compiled(converted, shapes, dtype, 1)
+    in_parallel = _Compiled(converted, shapes, dtype, 2) if in_twos else left_over
 
-    def compiled(length: int, streams: int) -> _Compiled:
-        """What takes `length` rows that start as one."""
-        shapes = [(1, *_any(latents)[1:]), (1, unet.times_width), (length, ANY, unet.context_width)]
-        return _Compiled(converted, shapes, dtype, streams)
-
-    left_over = compiled(ANY, 1)
-    pairs = singles = left_over
-    if in_twos and small and forks:  # one that changes its number of rows looks at every layer anew
-        pairs, singles = compiled(2, 2), compiled(1, 2)
-    elif in_twos:  # of SD1.5's size that takes no time, and the weights of another would be kept too
-        pairs = singles = compiled(ANY, 2)
-
-    def forward(
-        latents: torch.Tensor, times: torch.Tensor, context: torch.Tensor, rows: Sequence[Rows]
-    ) -> torch.Tensor:
-        ends = accumulate([request.count for request in rows] if forks else [1] * len(latents))
-        outputs: dict[int, torch.Tensor] = {}
-        parts = [slice(start, end) for start, end in pairwise((0, *ends))]
-        for run, alike in _plan(parts, pairs, singles, left_over):
-            inputs = [(latents[part][:1], times[part][:1], context[part]) for part in alike]
-            outputs |= zip([part.start for part in alike], run(inputs), strict=True)
-        return torch.cat([outputs[start] for start in sorted(outputs)])
+    def forward(latents: torch.Tensor, times: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
+        rows = [(latents[i : i + 1], times[i : i + 1], context[i : i + 1]) for i in range(len(latents))]
+        even = len(rows) - len(rows) % in_parallel.streams
+        return torch.cat(in_parallel(rows[:even]) + left_over(rows[even:]))
 
     return forward
-
-
-def _plan(
-    parts: list[slice], pairs: _Compiled, singles: _Compiled, left_over: _Compiled
-) -> list[tuple[_Compiled, list[slice]]]:
-    """Which networks run which parts, so that none that run at the same time wait for each other."""
-    of_two = [part for part in parts if part.stop - part.start == 2]
-    of_one = [part for part in parts if part.stop - part.start == 1]
-    if len(of_two) % pairs.streams:
-        # First, so that both rows go through the same network: guidance makes a difference in rounding a shade.
-        whole = of_two.pop()
-        of_one = [slice(whole.start, whole.start + 1), slice(whole.start + 1, whole.stop), *of_one]
-    even = len(of_one) - len(of_one) % singles.streams
-    return [(pairs, of_two), (singles, of_one[:even]), (left_over, of_one[even:])]
 
 
 def _compile_vae(vae: Any, dtypes: VaeDtypes) -> VaeNetworks:

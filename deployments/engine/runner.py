@@ -21,7 +21,7 @@ from deployments.engine.networks import Networks, UnetForward, eager
 from deployments.engine.preview import LatentColours
 from deployments.engine.request import Img2ImgRequest, Loras, Pixels
 from deployments.engine.sampling import CIN, SAMPLERS, Samplers, affine_step, guide
-from deployments.engine.state import DenoiseState, KeptSource, Rows, row_chunks
+from deployments.engine.state import DenoiseState, KeptSource
 from deployments.engine.transfers import Pace, to_device
 from deployments.engine.vae import ImageCodec, picture_key
 
@@ -163,7 +163,7 @@ class Runner:
         self._adapters.use(loras)
         networks = self._eager if loras else self._networks
         with one_thread(networks.own_threads):
-            self._advance(sorted(states, key=_pairs_first), networks.unet, max_rows)
+            self._advance(sorted(states, key=_guided_first), networks.unet, max_rows)
         self._pace.step_done(states, started)
 
     def _advance(self, states: list[DenoiseState], unet: UnetForward, max_rows: int) -> None:
@@ -226,22 +226,19 @@ class Runner:
             for condition, times in zip(state.conditions, state.times, strict=True)
         ]
         size = REPRODUCIBLE_ROWS[self.device.type] if self.reproducible else max_rows
-        done = 0
-        for requests in row_chunks(states, size):
-            wanted = sum(request.count for request in requests)
-            chunk, latents = rows[done : done + wanted], inputs[done : done + wanted]
+        for start in range(0, len(rows), size):
+            chunk, latents = rows[start : start + size], inputs[start : start + size]
+            wanted = len(chunk)
             if self.reproducible:
                 padding = size - wanted
-                chunk, requests = chunk + [chunk[-1]] * padding, requests + [Rows(1)] * padding
+                chunk = chunk + [chunk[-1]] * padding
                 latents = torch.cat([latents, latents[-1:].expand(padding, -1, -1, -1)])
             output = unet(
                 latents.to(self.checkpoint.dtype),
                 torch.stack([row.times for row in chunk]),
                 torch.stack([row.context for row in chunk]),
-                requests,
             )
             yield output[:wanted].float()
-            done += wanted
 
     @_on_device
     def decode(self, states: list[DenoiseState]) -> None:
@@ -287,9 +284,9 @@ def _loras(state: DenoiseState) -> Loras:
     return state.request.loras
 
 
-def _pairs_first(state: DenoiseState) -> tuple[bool, bool]:
-    """As Networks wants its rows."""
-    return not state.lacks_negative, not state.guided
+def _guided_first(state: DenoiseState) -> bool:
+    """So that the row left over by networks that take two at a time is no guided request's."""
+    return not state.guided
 
 
 def _known(tensor: torch.Tensor | None) -> torch.Tensor:

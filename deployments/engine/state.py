@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -21,26 +20,11 @@ Lane = tuple[int, int, Loras]  # latent height and width, adapters
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Condition:
-    """What a prompt steers UNet rows with: `context`, keys and values (tokens, all), and SDXL's `pooled` (width,).
-
-    `is_zero` says that SDXL embeds a missing prompt: all of it is zeros.
-    """
+    """What a prompt steers UNet rows with: `context`, keys and values (tokens, all), and SDXL's `pooled` (width,)."""
 
     context: torch.Tensor
     pooled: torch.Tensor | None = None
     truncated: str = ""
-    is_zero: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Rows:
-    """One request's UNet rows, one after the other, which differ in their prompts alone.
-
-    `lacks_negative`: the first of two has SDXL's zeros for a prompt.
-    """
-
-    count: int
-    lacks_negative: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -94,11 +78,6 @@ class DenoiseState:
         return 2 if self.guided else 1
 
     @property
-    def lacks_negative(self) -> bool:
-        """Whether it is guided away from SDXL's zeros."""
-        return self.guided and self.conditions[0].is_zero
-
-    @property
     def lane(self) -> Lane:
         """What requests must have in common to share a step batch."""
         return *self.latent_shape, self.request.loras
@@ -110,16 +89,3 @@ class DenoiseState:
     @property
     def is_denoised(self) -> bool:
         return self.steps_left == 0
-
-
-def row_chunks(states: Sequence[DenoiseState], size: int) -> Iterator[list[Rows]]:
-    """The requests' rows, up to `size` together. One that has more is cut into single rows."""
-    chunk: list[Rows] = []
-    for state in states:
-        whole = Rows(state.rows, state.lacks_negative)
-        for rows in [whole] if whole.count <= size else [Rows(1)] * whole.count:
-            if sum(earlier.count for earlier in chunk) + rows.count > size:
-                yield chunk
-                chunk = []
-            chunk.append(rows)
-    yield chunk

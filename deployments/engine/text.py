@@ -69,7 +69,7 @@ class PromptEncoder:
         contexts = self._project(embeddings.masked_fill(missing.view(-1, 1, 1), 0))
         pools = [None] * len(texts) if pooled is None else list(pooled.masked_fill(missing.view(-1, 1), 0))
         return [
-            Condition(context.clone(), pool, self._truncated(prompt or ""), is_zero=prompt is None)
+            Condition(context.clone(), pool, self._truncated(prompt or ""))
             for context, pool, prompt in zip(contexts, pools, prompts, strict=True)
         ]
 

@@ -39,7 +39,7 @@ class Floor(Strict):
 
     `compute_s` is the picture's FLOPs over the best rate of any shape; `weights_s` is reading the UNet's weights once
     a step, shared by the clients. The floor is the longer of the two: only who multiplies less than the networks are
-    defined by gets below it, as NNPACK does in the VAE on a CPU, and deployments/engine/upsampling.py and forking.py.
+    defined by gets below it, as deployments/engine/upsampling.py does.
     """
 
     size: int

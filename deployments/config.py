@@ -66,8 +66,8 @@ class ModelConfig(Strict):
     `checkpoint` is a diffusers folder (relative paths start at the repository), one `.safetensors` file, or a hub id
     with an optional `revision`. `weight` is its share when a request says `auto`; `fallback` lists models to try, in
     order, while this one is not ready. `max_rows` caps the UNet rows of one step batch (a guided request is two).
-    `compile` runs the networks in the fastest form that this machine has: on a CPU the VAE with NNPACK's convolutions,
-    then OpenVINO's networks, where it is installed; on CUDA recorded as graphs, then compiled too.
+    `compile` runs the networks in the fastest form that this machine has: on a CPU
+    OpenVINO's networks, where it is installed; on CUDA recorded as graphs, then compiled too.
     `loras` are adapters that requests may name: `.safetensors` files, relative paths as for `checkpoint`.
     `reproducible` gives the same bytes whatever else is running, at the price of padding.
     """

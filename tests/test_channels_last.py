@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import platform
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import openvino
 import pytest
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
@@ -21,9 +18,6 @@ from deployments.config import AppConfig
 from deployments.engine.attention import relative_error
 from deployments.engine.channels_last import SMALL, ChannelsLastNorm, ChannelsLastResnet, normalize_channels_last
 from deployments.engine.compiling import compile_first
-from deployments.engine.loading import load_checkpoint
-from deployments.engine.networks import eager
-from deployments.engine.openvino_form import compile_with_openvino
 from deployments.engine.request import Img2ImgRequest
 from deployments.engine.runner import Runner
 from tests.reference import make_engine, run
@@ -119,29 +113,3 @@ def test_guided_pictures_keep_their_shade_in_bfloat16() -> None:
         return np.stack([pictures[request.request_id].mean((0, 1)) for request in requests])
 
     assert np.abs(shades("bfloat16") - shades("float32")).max() <= 4
-
-
-@pytest.mark.skipif(platform.machine() != "x86_64", reason="other processors have other layouts")
-def test_openvino_changes_layouts_at_the_unets_ends_and_attentions_only(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    compiled: list[openvino.CompiledModel] = []
-    compile_model = openvino.Core.compile_model
-
-    def note(*args: Any) -> openvino.CompiledModel:
-        compiled.append(compile_model(*args))
-        return compiled[-1]
-
-    monkeypatch.setattr(openvino.Core, "compile_model", note)
-    checkpoint = load_checkpoint("data/models/tiny-sd15", device="cpu", dtype="float32")
-    compile_with_openvino(checkpoint, eager(checkpoint), reproducible=True)
-    layers = [op for op in compiled[-1].get_runtime_model().get_ops() if is_of_pictures(op)]
-    kinds = Counter(op.rt_info["layerType"] for op in layers)
-    assert kinds["Convolution"] > 30
-    assert kinds["Reorder"] <= 2 + 2 * 4
-
-
-def is_of_pictures(layer: openvino.Node) -> bool:
-    """Whether it makes (n, channels, h, w) of any size."""
-    shape = layer.get_output_partial_shape(0) if layer.get_output_size() else []
-    return len(shape) == 4 and shape[2].is_dynamic and shape[3].is_dynamic

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,9 @@ import torch
 
 from deployments.config import ModelConfig
 from deployments.engine import openvino_form
-from deployments.engine.attention import relative_error
 from deployments.engine.compiling import compile_first
 from deployments.engine.engine import Engine
+from deployments.engine.forms import relative_error
 from deployments.engine.loading import load_checkpoint
 from deployments.engine.networks import eager
 from deployments.engine.openvino_form import compile_with_openvino
@@ -80,7 +79,7 @@ def test_unet_gives_the_same_for_every_size_and_number_of_rows(
     monkeypatch.setattr(openvino_form, "SMALL_BYTES", 2**40 if small else 0)
     checkpoint = load_checkpoint(str(checkpoints(kind)), device="cpu", dtype="float32")
     plain = eager(checkpoint)
-    compiled = compile_with_openvino(checkpoint, plain)
+    compiled = compile_with_openvino(checkpoint)
     torch.manual_seed(0)
     for sides in [(8, 8), (9, 12), (11, 10), (13, 7)]:
         latents, times = torch.randn(4, 4, *sides), torch.randn(4, checkpoint.unet.times_width)
@@ -104,7 +103,7 @@ def test_networks_keep_their_weights_when_torch_has_no_more_use_for_them(
     context = torch.randn(1, 77, checkpoint.unet.context_width)
     row = [tensor.to(checkpoint.dtype) for tensor in (latents, times, context)]
     expected = plain.unet(*row)
-    compiled = compile_with_openvino(checkpoint, plain)
+    compiled = compile_with_openvino(checkpoint)
     gc.collect()
     fused = {weight.numel() * 16 // 9 for weight in checkpoint.unet.parameters()}  # 4x4 kernels in place of 3x3
     overwritten = [torch.full((size,), torch.nan, dtype=checkpoint.dtype) for size in fused for _ in range(9)]
@@ -112,23 +111,10 @@ def test_networks_keep_their_weights_when_torch_has_no_more_use_for_them(
     del overwritten  # it must be there until here
 
 
-@pytest.mark.skipif(not hasattr(os, "SCHED_BATCH"), reason="only Linux has threads that give way")
-def test_who_starts_two_networks_keeps_its_core(checkpoints: Checkpoints, threads: Callable[[int], None]) -> None:
-    threads(2)
-    checkpoint = load_checkpoint(str(checkpoints("sd15")), device="cpu", dtype="float32")
-    before = set(os.listdir("/proc/self/task"))
-    compiled = compile_with_openvino(checkpoint, eager(checkpoint))
-    started = {int(task) for task in set(os.listdir("/proc/self/task")) - before}
-    giving_way = {task for task in started if os.sched_getscheduler(task) == os.SCHED_BATCH}
-    assert len(giving_way) >= 2
-    assert os.sched_getscheduler(0) == os.SCHED_OTHER
-    del compiled  # its threads must be there until here
-
-
 @torch.inference_mode()
 def test_reproducible_rows_are_the_same_to_the_bit_whoever_is_beside_them(checkpoints: Checkpoints) -> None:
     checkpoint = load_checkpoint(str(checkpoints("sd15")), device="cpu", dtype="float32")
-    compiled = compile_with_openvino(checkpoint, eager(checkpoint), reproducible=True)
+    compiled = compile_with_openvino(checkpoint, reproducible=True)
     torch.manual_seed(0)
     latents, times = torch.randn(4, 4, 8, 8), torch.randn(4, checkpoint.unet.times_width)
     context = torch.randn(4, 77, checkpoint.unet.context_width)
@@ -149,7 +135,7 @@ def test_form_that_comes_between_two_steps_changes_no_image(checkpoints: Checkpo
     engine = make_engine(checkpoints("sd15"))
     runner = engine.runner
     assert isinstance(runner, Runner)
-    compiled = compile_with_openvino(runner.checkpoint, eager(runner.checkpoint))
+    compiled = compile_with_openvino(runner.checkpoint)
     engine.add([runner.prepare(request) for request in REQUESTS])
     assert engine.step() == engine.step() == []
     runner.offer(compiled)
@@ -227,13 +213,13 @@ def test_small_networks_are_converted_once_and_compute_the_same_ever_after(
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     checkpoint = load_checkpoint("data/models/tiny-sd15", device="cpu", dtype="float32")
-    first = compile_with_openvino(checkpoint, eager(checkpoint))
+    first = compile_with_openvino(checkpoint)
 
     def convert_again(*_: object) -> None:
         raise AssertionError("it was converted before")
 
     monkeypatch.setattr(openvino_form, "_convert", convert_again)
-    again = compile_with_openvino(checkpoint, eager(checkpoint))
+    again = compile_with_openvino(checkpoint)
     torch.manual_seed(0)
     unet = checkpoint.unet
     rows = torch.randn(2, unet.unet.config.in_channels, 16, 16), torch.randn(2, unet.times_width)

@@ -9,10 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from benchmarks.summary import psnr
 from deployments.engine.cuda import CudaRecorder, cuda_forms
 from deployments.engine.engine import Engine
+from deployments.engine.forms import relative_error
 from deployments.engine.graphs import Counters, Graphed, Limits
 from deployments.engine.loading import load_checkpoint
 from deployments.engine.request import Img2ImgRequest, Pixels
@@ -59,6 +61,19 @@ def test_every_form_gives_the_same_images(kind: str, checkpoints: Callable[[str]
     counters = runner.form_counters()
     assert counters["replays"] > 0
     assert (counters["recordings_in_step"], counters["compilations_in_step"], counters["failures"]) == (0, 0, 0)
+
+
+@torch.inference_mode()
+def test_cudnn_attention_is_as_exact_as_flash_attention() -> None:
+    torch.manual_seed(0)
+    query, key, value = (torch.randn(2, 8, 1024, 40, device="cuda", dtype=torch.float16) for _ in range(3))
+    exact = torch.nn.functional.scaled_dot_product_attention(query.double(), key.double(), value.double())
+    errors = []
+    for kernel in (SDPBackend.FLASH_ATTENTION, SDPBackend.CUDNN_ATTENTION):
+        with sdpa_kernel(kernel):
+            output = torch.nn.functional.scaled_dot_product_attention(query, key, value)
+        errors.append(relative_error(output, exact))
+    assert errors[1] <= 2 * errors[0] + 1e-6
 
 
 def images_and_references(

@@ -11,8 +11,7 @@ import pytest
 import torch
 
 from deployments.engine.adapters import without_adapters
-from deployments.engine.attention import is_better, relative_error
-from deployments.engine.forms import GRAPHS, INDUCTOR, PATIENCE, Forms, faster
+from deployments.engine.forms import GRAPHS, INDUCTOR, PATIENCE, Forms, faster, relative_error
 from deployments.engine.graphs import Counters, Graphed, Limits, Recording
 from deployments.engine.inductor import compiled
 from deployments.engine.loading import load_checkpoint
@@ -168,14 +167,6 @@ def test_inductor_compiles_once_for_all_numbers_of_rows_and_anew_for_another_siz
     scale(torch.randn(3, 4, 8))
     scale(torch.randn(7, 4, 8))
     assert counters.compilations == 2
-
-
-@pytest.mark.parametrize(
-    ("error", "seconds", "better"),
-    [(1e-3, 0.9, True), (1e-3, 1.1, False), (1e-2, 0.5, False), (float("nan"), 0.5, False)],
-)
-def test_attention_changes_only_for_what_is_right_and_faster(error: float, seconds: float, better: bool) -> None:
-    assert is_better(error, seconds, 1e-3, 1.0) == better
 
 
 def test_error_is_relative_and_not_a_number_is_none() -> None:

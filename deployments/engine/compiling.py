@@ -8,11 +8,8 @@ import time
 from collections.abc import Iterator
 from importlib.util import find_spec
 
-import torch
-
-from deployments.engine import nnpack
 from deployments.engine.loading import Checkpoint
-from deployments.engine.networks import Networks, eager
+from deployments.engine.networks import Networks
 from deployments.engine.runner import Runner
 
 logger = logging.getLogger(__name__)
@@ -24,19 +21,10 @@ def compiled_forms(checkpoint: Checkpoint, max_rows: int, *, reproducible: bool 
         from deployments.engine.cuda import cuda_forms
 
         yield from cuda_forms(checkpoint, max_rows)
-    elif checkpoint.device.type == "cpu":
-        yield from _cpu_forms(checkpoint, reproducible)
-
-
-def _cpu_forms(checkpoint: Checkpoint, reproducible: bool) -> Iterator[Networks]:
-    networks = eager(checkpoint)
-    if checkpoint.vae_dtypes == (torch.float32, torch.float32) and nnpack.is_available():
-        networks = Networks("nnpack", networks.unet, nnpack.nnpack_vae(checkpoint.pipeline.vae))
-        yield networks
-    if find_spec("openvino") is not None:
+    elif checkpoint.device.type == "cpu" and find_spec("openvino") is not None:
         from deployments.engine.openvino_form import compile_with_openvino
 
-        yield compile_with_openvino(checkpoint, networks, reproducible=reproducible)
+        yield compile_with_openvino(checkpoint, reproducible=reproducible)
 
 
 def compile_first(runner: Runner, max_rows: int) -> None:

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
 
-from deployments.engine.attention import choose_attention
+from deployments.engine.attention import prefer_cudnn_attention
 from deployments.engine.forms import Forms
-from deployments.engine.gate import DEVICE
 from deployments.engine.graphs import Recording
 from deployments.engine.loading import Checkpoint
 from deployments.engine.networks import Networks
 
-logger = logging.getLogger(__name__)
 REPLAYS = 5  # to time a recording: the quickest counts
 
 
@@ -28,13 +25,8 @@ def cuda_forms(checkpoint: Checkpoint, max_rows: int) -> Iterator[Networks]:
     """
     if hasattr(checkpoint.pipeline.unet, "_hf_hook"):
         return
-    forms = Forms(checkpoint, max_rows, CudaRecorder(checkpoint.device))
-    try:
-        with DEVICE.exclusively(), torch.inference_mode():
-            choose_attention(forms.native_step, checkpoint.device)
-    except Exception:
-        logger.exception("attention stays in torch's usual order")
-    yield from forms
+    prefer_cudnn_attention(checkpoint.device)
+    yield from Forms(checkpoint, max_rows, CudaRecorder(checkpoint.device))
 
 
 @contextmanager

@@ -6,6 +6,7 @@ Requests go on meanwhile, and none waits for a compiler: what is not made yet ru
 from __future__ import annotations
 
 import logging
+import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -17,7 +18,6 @@ import torch
 from torch import nn
 
 from deployments.engine.adapters import without_adapters
-from deployments.engine.attention import relative_error
 from deployments.engine.gate import DEVICE
 from deployments.engine.graphs import Counters, Forward, Graphed, Limits, Recorder
 from deployments.engine.hoisting import HoistedUnet
@@ -28,7 +28,6 @@ from deployments.engine.networks import Networks, VaeNetworks, eager_vae
 logger = logging.getLogger(__name__)
 BUCKETS = (1, 2, 4, 6, 8, 12, 16, 24, 32)
 VAE_BUCKETS = (1,)  # one picture fills a GPU, and is compiled for itself, beside any other number
-STEP_ROWS = 8  # enough for the device, not the host, to take the time
 TOKENS = 77
 NATIVE_SIDE = 64  # of the latents, where the configuration does not say
 GRAPHS, INDUCTOR = range(2)  # what is asked for first is made first
@@ -47,8 +46,8 @@ class _Part(NamedTuple):
     of: Callable[[Any], Forward]  # what `forward` is of `network`
 
     def for_inductor(self) -> Forward:
-        """The same of a copy that is made for it."""
-        return self.of(without_adapters(self.network))
+        """The same of a copy in channels last, which torch's eager kernels are slower in and inductor's are faster."""
+        return self.of(without_adapters(self.network).to(memory_format=torch.channels_last))
 
 
 class Forms:
@@ -74,11 +73,6 @@ class Forms:
         if best != graphs:
             yield self._networks("inductor+graphs", best)
         threading.Thread(target=self._serve, name="recorder", daemon=True).start()
-
-    def native_step(self) -> torch.Tensor:
-        """A step's UNet call, as torch runs it."""
-        unet = self._parts[0]
-        return unet.forward(*(x.repeat(STEP_ROWS, *[1] * (x.ndim - 1))[:STEP_ROWS] for x in unet.inputs))
 
     def serve_one(self) -> None:
         """Wait until something is asked for, and make it."""
@@ -117,6 +111,13 @@ def _is_right(made: Graphed, part: _Part) -> bool:
     if not error <= TOLERANCE:
         logger.warning("a compiled network is off by %.1e of its output, and stays as it was", error)
     return error <= TOLERANCE
+
+
+def relative_error(output: torch.Tensor, exact: torch.Tensor) -> float:
+    """Root mean square of the difference, as a part of that of `exact`; NaN if anything is NaN or infinite."""
+    difference = (output.float() - exact.float()).square().mean().sqrt()
+    error = float(difference / exact.float().square().mean().sqrt())
+    return error if math.isfinite(error) else math.nan
 
 
 def faster(made: Graphed, before: Forward, inputs: Sequence[torch.Tensor]) -> bool:

@@ -172,9 +172,6 @@ def _place(
         devices.save_memory(pipeline, device)
     if not (memory_efficient and device.type == "cuda"):  # offloaded weights come to the device by themselves
         pipeline.to(device)
-    if device.type == "cuda":
-        pipeline.unet.to(memory_format=torch.channels_last)
-        pipeline.vae.to(memory_format=torch.channels_last)
 
 
 def _family(pipeline: Any) -> str:

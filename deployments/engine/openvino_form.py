@@ -10,8 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -38,18 +37,15 @@ ANY = -1
 Inputs = Sequence[tuple[torch.Tensor, ...]]
 
 
-def compile_with_openvino(checkpoint: Checkpoint, before: Networks, *, reproducible: bool = False) -> Networks:
+def compile_with_openvino(checkpoint: Checkpoint, *, reproducible: bool = False) -> Networks:
     """The checkpoint's networks without adapters. Takes seconds, and for small networks only the first time.
 
     `reproducible`: one compiled network for all, since others may round otherwise, and so the requests take turns.
-    A large VAE stays as it was `before` if that is NNPACK's form, which is ahead of this one's without AVX-512.
     """
-    vae = without_adapters(checkpoint.pipeline.vae)
-    stays = before.form == "nnpack" and not _is_small(vae) and not _has_avx512()
-    compiled_vae = before.vae if stays else _compile_vae(vae, checkpoint.vae_dtypes)
+    vae = _compile_vae(without_adapters(checkpoint.pipeline.vae), checkpoint.vae_dtypes)
     in_twos = not reproducible and torch.get_num_threads() > 1
-    compiled_unet = _compile_unet(without_adapters(checkpoint.unet), checkpoint.dtype, in_twos=in_twos)
-    return Networks("openvino", compiled_unet, compiled_vae, own_threads=True)
+    unet = _compile_unet(without_adapters(checkpoint.unet), checkpoint.dtype, in_twos=in_twos)
+    return Networks("openvino", unet, vae, own_threads=True)
 
 
 def _compile_unet(unet: HoistedUnet, dtype: torch.dtype, *, in_twos: bool) -> UnetForward:
@@ -91,11 +87,6 @@ def _any(pictures: torch.Tensor) -> tuple[int, ...]:
     return ANY, pictures.shape[1], ANY, ANY
 
 
-def _has_avx512() -> bool:
-    """Of which NNPACK makes no use."""
-    return torch.backends.cpu.get_cpu_capability().startswith("AVX512")
-
-
 def _is_small(network: nn.Module) -> bool:
     return bool(sum(tensor.nbytes for tensor in network.state_dict().values()) <= SMALL_BYTES)
 
@@ -131,8 +122,7 @@ class _Compiled:
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
             "NUM_STREAMS": streams,
         }
-        with _threads_that_give_way():
-            compiled = openvino.Core().compile_model(model, "CPU", options)
+        compiled = openvino.Core().compile_model(model, "CPU", options)
         self.streams = streams
         self._requests = [compiled.create_infer_request() for _ in range(streams)]
 
@@ -153,29 +143,6 @@ def _start(request: Any, inputs: tuple[torch.Tensor, ...]) -> list[Any]:
         request.set_input_tensor(i, openvino.Tensor(array, shared_memory=True))
     request.start_async()
     return arrays
-
-
-@contextmanager
-def _threads_that_give_way() -> Iterator[None]:
-    """Threads started meanwhile do not take the core of who wakes them; in Linux only.
-
-    Linux has a thread go where it was woken, even with another core idle: who starts two networks started the second 1
-    to 3 ms late, since the first was in its place. "Batch" is its word for those that can wait until there is room.
-    """
-    gives_way = hasattr(os, "SCHED_BATCH") and os.sched_getscheduler(0) == os.SCHED_OTHER
-    if gives_way:
-        _schedule(os.SCHED_BATCH)
-    try:
-        yield
-    finally:
-        if gives_way:
-            _schedule(os.SCHED_OTHER)
-
-
-def _schedule(policy: int) -> None:
-    """This thread, and those that it starts."""
-    with suppress(OSError):  # in containers that do not want it
-        os.sched_setscheduler(0, policy, os.sched_param(0))
 
 
 def _converted(network: _Float32, example: tuple[torch.Tensor, ...]) -> _Converted:

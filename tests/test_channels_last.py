@@ -15,9 +15,9 @@ from PIL import Image
 from torch import nn
 
 from deployments.config import AppConfig
-from deployments.engine.attention import relative_error
 from deployments.engine.channels_last import SMALL, ChannelsLastNorm, ChannelsLastResnet, normalize_channels_last
 from deployments.engine.compiling import compile_first
+from deployments.engine.forms import relative_error
 from deployments.engine.request import Img2ImgRequest
 from deployments.engine.runner import Runner
 from tests.reference import make_engine, run

@@ -8,7 +8,7 @@ import torch
 from diffusers import AutoencoderKL
 from torch import nn
 
-from deployments.engine.attention import relative_error
+from deployments.engine.forms import relative_error
 from deployments.engine.half_range import keep_in_range
 
 PIXELS = torch.rand(2, 3, 48, 64, generator=torch.Generator().manual_seed(1)) * 2 - 1

@@ -47,7 +47,7 @@ class _Part(NamedTuple):
 
     def for_inductor(self) -> Forward:
         """The same of a copy in channels last, which torch's eager kernels are slower in and inductor's are faster."""
-        return self.of(without_adapters(self.network).to(memory_format=torch.channels_last))
+        return self.of(without_adapters(self.network).to(memory_format=torch.channels_last))  # type: ignore[call-overload]
 
 
 class Forms:

@@ -25,7 +25,7 @@ serve: $(VENV)/.installed ## the application of serve_config.yaml, or of CONFIG=
 serve-fast: $(VENV)/.installed ## the same behind HAProxy: several times the requests; see docs/operations.md
 	$(FAST) $(BIN)/serve run $(CONFIG)
 
-# Waiting threads that spin would take the cores from what the other tests do: see deployments/environment.py.
+# Waiting threads that spin would take the cores from what the other tests do: see deployments/replica/process_env.py.
 test: $(VENV)/.installed ## all tests
 	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
@@ -38,7 +38,7 @@ bench: $(VENV)/.installed ## this project beside diffusers' pipeline: SD1.5's si
 	$(BIN)/python -m benchmarks.suite
 
 parity: $(VENV)/.installed ## 200 random requests, batched together, against diffusers alone
-	$(BIN)/python -m pytest tests/test_parity.py --parity-count 200
+	$(BIN)/python -m pytest tests/engine/test_parity.py --parity-count 200
 
 clean: ## remove the environment and the caches, never results
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

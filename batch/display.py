@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.table import Table
 from rich.text import Text
 
-from batch.results import Result
+from batch.record.results import Result
 
 LINE_EVERY_S = 5.0  # without a terminal
 SPEED_OVER_S = 60.0

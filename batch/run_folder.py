@@ -16,20 +16,20 @@ import typer
 from ray.exceptions import RayError
 
 from batch import options as cli
-from batch.agenda import Agenda, make_agenda
 from batch.cluster import App, find_app
 from batch.display import CONSOLE, LISTED_FAILURES, Tally, failure_text
-from batch.dry_run import estimate
-from batch.job import FolderJob, Outcome
-from batch.ledger import Ledger
-from batch.plan import plan
-from batch.sources import Found, find_sources, read_prompts
-from batch.storage import Storage, StorageError, open_storage, overlap
-from batch.sweep import Sweep
-from batch.worker import ImageWorker
+from batch.planning.checkpoint_hash import with_revisions
+from batch.planning.plan import plan
+from batch.planning.remaining_work import Agenda, make_agenda
+from batch.planning.sources import Found, find_sources, read_prompts
+from batch.planning.sweep import Sweep
+from batch.record.ledger import Ledger
+from batch.running.dry_run import estimate
+from batch.running.job import FolderJob, Outcome
+from batch.running.worker import ImageWorker
+from batch.storage.storage import Storage, StorageError, open_storage, overlap
 from deployments.config import AppConfig
 from deployments.engine.errors import InvalidRequest
-from deployments.revisions import with_revisions
 from deployments.schemas import Img2ImgOptions
 
 

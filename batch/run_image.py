@@ -15,15 +15,15 @@ from typing import Annotated
 import typer
 
 from batch import options as cli
-from batch.backends import LocalFolder
 from batch.cluster import find_app
-from batch.naming import FORMATS, is_image
-from batch.plan import plan_one
-from batch.sources import Source
-from batch.storage import FileInfo, Storage
-from batch.worker import ImageWorker
+from batch.planning.naming import FORMATS, is_image
+from batch.planning.plan import plan_one
+from batch.planning.sources import Source
+from batch.running.worker import ImageWorker
+from batch.storage.backends import LocalFolder
+from batch.storage.storage import FileInfo, Storage
 from deployments.config import Limits
-from deployments.images import ImageError, decode_image
+from deployments.images.codec import ImageError, decode_image
 from deployments.routing import choose_model, resolve
 
 

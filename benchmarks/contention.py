@@ -18,8 +18,8 @@ import torch
 
 from benchmarks.machine import describe_machine, git_commit
 from deployments.config import REPO_ROOT, ModelConfig
-from deployments.environment import SLEEPING_THREADS
-from deployments.opening import build_runner
+from deployments.replica.build import build_runner
+from deployments.replica.process_env import SLEEPING_THREADS
 
 SECONDS, ROUNDS, START_UP_S = 4.0, 2, 10.0
 MANNERS: dict[str, dict[str, str]] = {

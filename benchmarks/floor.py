@@ -27,7 +27,7 @@ from benchmarks.ways import EngineWay
 from benchmarks.work import Work, count_work
 from benchmarks.workload import closed_loop, make_requests
 from deployments.config import Strict
-from deployments.engine.devices import DTYPES, bfloat16_gain
+from deployments.engine.models.devices import DTYPES, bfloat16_gain
 from deployments.engine.request import Img2ImgRequest
 
 Format = Literal["float32", "bfloat16", "float16"]
@@ -39,7 +39,7 @@ class Floor(Strict):
 
     `compute_s` is the picture's FLOPs over the best rate of any shape; `weights_s` is reading the UNet's weights once
     a step, shared by the clients. The floor is the longer of the two: only who multiplies less than the networks are
-    defined by gets below it, as deployments/engine/upsampling.py does.
+    defined by gets below it, as deployments/engine/accel/cpu/upsampling.py does.
     """
 
     size: int

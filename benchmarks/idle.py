@@ -5,11 +5,11 @@ from typing import Any
 from ray import serve
 from ray.serve import Application
 
+from deployments.api.webui.state import WebuiState
 from deployments.config import AppConfig
 from deployments.engine.request import Img2ImgOutput, Img2ImgRequest, Timings
-from deployments.handover import Loan, borrow, give_back
+from deployments.handles.shared_memory import Loan, borrow, give_back
 from deployments.router import ROUTER, Router
-from deployments.webui_state import WebuiState
 
 
 @serve.deployment(max_ongoing_requests=64, ray_actor_options={"num_cpus": 0.1})

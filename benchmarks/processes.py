@@ -12,7 +12,7 @@ from pydantic import TypeAdapter
 
 from benchmarks.records import Cell, Job, Measurement
 from deployments.config import REPO_ROOT
-from deployments.environment import LARGE_PAGES, SLEEPING_THREADS
+from deployments.replica.process_env import LARGE_PAGES, SLEEPING_THREADS
 
 MEASUREMENTS = TypeAdapter(list[Measurement])
 JOB, ERRORS, RESULT = "job.json", "errors.txt", "measurements.json"

@@ -16,7 +16,7 @@ from diffusers import (
 from PIL import Image
 
 from benchmarks.records import Device
-from deployments.engine.devices import choose_dtype
+from deployments.engine.models.devices import choose_dtype
 from deployments.engine.request import Img2ImgRequest, Pixels
 
 Shared = tuple[float, float, int]

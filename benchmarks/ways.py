@@ -16,7 +16,7 @@ from deployments.config import ModelConfig
 from deployments.engine.async_engine import AsyncEngine
 from deployments.engine.request import Img2ImgRequest, Pixels
 from deployments.engine.runner import Runner
-from deployments.opening import build_engine
+from deployments.replica.build import build_engine
 
 MAX_WAIT_S = 0.05  # that the first request of a batch waits for others
 POLL_S = 0.002

@@ -4,10 +4,10 @@ from typing import Any
 
 from ray.serve import Application
 
+from deployments.api.webui.state import WEBUI_STATE, WebuiState
 from deployments.config import AppConfig
 from deployments.model import Img2ImgModel
 from deployments.router import ROUTER, Router
-from deployments.webui_state import WEBUI_STATE, WebuiState
 
 
 def build_app(args: AppConfig) -> Application:

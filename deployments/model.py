@@ -19,11 +19,11 @@ from deployments.autoscaling import METRIC
 from deployments.config import ModelConfig
 from deployments.engine.async_engine import AsyncEngine
 from deployments.engine.request import Img2ImgOutput, Img2ImgRequest, Pixels, Progress, Sampler
-from deployments.environment import prepare_for_torch
-from deployments.handover import Loan, borrow, give_back
-from deployments.images import pad_to_multiple
+from deployments.handles.shared_memory import Loan, borrow, give_back
+from deployments.images.codec import pad_to_multiple
 from deployments.logs import log_with_serve
-from deployments.metrics import ModelMetrics
+from deployments.replica.process_env import prepare_for_torch
+from deployments.telemetry import ModelMetrics
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ class Img2ImgModel:
         with _without_collecting():
             # Not above, for it imports torch and diffusers: who only binds the application need not wait for them.
             from deployments.engine.runner import Runner
-            from deployments.opening import build_engine, use_hardware
+            from deployments.replica.build import build_engine, use_hardware
 
         self.model_id = model_id
         started = time.perf_counter()

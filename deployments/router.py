@@ -7,11 +7,11 @@ from ray import serve
 from ray.serve.handle import DeploymentHandle
 
 from deployments.api import build_api
-from deployments.api.webui_tasks import WebuiTasks
+from deployments.api.webui.tasks import WebuiTasks
 from deployments.config import AppConfig
 from deployments.engine.request import Mask, Pixels, Priority
+from deployments.handles.readiness import Readiness
 from deployments.logs import log_with_serve
-from deployments.readiness import Readiness
 from deployments.schemas import Img2ImgResult, Settings
 from deployments.service import Img2ImgService
 

@@ -14,10 +14,11 @@ from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
 
 from deployments import logs, routing
-from deployments.calling import ModelCaller
 from deployments.config import AppConfig
 from deployments.engine.request import Img2ImgRequest, Mask, Pixels, Priority, Progress
-from deployments.images import (
+from deployments.handles.caller import ModelCaller
+from deployments.handles.readiness import Readiness
+from deployments.images.codec import (
     SourceImage,
     decode_image,
     encode_image,
@@ -26,9 +27,8 @@ from deployments.images import (
     is_quick_to_decode,
     restore_size,
 )
-from deployments.masks import MASK_BLUR, MaskMode, about_the_mask, fit_mask, paste_back, read_mask
-from deployments.parameters import format_parameters
-from deployments.readiness import Readiness
+from deployments.images.masks import MASK_BLUR, MaskMode, about_the_mask, fit_mask, paste_back, read_mask
+from deployments.images.metadata import format_parameters
 from deployments.schemas import Img2ImgOptions, Img2ImgResult, OutputFormat, Settings
 
 OnProgress = Callable[[int, Progress], None]

@@ -10,7 +10,7 @@ from typing import Any
 
 from deployments.api import build_api
 from deployments.config import REPO_ROOT, AppConfig, ModelConfig
-from deployments.readiness import Readiness
+from deployments.handles.readiness import Readiness
 from deployments.service import Img2ImgService
 
 TARGET = REPO_ROOT / "docs" / "compatibility.md"

@@ -17,14 +17,14 @@ from ray import serve
 from xdist.remote import Producer
 from xdist.scheduler import LoadFileScheduling
 
-from batch.storage import Storage, open_storage
+from batch.storage.storage import Storage, open_storage
 from deployments.config import AppConfig
-from tests.checkpoints import build
-from tests.folders import NewFolder, folders
-from tests.loras import build_lora
-from tests.s3_server import S3Server, s3_server
-from tests.service import plain_cluster, shared_cluster, stop_shared_cluster
-from tests.stand_in import MODELS, StandIn
+from tests.support.checkpoints import build
+from tests.support.folders import NewFolder, folders
+from tests.support.loras import build_lora
+from tests.support.s3_server import S3Server, s3_server
+from tests.support.service import plain_cluster, shared_cluster, stop_shared_cluster
+from tests.support.stand_in import MODELS, StandIn
 
 # Files whose tests ask the same application, by a name for it.
 SAME_APP = {

@@ -15,7 +15,7 @@ from PIL import Image, ImageOps
 from deployments.config import REPO_ROOT, AppConfig, Defaults, ModelConfig
 from deployments.engine.request import Img2ImgOutput, Img2ImgRequest, Pixels
 from deployments.engine.runner import Runner
-from deployments.opening import build_engine
+from deployments.replica.build import build_engine
 
 SERVE_CONFIG = REPO_ROOT / "serve_config.yaml"
 PICTURE_PX = 256  # what the embedded checkpoints are made for

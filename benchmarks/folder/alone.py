@@ -15,14 +15,14 @@ import torch
 import typer
 import yaml
 
-from batch.plan import choose
+from batch.planning.plan import choose
 from benchmarks.folder.setup import IN_FLIGHT, MODEL
 from benchmarks.workload import closed_loop
 from deployments.config import AppConfig
 from deployments.engine.async_engine import AsyncEngine
 from deployments.engine.request import Img2ImgRequest, Pixels
-from deployments.images import decode_image, fit_pixels
-from deployments.opening import build_engine
+from deployments.images.codec import decode_image, fit_pixels
+from deployments.replica.build import build_engine
 from deployments.schemas import Img2ImgOptions
 
 REPLICA_NICENESS = 15  # that Ray gives its workers: both are to lose alike to whatever else runs

@@ -23,7 +23,7 @@ import typer
 from PIL import Image
 from rich.table import Table
 
-from batch.job import Outcome
+from batch.running.job import Outcome
 from benchmarks.folder.setup import IN_FLIGHT, JobFailed, Scene, application, num_results, pictures
 from benchmarks.folder.verdict import CONSOLE, RESULTS, Bound, OutputDir, conclude
 from benchmarks.serve_ways import start_service, stop_ray

@@ -19,7 +19,7 @@ import psutil  # type: ignore[import-untyped]
 import yaml
 from PIL import Image
 
-from batch.results import RESULTS_FILE
+from batch.record.results import RESULTS_FILE
 from benchmarks.workload import PHOTOS
 from deployments.config import REPO_ROOT
 from deployments.engine.request import Pixels

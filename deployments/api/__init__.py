@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from fastapi import FastAPI
 
-from deployments.api import huggingface, native, openai, webui
+from deployments.api import huggingface, native
 from deployments.api.errors import BodyLimit, install_error_handlers
-from deployments.api.key_gate import KeyGate
+from deployments.api.middleware import KeyGate
+from deployments.api.openai import routes as openai
 from deployments.api.playground import install_playground
-from deployments.api.webui_tasks import WebuiTasks
+from deployments.api.webui import routes as webui
+from deployments.api.webui.tasks import WebuiTasks
 from deployments.keys import Keys
-from deployments.metrics import CallMetrics
 from deployments.schemas import ErrorReply
 from deployments.service import Img2ImgService
+from deployments.telemetry import CallMetrics
 
 CONTRACTS = {
     "img2img-serve": (native.routes, "Our own contract: everything that the server can do."),

@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from deployments.engine.errors import InvalidRequest, RequestAborted
-from deployments.images import ImageError, ImageTooLarge, NotAnImage, UnusableImage
+from deployments.images.codec import ImageError, ImageTooLarge, NotAnImage, UnusableImage
 from deployments.routing import UnknownModel
 from deployments.schemas import ErrorDetail, ErrorReply, Img2ImgOptions
 from deployments.service import ModelNotReady, QueueFull

@@ -11,9 +11,9 @@ from fastapi import APIRouter, Path, Request, Response
 from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 from pydantic_core import PydanticCustomError
 
-from deployments.api.common import MEDIA_TYPES, Service, in_size, result_headers
+from deployments.api.dependencies import MEDIA_TYPES, Service, in_size, result_headers
 from deployments.config import Strict
-from deployments.images import ImageError
+from deployments.images.codec import ImageError
 from deployments.schemas import ImageOptions, Img2ImgOptions, OutputFormat
 
 routes = APIRouter()

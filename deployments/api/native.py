@@ -13,11 +13,11 @@ from fastapi import APIRouter, File, Form, Request, Response, UploadFile
 from fastapi.responses import JSONResponse
 from pydantic import ConfigDict, Field, field_validator
 
-from deployments.api.common import MEDIA_TYPES, Service, read_upload, result_headers
-from deployments.api.events import Event, follow, preview_png, respond
+from deployments.api.dependencies import MEDIA_TYPES, Service, read_upload, result_headers
+from deployments.api.sse import Event, follow, preview_png, respond
 from deployments.engine.errors import InvalidRequest
 from deployments.engine.request import Progress, Timings
-from deployments.masks import MASK_BLUR, MAX_MASK_BLUR, MaskMode
+from deployments.images.masks import MASK_BLUR, MAX_MASK_BLUR, MaskMode
 from deployments.schemas import ImageReply, Img2ImgOptions, Img2ImgReply, Img2ImgResult
 from deployments.service import Img2ImgService, MaskFile, Prepared
 

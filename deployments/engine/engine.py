@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from itertools import groupby
 from typing import Protocol
 
-from deployments.engine.devices import is_out_of_memory
+from deployments.engine.models.devices import is_out_of_memory
 from deployments.engine.request import Img2ImgOutput, Img2ImgRequest, Pixels, Progress, Timings
 from deployments.engine.scheduler import Scheduler
 from deployments.engine.state import DenoiseState

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 
 if TYPE_CHECKING:
-    from deployments.engine.graphs import Counters
-    from deployments.engine.loading import Checkpoint
+    from deployments.engine.accel.cuda.graphs import Counters
+    from deployments.engine.models.checkpoint import Checkpoint
 
 UnetForward = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 

@@ -12,18 +12,18 @@ from typing import NamedTuple, ParamSpec, TypeVar
 import numpy as np
 import torch
 
-from deployments.engine.conditioning import Conditioner
-from deployments.engine.devices import one_thread
+from deployments.engine.accel.cuda.device_lock import DEVICE
 from deployments.engine.errors import InvalidRequest
-from deployments.engine.gate import DEVICE
-from deployments.engine.loading import Checkpoint
+from deployments.engine.models.checkpoint import Checkpoint
+from deployments.engine.models.conditioning import Conditioner
+from deployments.engine.models.devices import one_thread
+from deployments.engine.models.preview import LatentColours
+from deployments.engine.models.vae import ImageCodec, picture_key
 from deployments.engine.networks import Networks, UnetForward, eager
-from deployments.engine.preview import LatentColours
 from deployments.engine.request import Img2ImgRequest, Loras, Pixels
 from deployments.engine.sampling import CIN, SAMPLERS, Samplers, affine_step, guide
 from deployments.engine.state import DenoiseState, KeptSource
 from deployments.engine.transfers import Pace, to_device
-from deployments.engine.vae import ImageCodec, picture_key
 
 logger = logging.getLogger(__name__)
 P = ParamSpec("P")

@@ -11,9 +11,9 @@ from deployments.engine.request import Loras
 if TYPE_CHECKING:
     import torch
 
+    from deployments.engine.models.vae import Decoded
     from deployments.engine.request import Img2ImgRequest, Pixels
     from deployments.engine.sampling import StepTable
-    from deployments.engine.vae import Decoded
 
 Lane = tuple[int, int, Loras]  # latent height and width, adapters
 

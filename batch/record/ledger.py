@@ -1,0 +1,137 @@
+"""results.jsonl as the record of what is done, which tells a job that was stopped where to go on."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
+from types import NoneType
+from typing import Any, get_args
+
+import pyarrow
+from pyarrow import parquet
+from pydantic import ValidationError
+
+from batch.record.append_log import open_log
+from batch.record.results import RESULTS_FILE, Job, Result
+from batch.storage.storage import FileInfo, FileTooLarge, Storage
+from deployments.images.codec import PILLOW_MAX_PIXELS, ImageError, decode_image
+
+PARQUET_FILE = "results.parquet"
+ARROW_TYPES = {str: pyarrow.string(), int: pyarrow.int64(), float: pyarrow.float64()}
+
+
+class Ledger:
+    """The results of an output storage. One program writes at a time; `append` is for any of its threads.
+
+    `problems` names the lines that the last `load` could make nothing of.
+    """
+
+    def __init__(self, storage: Storage) -> None:
+        self.problems: list[str] = []
+        self._storage = storage
+        self._log = open_log(storage, RESULTS_FILE)
+
+    def append(self, result: Result) -> None:
+        """Record a result: at once on local storage, within five seconds elsewhere. Raises OSError."""
+        self._log.append(result.model_dump_json().encode())
+
+    def load(self) -> dict[str, Result]:
+        """The last recorded result of every output, by `Result.key`. Raises OSError."""
+        return {result.key: result for _, result in self._records() if result is not None}
+
+    def done(
+        self,
+        jobs: Iterable[Job],
+        outputs: Iterable[FileInfo],
+        *,
+        retry_failed: bool = False,
+        verify: Storage | None = None,
+    ) -> tuple[list[Job], list[Result]]:
+        """The jobs that are still to do, and the results of the others, failed ones among them unless `retry_failed`.
+
+        A job is done when the last result of its output has its digest, and `outputs`, the listing of the storage,
+        has the output with the recorded size. With `verify`, the input storage, the output must decode too, and the
+        sources' bytes count in place of their modification times. Raises OSError.
+        """
+        jobs, last = list(jobs), self.load()
+        if not last:
+            return jobs, []
+        sizes = {info.path: info.size for info in outputs}
+
+        def finished_result(job: Job) -> Result | None:
+            result = last.get(job.output)
+            if result is None or (result.error_type is not None and retry_failed):
+                return None
+            if result.error_type is None and sizes.get(job.output, -1) != result.output_bytes:
+                return None
+            if result.error_type is None and verify is not None:
+                return _with_same_bytes(job, result, verify, self._storage)
+            return result if result.digest == job.digest else None
+
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            results = list(map(finished_result, jobs) if verify is None else pool.map(finished_result, jobs))
+        for result in filter(None, results):
+            if result != last[result.key]:
+                self.append(result)
+        return [job for job, result in zip(jobs, results, strict=True) if result is None], list(filter(None, results))
+
+    def close(self, forget: Iterable[str] = ()) -> None:
+        """Save everything, and leave one file with one line for every output, but for the keys to forget.
+
+        Raises OSError.
+        """
+        self._log.close()
+        last: dict[str | int, bytes] = {}
+        num_lines = 0
+        for line, result in self._records():
+            last[num_lines if result is None else result.key] = line
+            num_lines += 1
+        for key in forget:
+            last.pop(key, None)
+        if num_lines != len(last) or not self._log.is_one_file():
+            self._log.rewrite(last.values())
+
+    def write_parquet(self) -> None:
+        """Write results.parquet: a row for each output, sorted, and a column for each field of Result."""
+        rows = sorted(self.load().values(), key=lambda result: (result.source, result.key))
+        schema = pyarrow.schema([(name, _arrow_type(field.annotation)) for name, field in Result.model_fields.items()])
+        table = pyarrow.table({name: [getattr(row, name) for row in rows] for name in schema.names}, schema=schema)
+        buffer = BytesIO()
+        parquet.write_table(table, buffer, compression="zstd")
+        self._storage.write(PARQUET_FILE, buffer.getvalue())
+
+    def _records(self) -> Iterator[tuple[bytes, Result | None]]:
+        """Every line and what it says, None for one that is no result: somebody may want it still, so it stays."""
+        self.problems = []
+        for number, line in enumerate(self._log.lines(), 1):
+            try:
+                yield line, Result.model_validate_json(line)
+            except ValidationError as error:
+                self.problems.append(f"{RESULTS_FILE}, line {number}: {error.errors()[0]['msg']}")
+                yield line, None
+
+
+def _with_same_bytes(job: Job, result: Result, sources: Storage, outputs: Storage) -> Result | None:
+    """The result, with the job's modification times, if nothing else about the job is new and its output decodes."""
+    then = {"source_mtime_ns": result.source_mtime_ns, "mask_mtime_ns": result.mask_mtime_ns}
+    if job.model_copy(update=then).digest != result.digest:
+        return None
+    pictures = [(job.source, job.source_bytes, result.source_sha256), (job.mask, job.mask_bytes, result.mask_sha256)]
+    size = result.output_bytes or 0
+    try:
+        for path, num_bytes, digest in pictures:
+            if path is not None and hashlib.sha256(sources.read(path, num_bytes or 0)).hexdigest() != digest:
+                return None
+        decode_image(outputs.read(job.output, size), max_bytes=size, max_pixels=PILLOW_MAX_PIXELS)
+    except (OSError, FileTooLarge, ImageError):
+        return None
+    now = {"source_mtime_ns": job.source_mtime_ns, "mask_mtime_ns": job.mask_mtime_ns, "digest": job.digest}
+    return result.model_copy(update=now)
+
+
+def _arrow_type(annotation: Any) -> pyarrow.DataType:
+    kinds = [kind for kind in get_args(annotation) or (annotation,) if kind is not NoneType]
+    return ARROW_TYPES[kinds[0]]

@@ -1,0 +1,143 @@
+"""Where pictures come from and results go, by path or URI: one small set of operations, tried again when they fail."""
+
+from __future__ import annotations
+
+import errno
+import random
+import re
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Self, TypeVar
+from urllib.parse import parse_qsl, quote, unquote, urlencode
+
+from fsspec.core import url_to_fs
+from pyarrow import ArrowException
+from pyarrow.fs import FileSystem, FSSpecHandler, PyFileSystem
+
+from batch.storage.backends import Backend, FileInfo, FileTooLarge, LocalFolder, RemoteFolder
+
+__all__ = ["FileInfo", "FileTooLarge", "Storage", "StorageError", "open_storage", "overlap"]
+
+T = TypeVar("T")
+
+ARROW_SCHEMES = ("s3", "gs", "gcs", "abfs", "abfss", "hdfs", "viewfs")  # fsspec has the others
+S3_OPTIONS = {"allow_delayed_open": "true"}  # a picture is one PUT: nothing is left of it when its writer is killed
+URI_CHARACTERS = "%/:@!$&'()*+,;=~"  # what need not be escaped, or is already
+
+PAUSES_S = (0.2, 0.4, 0.8, 1.6)
+PERMANENT = (FileNotFoundError, PermissionError, FileExistsError, IsADirectoryError, NotADirectoryError)
+PERMANENT_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL}
+PERMANENT_WORDS = re.compile(r"AWS Error (ACCESS_DENIED|NO_SUCH_BUCKET|INVALID_ACCESS_KEY_ID|SIGNATURE_DOES_NOT_MATCH)")
+
+
+class StorageError(ValueError):
+    """A URI that leads to no storage, and the message says why."""
+
+
+def ignore(problem: str) -> None:
+    """For listings whose problems are of no interest."""
+
+
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """A folder, local or remote. Paths are relative to it, with `/`. Goes to other processes; any thread may use it.
+
+    Everything is tried again, for up to three seconds, after an OSError that may pass. `str()` shows no secrets.
+    """
+
+    backend: Backend
+
+    def __str__(self) -> str:
+        return str(self.backend)
+
+    @property
+    def local(self) -> Path | None:
+        """The folder's path where it is of this machine, else None."""
+        return self.backend.root if isinstance(self.backend, LocalFolder) else None
+
+    def folder(self, path: str) -> Self:
+        """The storage that is the folder `path` of this one."""
+        return type(self)(self.backend.folder(path))
+
+    def read(self, path: str, max_bytes: int) -> bytes:
+        """The whole file. Raises FileTooLarge where it has more than `max_bytes`, and OSError."""
+        return _retried(partial(self.backend.read, path, max_bytes))
+
+    def write(self, path: str, data: bytes) -> None:
+        """Make or replace the file, and the folders above it, so that it is absent, old or complete at any moment."""
+        _retried(partial(self.backend.write, path, data))
+
+    def exists(self, path: str) -> bool:
+        """Whether there is such a file."""
+        return _retried(partial(self.backend.exists, path))
+
+    def delete(self, path: str) -> None:
+        """Remove the file, if it is there."""
+        _retried(partial(self.backend.delete, path))
+
+    def files(self, recursive: bool = True, on_problem: Callable[[str], object] = ignore) -> Iterator[FileInfo]:
+        """The files, sorted by path, without those that are hidden or in hidden folders. Links are followed.
+
+        One listing, whatever the number of files. Unreadable folders, links to nowhere and links to a folder that
+        they lie in are left out, and `on_problem` hears of each. Raises OSError where the storage itself cannot be
+        listed, FileNotFoundError where it is not there.
+        """
+        found = _retried(lambda: list(self.backend.files(recursive)))
+        for problem in sorted(item for item in found if isinstance(item, str)):
+            on_problem(problem)
+        yield from sorted((item for item in found if isinstance(item, FileInfo)), key=lambda info: info.path)
+
+    def sweep(self) -> int:
+        """Remove what killed writers left behind, and say how many files it was. Nobody may be writing meanwhile."""
+        return self.backend.sweep()
+
+
+def open_storage(uri: str) -> Storage:
+    """The storage at a local path (`photos`, `file:///photos`) or a URI (`s3://bucket/photos?endpoint_override=host`).
+
+    A URI's query is for its file system, as in pyarrow.fs.FileSystem.from_uri. Nothing need exist there. Raises
+    StorageError.
+    """
+    address, _, query = uri.partition("?")
+    scheme, separator, path = address.partition("://")
+    if not separator:
+        return Storage(LocalFolder(Path(uri).absolute()))  # other processes have other working directories
+    if scheme == "file":
+        return Storage(LocalFolder(Path(unquote(path.removeprefix("localhost"))).absolute()))
+    shown = re.sub(r"^[^/]*@", "", path.rstrip("/"))
+    options = (S3_OPTIONS if scheme == "s3" else {}) | dict(parse_qsl(query))
+    try:
+        if scheme in ARROW_SCHEMES:
+            filesystem, root = FileSystem.from_uri(
+                f"{quote(address, safe=URI_CHARACTERS)}?{urlencode(options, quote_via=quote)}"
+            )
+        else:
+            inner, root = url_to_fs(uri, use_listings_cache=False)
+            filesystem = PyFileSystem(FSSpecHandler(inner))
+    except (ArrowException, ImportError, OSError, ValueError) as error:
+        raise StorageError(f"{scheme}://{shown}: {error}") from error
+    if not root:
+        raise StorageError(f"{scheme}://{shown}: names no bucket or folder")
+    return Storage(
+        RemoteFolder(filesystem, root.rstrip("/"), f"{scheme}://{shown}", options.get("endpoint_override", ""))
+    )
+
+
+def overlap(first: Storage, second: Storage) -> bool:
+    """Whether the two are the same, or one lies in the other."""
+    places = zip(first.backend.place(), second.backend.place(), strict=False)
+    return type(first.backend) is type(second.backend) and all(one == other for one, other in places)
+
+
+def _retried(operation: Callable[[], T]) -> T:
+    for pause_s in PAUSES_S:
+        try:
+            return operation()
+        except OSError as error:
+            if isinstance(error, PERMANENT) or error.errno in PERMANENT_ERRNOS or PERMANENT_WORDS.search(str(error)):
+                raise
+        time.sleep(random.uniform(pause_s / 2, pause_s))  # not all at once
+    return operation()

@@ -1,0 +1,63 @@
+"""What the routes of every contract need."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Annotated, TypeVar
+
+from fastapi import Depends, Request, UploadFile
+
+from deployments.config import Limits
+from deployments.engine.errors import InvalidRequest
+from deployments.engine.request import Mask
+from deployments.images.codec import ImageTooLarge, SourceImage, crop_to
+from deployments.schemas import Img2ImgOptions, Img2ImgResult, OutputFormat
+from deployments.service import Img2ImgService, Reshape, as_it_is
+
+Options = TypeVar("Options", bound=Img2ImgOptions)
+MEDIA_TYPES: dict[OutputFormat, str] = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp"}
+
+
+async def _service(request: Request) -> Img2ImgService:  # async, or FastAPI asks a thread for it
+    service: Img2ImgService = request.app.state.service
+    return service
+
+
+Service = Annotated[Img2ImgService, Depends(_service)]
+
+
+async def read_upload(upload: UploadFile, limits: Limits, field: str = "image") -> bytes:
+    """The file's bytes. Raises ImageTooLarge before any is read."""
+    most = limits.max_upload_bytes
+    if (upload.size or 0) > most:
+        raise ImageTooLarge(f"{field}: {upload.size} bytes are more than the {most} that are accepted", field)
+    return await upload.read()
+
+
+def in_size(options: Options, size: tuple[int, int] | None, limits: Limits, field: str) -> tuple[Options, Reshape]:
+    """What makes a reply of `size` (width, height), which the model sees too: the source and its mask are cropped
+    around the centre and scaled, never stretched. None is the source's own size. Raises InvalidRequest.
+    """
+    if size is None:
+        return options, as_it_is
+    if not all(limits.min_side <= side <= limits.max_side for side in size):
+        width, height = size
+        message = f"{field}: both sides must be {limits.min_side} to {limits.max_side} pixels, not {width}x{height}"
+        raise InvalidRequest(message, field)
+
+    def reshape(source: SourceImage, mask: Mask | None) -> tuple[SourceImage, Mask | None]:
+        alpha = None if source.alpha is None else crop_to(source.alpha, size)
+        cropped = replace(source, pixels=crop_to(source.pixels, size), alpha=alpha)
+        return cropped, None if mask is None else crop_to(mask, size)
+
+    return options.model_copy(update={"max_side": options.max_side or max(size)}), reshape
+
+
+def result_headers(first: Img2ImgResult) -> dict[str, str]:
+    """What a reply says of its (first) image beside the picture."""
+    headers = {
+        "x-model": first.settings.model,
+        "x-seed": str(first.settings.seed),
+        "x-steps": str(first.num_denoise_steps),
+    }
+    return headers | ({"x-prompt-truncated": "true"} if first.truncated else {})

@@ -1,0 +1,158 @@
+"""OpenAI's contract: `POST /v1/images/edits` as its SDKs and those that copy them send it, and one model by name."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import re
+import time
+from collections import Counter
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import replace
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Form, Path, Response, UploadFile
+from fastapi.responses import JSONResponse
+
+from deployments import routing
+from deployments.api.dependencies import Service, in_size, read_upload, result_headers
+from deployments.api.openai.fields import EditedImage, ImageEditForm, ImagesReply, Look, Usage
+from deployments.api.sse import Event, follow, respond
+from deployments.config import AppConfig
+from deployments.engine.errors import InvalidRequest
+from deployments.engine.request import Mask, Progress
+from deployments.images.codec import SourceImage
+from deployments.service import Img2ImgService, MaskFile, Prepared, Reshape
+
+routes = APIRouter()
+SIZE = re.compile(r"(\d{1,5})x(\d{1,5})")
+
+
+@routes.post("/v1/images/edits", response_model=ImagesReply, responses={200: {"content": {"text/event-stream": {}}}})
+async def post_edits(
+    form: Annotated[ImageEditForm, Form(media_type="multipart/form-data")], service: Service
+) -> Response:
+    """Edit one picture. With `stream`, events `image_edit.partial_image`, and `image_edit.completed` for each image."""
+    prepared = await _prepare(service, form)
+    if form.stream:
+        headers = {"x-model": prepared.settings.model}
+        return await respond(_events(service, prepared, form), headers, error_name=None)
+    results = await service.images(prepared)
+    images = await asyncio.gather(*(service.encode(prepared, result, form.output_compression) for result in results))
+    data = [
+        EditedImage(b64_json=base64.b64encode(image).decode(), seed=result.settings.seed)
+        for image, result in zip(images, results, strict=True)
+    ]
+    reply = ImagesReply(**_look(prepared, form), created=int(time.time()), data=data)
+    return JSONResponse(reply.model_dump(), headers=result_headers(results[0]))
+
+
+@routes.get("/v1/models/{model:path}")
+async def get_model(model: Annotated[str, Path(description="Model id or alias.")], service: Service) -> dict[str, Any]:
+    """The model of this id or alias, as `GET /v1/models` lists it."""
+    cards = await service.model_cards()
+    found = next((card for card in cards if model == card["id"] or model in card["aliases"]), None)
+    if found is None:
+        raise routing.UnknownModel(f"no model {model!r}; models: {', '.join(service.config.models)}", "model")
+    return found
+
+
+async def _prepare(service: Img2ImgService, form: ImageEditForm) -> Prepared:
+    config = service.config
+    if form.num_images > config.limits.max_images:
+        raise InvalidRequest(f"n must be at most {config.limits.max_images}, not {form.num_images}", "n")
+    if form.output_format == "png" and form.output_compression not in (None, 100):
+        raise InvalidRequest("output_compression must be 100 with output_format png, or left out", "output_compression")
+    seed = routing.pick_seed(form)
+    steps = form.num_inference_steps or _steps(form, config, seed)
+    options = form.model_copy(update={"seed": seed, "num_inference_steps": steps})
+    options, reshape = in_size(options, _size(form.size), config.limits, "size")
+    mask = None
+    if form.mask is not None:
+        mask = MaskFile(await read_upload(form.mask, config.limits, "mask"), form.mask_mode, form.mask_blur)
+    picture = await read_upload(_the_one_picture(form), config.limits)
+    return await service.prepare(options, picture, mask=mask, reshape=_opaque(reshape) if _is_opaque(form) else reshape)
+
+
+def _the_one_picture(form: ImageEditForm) -> UploadFile:
+    pictures = form.image + form.image_list
+    if len(pictures) != 1:
+        raise InvalidRequest(f"image: this takes one picture to edit, not {len(pictures)}", "image")
+    return pictures[0]
+
+
+def _size(text: str) -> tuple[int, int] | None:
+    if text == "auto":
+        return None
+    if (size := SIZE.fullmatch(text)) is None:
+        raise InvalidRequest(f"size must be WIDTHxHEIGHT in pixels, or auto, not {text!r}", "size")
+    return int(size[1]), int(size[2])
+
+
+def _steps(form: ImageEditForm, config: AppConfig, seed: int) -> int | None:
+    """The steps that the quality stands for, None for the model's own; never so few that none is run."""
+    if form.quality not in ("low", "high"):
+        return None
+    defaults = config.defaults_for(routing.choose_model(form.model, config, seed))
+    usual = defaults.num_inference_steps
+    if form.quality == "high":
+        return min(2 * usual, config.limits.max_steps)
+    strength = defaults.strength if form.strength is None else form.strength
+    return next((steps for steps in range(max(usual // 2, 1), usual) if int(steps * strength) >= 1), usual)
+
+
+def _opaque(reshape: Reshape) -> Reshape:
+    def without_alpha(source: SourceImage, mask: Mask | None) -> tuple[SourceImage, Mask | None]:
+        return reshape(replace(source, alpha=None), mask)
+
+    return without_alpha
+
+
+def _is_opaque(form: ImageEditForm) -> bool:
+    return form.background == "opaque" or form.output_format == "jpeg"
+
+
+def _look(prepared: Prepared, form: ImageEditForm) -> dict[str, Any]:
+    width, height = prepared.source.size
+    look = Look(
+        model=prepared.settings.model,
+        output_format=form.output_format,
+        size=f"{width}x{height}",
+        background="opaque" if prepared.source.alpha is None else "transparent",
+        quality="medium" if form.quality in ("auto", "standard") else form.quality,
+    )
+    return look.model_dump()
+
+
+async def _events(service: Img2ImgService, prepared: Prepared, form: ImageEditForm) -> AsyncGenerator[Event, None]:
+    quality, sent = form.output_compression, Counter[int]()
+    async with aclosing(follow(service, prepared)) as events:
+        async for event in events:
+            if isinstance(event, list):
+                for number, result in enumerate(event):
+                    image = await service.encode(prepared, result, quality)
+                    yield _event("completed", prepared, form, number, image, usage=Usage().model_dump())
+                continue
+            number, progress = event
+            if progress.preview is not None and sent[number] < partial_images_due(progress, form.partial_images):
+                image = await service.encode_preview(prepared, number, progress.preview, quality)
+                yield _event("partial_image", prepared, form, number, image, partial_image_index=sent[number])
+                sent[number] += 1
+
+
+def partial_images_due(progress: Progress, partial_images: int) -> int:
+    """How many partial images there should be by now: the steps before, between and after them are alike."""
+    return min(progress.step * (partial_images + 1) // progress.num_steps, partial_images)
+
+
+def _event(kind: str, prepared: Prepared, form: ImageEditForm, number: int, image: bytes, **more: Any) -> Event:
+    name = f"image_edit.{kind}"
+    told = {
+        "type": name,
+        "b64_json": base64.b64encode(image).decode(),
+        "created_at": int(time.time()),
+        "image_index": number,
+        "seed": prepared.settings.seed + number,
+    }
+    return name, told | _look(prepared, form) | more

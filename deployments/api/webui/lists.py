@@ -1,0 +1,139 @@
+"""The web UI's other routes: what there is to choose from, its settings, and what this server does not do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, HTTPException
+
+from deployments.api.dependencies import Service
+from deployments.api.webui.mapping import (
+    SAMPLER_ALIASES,
+    SCHEDULERS,
+    current_model,
+    find_model,
+    samplers_of,
+    title_of,
+)
+from deployments.api.webui.route import WebuiRoute
+from deployments.api.webui.schemas import WebuiOptions
+from deployments.api.webui.tasks import Tasks
+
+routes = APIRouter(route_class=WebuiRoute)
+
+NOTHING: dict[str, Any] = {  # GET routes about what there is none of
+    "upscalers": [{"name": "None", "model_name": None, "model_path": None, "model_url": None, "scale": 1}],
+    "latent-upscale-modes": [],
+    "embeddings": {"loaded": {}, "skipped": {}},
+    "prompt-styles": [],
+    "cmd-flags": {},
+    "memory": {"ram": {"error": "not told here"}, "cuda": {"error": "not told here"}},
+    "scripts": {"txt2img": [], "img2img": []},
+    "script-info": [],
+    "extensions": [],
+    "face-restorers": [],
+    "realesrgan-models": [],
+    "hypernetworks": [],
+    "sd-vae": [],
+}
+REFRESHES = ("refresh-checkpoints", "refresh-loras", "refresh-vae")
+NOT_SERVED = {
+    "txt2img": "this server does image-to-image only",
+    "extra-single-image": "this server does not upscale or restore",
+    "extra-batch-images": "this server does not upscale or restore",
+    "interrogate": "this server does not describe pictures",
+    "unload-checkpoint": "the models stay loaded",
+    "reload-checkpoint": "the models stay loaded",
+}
+
+
+@routes.get("/sdapi/v1/sd-models")
+async def get_sd_models(service: Service) -> list[dict[str, Any]]:
+    """The models by title; `hash` is the start of the checkpoint's revision, where it is known."""
+    return [
+        {
+            "title": title_of(model_id, model),
+            "model_name": model_id,
+            "hash": model.revision and title_of(model_id, model).partition("[")[2][:-1],
+            "sha256": None,
+            "filename": model.checkpoint,
+            "config": None,
+        }
+        for model_id, model in service.config.models.items()
+    ]
+
+
+@routes.get("/sdapi/v1/samplers")
+async def get_samplers() -> list[dict[str, Any]]:
+    """The samplers' names and aliases; `options` has the scheduler that `automatic` stands for."""
+    return [
+        {
+            "name": name,
+            "aliases": list(aliases),
+            "options": {"scheduler": "karras"} if "karras" in samplers_of(name) else {},
+        }
+        for name, aliases in SAMPLER_ALIASES.items()
+    ]
+
+
+@routes.get("/sdapi/v1/schedulers")
+async def get_schedulers() -> list[dict[str, Any]]:
+    """The schedules of noise that samplers go with."""
+    return [
+        {"name": name, "label": name.capitalize(), "aliases": None, "default_rho": -1.0, "need_inner_model": False}
+        for name in SCHEDULERS
+    ]
+
+
+@routes.get("/sdapi/v1/options")
+async def get_options(service: Service, tasks: Tasks) -> dict[str, Any]:
+    """The settings that requests are run with where they say nothing else."""
+    model = current_model(await tasks.picked(), service.config)
+    return WebuiOptions(sd_model_checkpoint=title_of(model, service.config.models[model])).model_dump()
+
+
+@routes.post("/sdapi/v1/options")
+async def post_options(body: WebuiOptions, service: Service, tasks: Tasks) -> None:
+    """Set some settings, or send all of them back with one changed. Unknown ones are ignored."""
+    if body.sd_model_checkpoint:
+        await tasks.pick(find_model(body.sd_model_checkpoint, service.config, "sd_model_checkpoint"))
+
+
+@routes.get("/sdapi/v1/loras")
+async def get_loras(service: Service, tasks: Tasks) -> list[dict[str, Any]]:
+    """The adapters of the model that requests get which name none."""
+    model = service.config.models[current_model(await tasks.picked(), service.config)]
+    return [{"name": name, "alias": name, "path": path, "metadata": {}} for name, path in model.loras.items()]
+
+
+def _tell_what_there_is(name: str, answer: Any) -> None:
+    @routes.get(f"/sdapi/v1/{name}", description="Answers that there is none.")
+    async def tell() -> Any:
+        return answer
+
+
+def _accept_a_refresh(name: str) -> None:
+    @routes.post(f"/sdapi/v1/{name}", description="Does nothing: the lists are those of the configuration.")
+    async def accept() -> None:
+        return
+
+
+def _refuse(name: str, reason: str) -> None:
+    @routes.post(f"/sdapi/v1/{name}", description=f"Not served: {reason}.")
+    async def refuse() -> None:
+        raise HTTPException(404, f"{name}: {reason}")
+
+
+for _name, _answer in NOTHING.items():
+    _tell_what_there_is(_name, _answer)
+for _name in REFRESHES:
+    _accept_a_refresh(_name)
+for _name, _reason in NOT_SERVED.items():
+    _refuse(_name, _reason)
+
+
+@routes.get("/controlnet/{path:path}", include_in_schema=False)
+@routes.post("/controlnet/{path:path}", include_in_schema=False)
+async def no_controlnet(path: str) -> None:
+    """There is no ControlNet."""
+    raise HTTPException(404, f"controlnet/{path}: this server has no ControlNet")

@@ -1,0 +1,127 @@
+"""The web UI's words in ours: steps, samplers, seeds, sizes, adapters and models. Pure functions of the request."""
+
+from __future__ import annotations
+
+import re
+
+from deployments.api.webui.schemas import Img2ImgBody
+from deployments.config import AppConfig, Limits, ModelConfig
+from deployments.engine.errors import InvalidRequest
+from deployments.engine.request import Sampler
+from deployments.images.metadata import SAMPLER_NAMES
+from deployments.schemas import MAX_SEED, Img2ImgOptions, OutputFormat, parse_loras
+
+SAMPLER_ALIASES = {
+    "DPM++ 2M": ("k_dpmpp_2m",),
+    "Euler a": ("k_euler_a", "k_euler_ancestral"),
+    "Euler": ("k_euler",),
+    "DDIM": ("k_ddim",),
+    "LCM": ("k_lcm",),
+}
+SCHEDULERS = ("automatic", "uniform", "karras")
+FORMATS: dict[str, OutputFormat] = {"png": "png", "jpg": "jpeg", "jpeg": "jpeg", "webp": "webp"}
+HASH_CHARS = 10
+
+_NETWORK = re.compile(r"<(lora|lyco|hypernet):([^>]*)>")
+
+
+def to_options(body: Img2ImgBody, model: str | None, limits: Limits) -> Img2ImgOptions:
+    """The request in our words, for `model`. Raises InvalidRequest naming the web UI's field."""
+    if not -1 <= body.seed <= MAX_SEED:
+        raise InvalidRequest(f"seed must be -1 (random) or 0 to {MAX_SEED}, not {body.seed}", "seed")
+    for param, side in (("width", body.width), ("height", body.height)):
+        if side is not None and not limits.min_side <= side <= limits.max_side:
+            raise InvalidRequest(f"{param} must be {limits.min_side} to {limits.max_side}, not {side}", param)
+    prompt, loras = split_loras(body.prompt)
+    sampler = find_sampler(body.sampler_name or body.sampler_index, body.scheduler)
+    if sampler == "euler_ancestral" and body.eta == 0:
+        raise InvalidRequest("eta: Euler a runs with 1 only; the sampler without noise is Euler", "eta")
+    return Img2ImgOptions(
+        prompt=prompt,
+        negative_prompt=body.negative_prompt,
+        model=model,
+        strength=strength_for(body.denoising_strength, body.steps),
+        guidance_scale=body.cfg_scale,
+        num_inference_steps=body.steps,
+        seed=None if body.seed == -1 else body.seed,
+        sampler=sampler,
+        loras=loras,
+        max_side=max(body.width or limits.max_side, body.height or limits.max_side, 16),
+        output_format=FORMATS[body.override_settings.samples_format],
+        num_images=body.batch_size * body.n_iter,
+    )
+
+
+def strength_for(denoising_strength: float, steps: int) -> float:
+    """The strength that runs as many steps here as the web UI runs.
+
+    The web UI runs the last t + 1 steps of the schedule, where t = int(min(denoising_strength, 0.999) * steps); here
+    it is the last int(steps * strength). Half a step more than needed keeps rounding from taking one away.
+    """
+    last = int(min(denoising_strength, 0.999) * steps)
+    return min(1.0, round((last + 1.5) / steps, 4))
+
+
+def find_sampler(name: str, scheduler: str) -> Sampler:
+    """Our sampler of that name, in any case; a scheduler behind the name comes before `scheduler`.
+
+    Raises InvalidRequest for a sampler there is not, or one that does not go with the scheduler.
+    """
+    names = {alias.casefold(): known for known, more in SAMPLER_ALIASES.items() for alias in (known, *more)}
+    plain, scheduler = name.strip().casefold(), scheduler.strip().casefold() or SCHEDULERS[0]
+    for word in SCHEDULERS:
+        if plain.endswith(f" {word}"):
+            plain, scheduler = plain.removesuffix(f" {word}"), word
+    if plain not in names:
+        listed = ", ".join(SAMPLER_ALIASES)
+        raise InvalidRequest(f"Sampler not found: sampler_name {name!r}; samplers: {listed}", "sampler_name")
+    found = samplers_of(names[plain])
+    if scheduler not in found:
+        listed = ", ".join(found)
+        raise InvalidRequest(
+            f"scheduler {scheduler!r} does not go with {names[plain]}; schedulers: {listed}", "scheduler"
+        )
+    return found[scheduler]
+
+
+def samplers_of(name: str) -> dict[str, Sampler]:
+    """Our samplers that the web UI calls `name`, by scheduler."""
+    by_scheduler = {label.casefold(): ours for ours, (theirs, label) in SAMPLER_NAMES.items() if theirs == name}
+    automatic = by_scheduler.get("automatic") or by_scheduler["karras"]
+    return {"automatic": automatic, "uniform": automatic} | by_scheduler
+
+
+def split_loras(prompt: str) -> tuple[str, str | None]:
+    """The prompt without its `<lora:name:weight>`, and those as our `loras`. Raises InvalidRequest."""
+    loras = []
+    for kind, content in _NETWORK.findall(prompt):
+        name, *weights = content.split(":")
+        if kind != "lora" or len(weights) > 1 or "," in content or not name.strip():
+            wanted = "write <lora:name:weight>, of an adapter of the model"
+            raise InvalidRequest(f"prompt: <{kind}:{content}> is not served; {wanted}", "prompt")
+        loras.append(content)
+    try:
+        parse_loras(",".join(loras))
+    except ValueError as error:
+        raise InvalidRequest(f"prompt: {error}", "prompt") from error
+    return (_NETWORK.sub("", prompt).strip() if loras else prompt), ",".join(loras) or None
+
+
+def title_of(model_id: str, model: ModelConfig) -> str:
+    """The model as the web UI lists it, `name.safetensors [hash]`; the hash is the start of the revision, if any."""
+    return f"{model_id}.safetensors" + (f" [{model.revision[:HASH_CHARS]}]" if model.revision else "")
+
+
+def find_model(name: str, config: AppConfig, param: str) -> str:
+    """The id of the model of that title, name, id or alias, in any case. Raises InvalidRequest."""
+    plain = re.sub(r"\s*\[\w*\]$", "", name.strip()).casefold()
+    wanted = {plain, plain.removesuffix(".safetensors")}
+    for model_id, model in config.models.items():
+        if wanted & {known.casefold() for known in (model_id, *model.aliases)}:
+            return model_id
+    raise InvalidRequest(f"{param}: no model {name!r}; models: {', '.join(config.models)}", param)
+
+
+def current_model(picked: str | None, config: AppConfig) -> str:
+    """The model that was picked, if it is still there, else the first."""
+    return picked if picked in config.models else next(iter(config.models))

@@ -1,0 +1,45 @@
+"""Forwards compiled by torch.compile, for one picture size at a time and every number of rows."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from platformdirs import user_cache_path
+from torch._dynamo import lookup_backend
+
+from deployments.engine.accel.cuda.graphs import Counters, Forward
+
+MAX_VARIANTS = 256  # of one function: its shapes times the three ranges of rows that diffusers' UNet tells apart
+
+
+def compiled(forward: Forward, counters: Counters, backend: str = "inductor") -> Forward:
+    """The same function, compiled when it is called: minutes for each new shape, and nothing for other rows of it.
+
+    Raises what the compiler raises, and never runs uncompiled. `counters` learn of every compilation.
+    """
+    torch._dynamo.config.recompile_limit = MAX_VARIANTS
+    torch._dynamo.config.accumulated_recompile_limit = 4 * MAX_VARIANTS
+    _keep_kernels()
+
+    def compile_graph(graph: torch.fx.GraphModule, inputs: Any) -> Callable[..., Any]:
+        counters.note_compilation()
+        made: Callable[..., Any] = lookup_backend(backend)(graph, inputs)
+        return made
+
+    function = torch.compile(forward, fullgraph=True, dynamic=False, backend=compile_graph)
+
+    def call(*inputs: torch.Tensor) -> torch.Tensor:
+        for x in inputs:
+            torch._dynamo.maybe_mark_dynamic(x, 0)
+        output: torch.Tensor = function(*inputs)
+        return output
+
+    return call
+
+
+def _keep_kernels() -> None:
+    """Between starts. The folder's entries are named after the code, the versions and the GPU they were made for."""
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(user_cache_path("img2img-serve") / "inductor"))

@@ -1,0 +1,136 @@
+"""The folder job over a folder as people have them: 200 files of every kind, ten of them broken, twice."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import ray
+from PIL import Image
+
+from tests.support.folders import Folder
+from tests.support.pictures import exif, file_of, gradient
+from tests.support.service import Service, serving
+
+pytestmark = pytest.mark.service
+BROKEN = 10
+SUFFIXES = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp", "GIF": ".gif", "BMP": ".bmp", "TIFF": ".tif"}
+
+
+@pytest.fixture(scope="module")
+def service(checkpoints: Callable[[str], Path]) -> Iterator[Service]:
+    models = {
+        "one": {"checkpoint": str(checkpoints("sd15")), "reproducible": True},
+        "two": {"checkpoint": str(checkpoints("sd21")), "reproducible": True},
+    }
+    with serving(models, defaults={"strength": 0.5, "num_inference_steps": 4, "max_side": 48}, seed=5) as service:
+        yield service
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """190 sound pictures and ten broken ones, in nested folders, with awkward names."""
+    folder = tmp_path_factory.mktemp("photos")
+    for path, data in _sound() | _broken():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_bytes(data)
+    assert sum(path.is_file() for path in folder.rglob("*")) == 200
+    return folder
+
+
+def _sound() -> set[tuple[str, bytes]]:
+    files: dict[str, bytes] = {
+        "Photo.JPG": file_of(gradient(40, 30), "JPEG"),
+        "photo.jpg": file_of(gradient(30, 40), "JPEG"),
+        "photo.png": file_of(gradient(31, 33), "PNG"),
+        "été/Ünïcode 猫 🏰.png": file_of(gradient(33, 31), "PNG"),
+        "deep/er/and deeper/spaced name.webp": file_of(gradient(50, 20), "WEBP"),
+        "print.jpg": file_of(Image.fromarray(gradient(40, 24)).convert("CMYK"), "JPEG"),
+        "grey.png": file_of(Image.fromarray(gradient(24, 40)).convert("L"), "PNG"),
+        "palette.gif": file_of(Image.fromarray(gradient(24, 24)).convert("P"), "GIF"),
+        "deep16.png": file_of(Image.new("I;16", (20, 20), 30000), "PNG"),
+        "cut out.png": file_of(Image.fromarray(gradient(28, 20)).convert("RGBA").rotate(45), "PNG"),
+    }
+    for turn in range(1, 9):
+        files[f"camera/turned {turn}.jpg"] = file_of(gradient(40, 24), "JPEG", exif=exif(turn))
+    formats = list(SUFFIXES.items())
+    for number in range(190 - len(files)):
+        format, suffix = formats[number % len(formats)]
+        pixels = gradient(20 + number % 17, 20 + number % 23)
+        files[f"many/{number % 5}/{number:03d}{suffix}"] = file_of(pixels, format)
+    return set(files.items())
+
+
+def _broken() -> set[tuple[str, bytes]]:
+    text = b"this is not a picture"
+    files = {f"broken/text {number}.jpg": text + bytes([48 + number]) for number in range(5)}
+    files["broken/empty.png"] = b""
+    files["broken/truncated.jpg"] = file_of(gradient(60, 60), "JPEG")[:500]
+    files["broken/truncated.png"] = file_of(gradient(60, 60), "PNG")[:-80]
+    files["broken/one pixel.png"] = file_of(gradient(1, 1), "PNG")
+    files["broken/thin.png"] = file_of(gradient(20000, 20), "PNG")
+    assert len(files) == BROKEN
+    return set(files.items())
+
+
+def run_folder(folder: Path, output: Path) -> subprocess.CompletedProcess[str]:
+    """The command line, joining the application of the fixture."""
+    address = ray.get_runtime_context().gcs_address
+    command = [sys.executable, "-m", "batch.run_folder", "--input", str(folder), "--output", str(output)]
+    environment = {**os.environ, "RAY_ADDRESS": address}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=400, check=False)
+
+
+def contents(output: Path) -> dict[str, str]:
+    return {name: hashlib.sha256(data).hexdigest() for name, data in Folder(str(output)).results().items()}
+
+
+def upright_size(path: Path) -> tuple[int, int]:
+    with Image.open(path) as image:
+        turned = image.getexif().get(0x0112, 1) >= 5
+        return (image.height, image.width) if turned else image.size
+
+
+def test_200_mixed_files_give_190_images_and_10_listed_errors_twice_the_same(
+    service: Service, folder: Path, tmp_path: Path
+) -> None:
+    first = run_folder(folder, tmp_path / "first")
+    assert first.returncode == 1, first.stderr[-2000:]
+    rows = [json.loads(line) for line in (tmp_path / "first" / "results.jsonl").read_text().splitlines()]
+    done = [row for row in rows if not row["error_type"]]
+    failed = [row for row in rows if row["error_type"]]
+
+    assert {row["source"] for row in rows} == {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
+    assert (len(done), len(failed)) == (190, BROKEN)
+    assert {row["source"].split("/")[0] for row in failed} == {"broken"}
+    assert all(f"failed: {row['source']}: {row['error_type']}" in first.stdout for row in failed)
+    assert {row["model"] for row in done} == {"one", "two"}
+    assert len({row["prompt"] for row in done}) == 4
+    for row in done:
+        assert Image.open(tmp_path / "first" / row["output"]).size == upright_size(folder / row["source"]), row
+        assert (row["width"], row["height"]) == upright_size(folder / row["source"])
+
+    made = contents(tmp_path / "first")
+    assert set(made) == {row["output"] for row in done}
+    assert len({name.casefold() for name in made}) == 190
+    assert run_folder(folder, tmp_path / "second").returncode == 1
+    assert contents(tmp_path / "second") == made
+
+
+def test_the_picture_of_the_folder_job_is_the_picture_of_the_http_door(
+    service: Service, folder: Path, tmp_path: Path
+) -> None:
+    small = tmp_path / "in"
+    small.mkdir()
+    (small / "a.png").write_bytes(file_of(gradient(40, 32), "PNG"))
+    assert run_folder(small, tmp_path / "out").returncode == 0
+    [row] = [json.loads(line) for line in (tmp_path / "out" / "results.jsonl").read_text().splitlines()]
+    names = ("model", "prompt", "strength", "guidance_scale", "num_inference_steps", "seed", "sampler", "max_side")
+    reply = service.post((small / "a.png").read_bytes(), **{name: row[name] for name in names})
+    assert reply.content == (tmp_path / "out" / row["output"]).read_bytes()

@@ -1,0 +1,106 @@
+"""What the record and the report say after a second run, when somebody mended or changed something in between."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+from pyarrow import parquet
+
+from batch.planning.sources import find_sources
+from batch.planning.sweep import Sweep
+from batch.record.results import Result
+from batch.run_folder import Order
+from deployments.config import AppConfig
+from deployments.schemas import Img2ImgOptions
+from tests.support.folders import Folder
+from tests.support.pictures import file_of, gradient
+
+CONFIG = AppConfig(models={"tiny": {"checkpoint": "none"}}, prompts=("in oil",))
+PICTURE = file_of(gradient(), "png")
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Folder:
+    folder = Folder(str(tmp_path / "in"))
+    folder.write("a.png", PICTURE)
+    return folder
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> Folder:
+    return Folder(str(tmp_path / "out"))
+
+
+def run(source: Folder, output: Folder, config: AppConfig = CONFIG) -> None:
+    """A run whose every image gets a picture."""
+    found = find_sources(source.uri)
+    job = Order(found, output.storage, Img2ImgOptions(), Sweep(), None, False, False, False).job(config)
+    for each in job.agenda.todo:
+        output.write(each.output, PICTURE)
+        job.ledger.append(Result.of(each, output_bytes=len(PICTURE)))
+    job.finish()
+
+
+def failing(output: Folder) -> dict[str, set[str]]:
+    """The sources that each file about the results says failed."""
+    lines = [json.loads(line) for line in output.read("results.jsonl").splitlines()]
+    table = parquet.read_table(BytesIO(output.read("results.parquet"))).to_pylist()
+    (page,) = re.findall(r'"rows":(\[.*?\])}</script>', output.read("report.html").decode())
+    files = {"results.jsonl": lines, "results.parquet": table, "report.html": json.loads(page)}
+    return {name: {row["source"] for row in rows if row.get("error_type")} for name, rows in files.items()}
+
+
+def caption_goes(source: Folder) -> None:
+    source.storage.delete("b.txt")
+
+
+def caption_gets_readable(source: Folder) -> None:
+    source.write("b.txt", b"in oil")
+
+
+def picture_goes(source: Folder) -> None:
+    source.storage.delete("b.png")
+    source.storage.delete("b.txt")
+
+
+@pytest.mark.parametrize("mend", [caption_goes, caption_gets_readable, picture_goes])
+@pytest.mark.parametrize("is_done_before", [False, True])
+def test_failure_without_an_output_is_forgotten_once_it_is_mended(
+    source: Folder, output: Folder, mend: Callable[[Folder], None], is_done_before: bool
+):
+    source.write("b.png", PICTURE)
+    if is_done_before:
+        run(source, output)
+    source.write("b.txt", b"\xff")
+    run(source, output)
+    assert failing(output) == dict.fromkeys(failing(output), {"b.png"})
+    mend(source)
+    run(source, output)
+    assert failing(output) == dict.fromkeys(failing(output), set())
+
+
+def test_failure_without_an_output_stands_as_long_as_it_is_found(source: Folder, output: Folder):
+    source.write("a.txt", b"\xff")
+    run(source, output)
+    before = output.read("report.html"), output.read("results.jsonl")
+    run(source, output)
+    assert (output.read("report.html"), output.read("results.jsonl")) == before
+    assert failing(output)["report.html"] == {"a.png"}
+
+
+def test_picture_is_made_again_when_its_checkpoint_was_changed_in_place(source: Folder, output: Folder, tmp_path: Path):
+    config = AppConfig(models={"tiny": {"checkpoint": str(tmp_path / "tiny")}})
+    made = []
+    for content in ("{}", "{}", '{"other": 1}'):
+        Folder(str(tmp_path / "tiny")).write("model_index.json", content.encode())
+        run(source, output, config)
+        made.append(output.rows()["a.png"])
+    assert made[0] == made[1]
+    assert None not in {row["revision"] for row in made}
+    assert made[1]["revision"] != made[2]["revision"]
+    assert made[1]["digest"] != made[2]["digest"]

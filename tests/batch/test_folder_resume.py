@@ -1,0 +1,213 @@
+"""A folder job goes on where it was, whatever stopped it, and does again only what is not as it should be."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from threading import Timer
+
+import pytest
+import ray
+
+from tests.support.folders import Folder, NewFolder, on_this_machine, run_folder
+from tests.support.pictures import gradient
+from tests.support.s3_server import s3_server
+from tests.support.stand_in import asking
+
+pytestmark = [pytest.mark.service, pytest.mark.usefixtures("running_app")]
+
+
+@pytest.fixture
+def source(new_folder: NewFolder) -> Folder:
+    folder = new_folder("in")
+    for name in ("a.png", "b.png", "sub/c.png"):
+        folder.write(name, gradient())
+    return folder
+
+
+@pytest.fixture
+def output(new_folder: NewFolder) -> Folder:
+    return new_folder("out")
+
+
+def finished_at(output: Folder) -> dict[str, str]:
+    """When each result was made, by source: equal where it was not made again."""
+    return {source: row["finished_at"] for source, row in output.rows().items()}
+
+
+def remade(before: dict[str, str], after: dict[str, str]) -> set[str]:
+    return {source for source in after if after[source] != before.get(source)}
+
+
+def test_second_run_makes_nothing_again(source: Folder, output: Folder):
+    assert run_folder(source, output).exit_code == 0
+    before, files = finished_at(output), output.results()
+    result = run_folder(source, output)
+    assert result.exit_code == 0
+    assert "0 to make, 3 done before" in result.output
+    assert (finished_at(output), output.results()) == (before, files)
+
+
+def test_what_is_new_changed_gone_or_cut_is_made(source: Folder, output: Folder):
+    assert run_folder(source, output).exit_code == 0
+    before, rows = finished_at(output), output.rows()
+    source.write("new.png", gradient())
+    source.write("a.png", gradient(50, 40))
+    output.storage.delete(rows["b.png"]["output"])
+    output.write(rows["sub/c.png"]["output"], output.read(rows["sub/c.png"]["output"])[:-9])
+    assert run_folder(source, output).exit_code == 0
+    assert remade(before, finished_at(output)) == {"new.png", "a.png", "b.png", "sub/c.png"}
+    assert output.pixels(output.rows()["a.png"]["output"]).shape == (40, 50, 3)
+
+
+@on_this_machine
+def test_other_settings_are_other_results_beside_the_old(source: Folder, output: Folder):
+    assert run_folder(source, output, "--strength", 0.4).exit_code == 0
+    first = output.results()
+    assert run_folder(source, output, "--strength", 0.6).exit_code == 0
+    assert first.items() < output.results().items()
+    assert len(output.results()) == 6
+
+
+@on_this_machine
+def test_overwrite_makes_everything_again(source: Folder, output: Folder):
+    assert run_folder(source, output).exit_code == 0
+    before, files = finished_at(output), output.results()
+    assert run_folder(source, output, "--overwrite").exit_code == 0
+    assert remade(before, finished_at(output)) == set(before)
+    assert output.results() == files
+
+
+@on_this_machine
+def test_failed_image_stands_until_it_is_retried(source: Folder, output: Folder):
+    source.write("bad.png", b"no picture")
+    assert run_folder(source, output).exit_code == 1
+    before = finished_at(output)
+    result = run_folder(source, output)
+    assert result.exit_code == 1
+    assert "--retry-failed" in result.output
+    assert remade(before, finished_at(output)) == set()
+    assert run_folder(source, output, "--retry-failed").exit_code == 1
+    assert remade(before, finished_at(output)) == {"bad.png"}
+
+
+@on_this_machine
+def test_verify_finds_what_only_the_bytes_show(source: Folder, output: Folder):
+    assert run_folder(source, output).exit_code == 0
+    before, rows = finished_at(output), output.rows()
+    made = output.read(rows["b.png"]["output"])
+    output.write(rows["b.png"]["output"], bytes(len(made)))
+    source.write("a.png", source.read("a.png"))  # a new time, the same bytes
+    assert run_folder(source, output, "--verify").exit_code == 0
+    assert remade(before, finished_at(output)) == {"b.png"}
+    assert output.read(rows["b.png"]["output"]) == made
+
+
+@on_this_machine
+def test_dry_run_counts_finds_bad_pictures_measures_and_writes_nothing(source: Folder, output: Folder):
+    source.write("bad.png", b"no picture")
+    result = run_folder(source, output, "--dry-run")
+    assert result.exit_code == 0, result.output
+    assert "failed: bad.png: NotAnImage" in result.output
+    assert "3 to make; 1 pictures cannot be read" in result.output
+    assert "measured on 3 images: " in result.output
+    with pytest.raises(FileNotFoundError):
+        output.names()
+
+
+@on_this_machine
+def test_deadline_lets_images_in_flight_end_and_the_next_run_goes_on(source: Folder, output: Folder):
+    for number in range(20):
+        source.write(f"{number}.png", asking("take a while"))
+    result = run_folder(source, output, "--deadline", 0.05, "--concurrency", 1)
+    assert result.exit_code == 3
+    assert "goes on from here" in result.output
+    early = finished_at(output)
+    assert len(early) < 23
+    assert len(output.results()) == len(early)
+    assert run_folder(source, output).exit_code == 0
+    assert remade(early, finished_at(output)).isdisjoint(early)
+    assert len(output.results()) == 23
+
+
+def job_process(source: Folder, output: Folder) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "batch.run_folder", "--input", source.uri, "--output", output.uri]
+    address = {"RAY_ADDRESS": ray.get_runtime_context().gcs_address}
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | address)
+
+
+def wait_for_results(output: Folder, count: int) -> None:
+    """Until `count` pictures are there."""
+    deadline = time.monotonic() + 90
+    while time.monotonic() < deadline:
+        try:
+            if len(output.results()) >= count:
+                return
+        except FileNotFoundError:
+            pass
+        time.sleep(0.1)
+    raise TimeoutError
+
+
+@on_this_machine
+def test_interrupted_job_finishes_what_is_in_flight_and_says_how_to_go_on(source: Folder, output: Folder):
+    for number in range(40):
+        source.write(f"{number}.png", asking("take a while"))
+    with job_process(source, output) as job:
+        assert job.stdout is not None
+        guard = Timer(120, job.kill)
+        guard.start()
+        wait_for_results(output, 2)
+        job.send_signal(signal.SIGINT)
+        said = job.stdout.read()
+        job.wait()
+        guard.cancel()
+    assert job.returncode == 130, said
+    assert "the same command goes on from here" in said
+    rows = output.rows()
+    assert set(output.results()) == {row["output"] for row in rows.values()}
+    assert 2 <= len(rows) < 43
+    assert "report.html" in output.names()
+
+
+def test_killed_job_goes_on_after_its_last_recorded_result(source: Folder, output: Folder):
+    source.write("stuck.png", asking("never answer"))
+    with job_process(source, output) as job:
+        guard = Timer(120, job.kill)
+        guard.start()
+        wait_for_results(output, 3)
+        job.kill()
+        guard.cancel()
+    before = finished_at(output)  # nothing on S3, where a killed job loses the record of its last five seconds
+    folder = output.storage.local
+    if folder is not None:
+        with open(folder / "results.jsonl", "ab") as record:
+            record.write(b'{"source": "torn')
+        (folder / f".{'0' * 32}.part").touch()
+    source.write("stuck.png", gradient())
+    assert run_folder(source, output).exit_code == 0
+    assert remade(before, finished_at(output)).isdisjoint(before)
+    assert set(output.rows()) == {"a.png", "b.png", "sub/c.png", "stuck.png"}
+    assert len(output.results()) == 4
+    assert folder is None or not list(folder.rglob(".*"))
+
+
+def test_record_that_cannot_be_written_ends_the_job_with_a_line_and_the_next_run_goes_on(tmp_path: Path):
+    source = Folder(str(tmp_path))
+    source.write("a.png", gradient())
+    with s3_server() as server:
+        output = Folder(server.uri())
+        server.denied = "/.results/"
+        result = run_folder(source, output)
+        assert result.exit_code == 1
+        *_, said = result.output.splitlines()
+        assert "AWS Error ACCESS_DENIED" in said
+        assert "the same command goes on from here" in said
+        assert output.rows() == {}
+        server.denied = None
+        assert run_folder(source, output).exit_code == 0
+        assert set(output.rows()) == {"a.png"}

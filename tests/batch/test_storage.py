@@ -1,0 +1,286 @@
+"""Local folders and a real S3 server behind the same operations."""
+
+from __future__ import annotations
+
+import errno
+import os
+import pickle
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import fsspec
+import pytest
+from fsspec.implementations.memory import MemoryFileSystem
+
+from batch.storage.storage import FileTooLarge, Storage, StorageError, open_storage, overlap
+
+NOBODY = 65534
+EVERY_STORAGE = ["local", pytest.param("s3", marks=pytest.mark.service)]
+
+
+@pytest.fixture(params=EVERY_STORAGE)
+def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
+    if request.param == "local":
+        return open_storage(str(tmp_path / "folder"))
+    remote: Storage = request.getfixturevalue("remote")
+    return remote
+
+
+class Unsteady(MemoryFileSystem):
+    """A server whose next answers are `errors`; `num_asked` counts what it was asked for."""
+
+    protocol = "unsteady"
+    errors: list[OSError] = []
+    num_asked = 0
+
+    def _open(self, *args: object, **kwargs: object) -> object:
+        Unsteady.num_asked += 1
+        if Unsteady.errors:
+            raise Unsteady.errors.pop(0)
+        return super()._open(*args, **kwargs)
+
+
+@pytest.fixture
+def unsteady() -> Storage:
+    fsspec.register_implementation("unsteady", Unsteady, clobber=True)
+    storage = open_storage("unsteady://pictures")
+    storage.write("a.png", b"bytes")
+    Unsteady.num_asked = 0
+    return storage
+
+
+@contextmanager
+def without_privileges() -> Iterator[None]:
+    """Root may read everything, so be somebody else for a while."""
+    before = os.geteuid()
+    if before == 0:
+        os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        os.seteuid(before)
+
+
+def listed(storage: Storage, *, recursive: bool = True) -> tuple[list[str], list[str]]:
+    problems: list[str] = []
+    return [info.path for info in storage.files(recursive, problems.append)], problems
+
+
+@pytest.mark.parametrize("path", ["a.png", "sub/b.png", "my photos/50% + ?#&=ü写真.png", "~a/[1].png"])
+def test_any_name_comes_back_with_what_was_written(storage: Storage, path: str):
+    storage.write(path, b"bytes")
+    assert storage.read(path, 5) == b"bytes"
+    assert storage.exists(path)
+    assert listed(storage) == ([path], [])
+
+
+def test_writing_again_replaces(storage: Storage):
+    storage.write("a.png", b"first")
+    storage.write("a.png", b"2nd")
+    assert storage.read("a.png", 100) == b"2nd"
+    assert [info.size for info in storage.files()] == [3]
+
+
+def test_empty_file_is_a_file(storage: Storage):
+    storage.write("a.png", b"")
+    assert storage.read("a.png", 0) == b""
+    assert storage.exists("a.png")
+
+
+def test_listing_is_sorted_and_has_sizes_and_times(storage: Storage):
+    for path in ("b.png", "a/z.png", "a.png", "a/b/c.png"):
+        storage.write(path, path.encode())
+    infos = list(storage.files())
+    assert [info.path for info in infos] == ["a.png", "a/b/c.png", "a/z.png", "b.png"]
+    assert [info.size for info in infos] == [len(info.path) for info in infos]
+    assert min(info.mtime_ns for info in infos) > 1_700_000_000 * 10**9
+
+
+def test_listing_without_sub_folders(storage: Storage):
+    for path in ("a.png", "sub/b.png"):
+        storage.write(path, b"x")
+    assert listed(storage, recursive=False) == (["a.png"], [])
+
+
+def test_hidden_files_and_folders_are_not_listed(storage: Storage):
+    for path in (".hidden.png", "sub/.hidden.png", ".folder/a.png", "sub/.folder/a.png", "sub/a.b.png"):
+        storage.write(path, b"x")
+    assert listed(storage) == (["sub/a.b.png"], [])
+
+
+def test_folder_is_a_storage_of_its_own(storage: Storage):
+    storage.write(".parts/sub/a.png", b"x")
+    assert listed(storage.folder(".parts")) == (["sub/a.png"], [])
+
+
+def test_too_large_a_file_is_not_read(storage: Storage):
+    storage.write("a.png", b"12345")
+    with pytest.raises(FileTooLarge, match="5 bytes; at most 4"):
+        storage.read("a.png", 4)
+
+
+def test_what_is_not_there_is_said_to_be_missing(storage: Storage):
+    with pytest.raises(FileNotFoundError):
+        list(storage.files())
+    with pytest.raises(FileNotFoundError):
+        storage.read("a.png", 100)
+    assert not storage.exists("a.png")
+    storage.delete("a.png")
+
+
+def test_deleted_file_is_gone(storage: Storage):
+    storage.write("sub/a.png", b"x")
+    storage.write("sub/b.png", b"x")
+    storage.delete("sub/a.png")
+    assert listed(storage) == (["sub/b.png"], [])
+
+
+def test_other_process_can_use_the_storage(storage: Storage):
+    storage.write("a.png", b"x")
+    copy = pickle.loads(pickle.dumps(storage))
+    assert copy.read("a.png", 1) == b"x"
+    assert str(copy) == str(storage)
+
+
+def test_failed_write_leaves_the_folder_as_it_was(tmp_path: Path):
+    (tmp_path / "a.png").mkdir()
+    with pytest.raises(IsADirectoryError):
+        open_storage(str(tmp_path)).write("a.png", b"x")
+    assert [path.name for path in tmp_path.rglob("*")] == ["a.png"]
+
+
+def test_sweep_removes_what_killed_writers_left_and_nothing_else(tmp_path: Path):
+    kept = {"a.png", ".mine.part", "sub/.0123.part", f"{'0' * 32}.part"}
+    left = {f".{'0' * 32}.part", f"sub/.{'c0ffee' * 5}00.part"}
+    (tmp_path / "sub").mkdir()
+    for path in kept | left:
+        (tmp_path / path).touch()
+    assert open_storage(str(tmp_path)).sweep() == len(left)
+    assert {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()} == kept
+
+
+def test_links_are_followed_but_never_in_circles(tmp_path: Path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "b.png").touch()
+    folder = tmp_path / "folder"
+    (folder / "sub").mkdir(parents=True)
+    (folder / "sub" / "a.png").touch()
+    (folder / "sub" / "up").symlink_to("..")
+    (folder / "other").symlink_to(tmp_path / "elsewhere")
+    paths, problems = listed(open_storage(str(folder)))
+    assert paths == ["other/b.png", "sub/a.png"]
+    assert problems == ["'sub/up': a link to a folder that it lies in, not followed"]
+
+
+def test_links_to_nowhere_are_listed_as_problems(tmp_path: Path):
+    (tmp_path / "a.png").touch()
+    (tmp_path / "gone.png").symlink_to("nothing")
+    (tmp_path / "self.png").symlink_to("self.png")
+    paths, problems = listed(open_storage(str(tmp_path)))
+    assert paths == ["a.png"]
+    assert [problem.partition(":")[0] for problem in problems] == ["'gone.png'", "'self.png'"]
+
+
+def test_unreadable_folder_is_listed_as_a_problem():
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        (Path(folder) / "a.png").touch()
+        (Path(folder) / "locked").mkdir(mode=0)
+        with without_privileges():
+            assert listed(open_storage(folder)) == (["a.png"], ["'locked': Permission denied"])
+
+
+def test_pipes_are_no_pictures(tmp_path: Path):
+    os.mkfifo(tmp_path / "a.png")
+    assert listed(open_storage(str(tmp_path))) == ([], [])
+
+
+def test_undecodable_name_is_listed(tmp_path: Path):
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.png")).touch()
+    assert listed(open_storage(str(tmp_path))) == (["\udcff.png"], [])
+
+
+def test_errors_that_may_pass_are_tried_again(unsteady: Storage):
+    Unsteady.errors = [OSError(errno.EIO, "disk"), ConnectionResetError("line"), TimeoutError("late")]
+    assert unsteady.read("a.png", 100) == b"bytes"
+    assert Unsteady.num_asked == 4
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        PermissionError("no"),
+        OSError(errno.ENOSPC, "full"),
+        OSError("When reading: AWS Error ACCESS_DENIED during HeadObject operation"),
+    ],
+)
+def test_errors_that_stay_are_raised_at_once(unsteady: Storage, error: OSError):
+    Unsteady.errors = [error]
+    with pytest.raises(OSError, match=str(error.args[-1])):
+        unsteady.read("a.png", 100)
+    assert Unsteady.num_asked == 1
+
+
+def test_other_file_systems_are_reached_by_their_uri():
+    storage = open_storage("memory://some/place")
+    storage.write("sub/a.png", b"x")
+    assert listed(storage) == (["sub/a.png"], [])
+    assert storage.read("sub/a.png", 1) == b"x"
+
+
+def test_file_uri_is_a_local_path(tmp_path: Path):
+    open_storage(f"file://{tmp_path}/my%20photos").write("a.png", b"x")
+    assert (tmp_path / "my photos" / "a.png").read_bytes() == b"x"
+
+
+@pytest.mark.parametrize(
+    ("uri", "words"),
+    [
+        ("nope://bucket/x", "nope://bucket/x: .*nope"),
+        ("s3://", "no bucket"),
+        ("s3://bucket/x?region=a&colour=red", "s3://bucket/x: .*colour"),
+    ],
+)
+def test_bad_uri_is_named(uri: str, words: str):
+    with pytest.raises(StorageError, match=words):
+        open_storage(uri)
+
+
+def test_secrets_are_not_shown():
+    storage = open_storage("s3://key:secret@bucket/a@b?region=us-east-1&endpoint_override=localhost:1")
+    assert str(storage) == "s3://bucket/a@b"
+    assert "secret" not in repr(storage)
+
+
+S3 = "?region=a&endpoint_override=one:1"
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "expected"),
+    [
+        ("photos", "photos", True),
+        ("photos", "photos/out", True),
+        ("photos/sub/..", "photos", True),
+        ("file://{cwd}/photos", "photos/out", True),
+        ("photos", "photos2", False),
+        ("photos/in", "photos/out", False),
+        (f"s3://bucket/x{S3}", f"s3://key:secret@bucket/x/y/{S3}", True),
+        (f"s3://bucket/my photos{S3}", f"s3://bucket/my%20photos{S3}", True),
+        (f"s3://bucket{S3}", f"s3://bucket/x{S3}", True),
+        (f"s3://bucket/x{S3}", f"s3://bucket/xy{S3}", False),
+        (f"s3://bucket/x{S3}", "s3://bucket/x?region=a&endpoint_override=two:1", False),
+        (f"s3://bucket/x{S3}", "bucket/x", False),
+    ],
+)
+def test_storages_overlap_when_one_lies_in_the_other(first: str, second: str, expected: bool):
+    one, other = (open_storage(uri.replace("{cwd}", str(Path.cwd()))) for uri in (first, second))
+    assert overlap(one, other) is expected
+    assert overlap(other, one) is expected
+
+
+def test_link_to_a_folder_is_that_folder(tmp_path: Path):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "link").symlink_to("photos")
+    assert overlap(open_storage(str(tmp_path / "photos")), open_storage(str(tmp_path / "link")))

@@ -1,0 +1,176 @@
+"""Recorded and compiled forms on the way that a GPU's take, with recordings that a CPU can make."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from deployments.engine.accel.cuda.backend import GRAPHS, INDUCTOR, PATIENCE, Forms, faster, relative_error
+from deployments.engine.accel.cuda.graphs import Counters, Graphed, Limits, Recording
+from deployments.engine.accel.cuda.inductor import compiled
+from deployments.engine.models.checkpoint import load_checkpoint
+from deployments.engine.models.lora import without_adapters
+from deployments.engine.request import Img2ImgRequest, Pixels
+from deployments.engine.runner import Runner
+from tests.support.loras import build_lora
+from tests.support.reference import make_engine, picture, run
+from tests.support.replays import Recaller
+
+Checkpoints = Callable[[str], Path]
+MAX_ROWS = 3
+REQUESTS = [
+    Img2ImgRequest("a", picture(1, 64, 64), "a cat", "blurry", 0.7, 5.0, 10, 3, "dpmpp_2m"),
+    Img2ImgRequest("b", picture(2, 64, 64), "castles", None, 0.5, 0.0, 8, 4, "euler_ancestral"),
+    Img2ImgRequest("c", picture(3, 88, 72), "a cat", None, 0.9, 9.0, 6, 5, "ddim"),
+]
+
+
+def far(a: Pixels, b: Pixels) -> int:
+    return int(np.abs(a.astype(int) - b).max())
+
+
+def furthest(images: dict[str, Pixels], expected: dict[str, Pixels]) -> int:
+    return max(far(images[name], expected[name]) for name in expected)
+
+
+@pytest.fixture(scope="module")
+def expected(checkpoints: Checkpoints) -> dict[str, Pixels]:
+    return run(make_engine(checkpoints("sd15"), max_rows=MAX_ROWS), REQUESTS)
+
+
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    """What is compiled with them must be called with them, or torch compiles it again."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_forms_that_come_between_two_steps_change_no_image(
+    checkpoints: Checkpoints, expected: dict[str, Pixels]
+) -> None:
+    engine = make_engine(checkpoints("sd15"), max_rows=MAX_ROWS)
+    runner = engine.runner
+    assert isinstance(runner, Runner)
+    recorder = Recaller()
+    forms = Forms(runner.checkpoint, MAX_ROWS, recorder, "eager")
+    coming = iter(forms)
+    engine.add([runner.prepare(request) for request in REQUESTS])
+    assert engine.step() == engine.step() == []
+    runner.offer(next(coming))
+    assert engine.step() == []
+    assert runner.form == "graphs"
+    as_they_are = list(recorder.recorded)
+    recorder.seconds = lambda rows: rows / 2  # as if what is compiled took half the time
+    runner.offer(next(coming))
+    assert furthest(run(engine, []), expected) <= 1
+    assert runner.form == "inductor+graphs"
+    assert furthest(run(engine, REQUESTS, join_every=2), expected) <= 1
+    assert as_they_are == [3, 2, 1, 1, 1]  # the UNet's numbers of rows, then encoder and decoder
+    assert recorder.warmed_up == [3, 2, 1, 1]  # only what is compiled runs beside the engine first, and no single row
+    assert recorder.recorded == as_they_are + recorder.warmed_up
+    counters = forms.counters
+    assert counters.replays > 0
+    assert 0 < counters.compilations < len(as_they_are)  # one for several numbers of rows
+    assert (counters.recordings_in_step, counters.compilations_in_step, counters.failures) == (0, 0, 0)
+    assert runner.form_counters()["recordings"] == len(recorder.recorded)
+
+    assert next(coming, None) is None
+    recorded_later = threading.Event()
+    forms.ask(INDUCTOR, recorded_later.set)
+    assert recorded_later.wait(30)
+
+
+def test_size_that_comes_often_is_recorded_later(checkpoints: Checkpoints, expected: dict[str, Pixels]) -> None:
+    engine = make_engine(checkpoints("sd15"), max_rows=MAX_ROWS)
+    runner = engine.runner
+    assert isinstance(runner, Runner)
+    forms = Forms(runner.checkpoint, MAX_ROWS, Recaller(), "eager")
+    runner.offer(next(iter(forms)))
+    odd = REQUESTS[2:]
+    for _ in range(1 + PATIENCE[GRAPHS] // 5):
+        assert furthest(run(engine, odd), {"c": expected["c"]}) <= 1
+    before = forms.counters.recordings
+    forms.serve_one()
+    assert forms.counters.recordings == before + 1
+    fallbacks = forms.counters.fallbacks
+    assert furthest(run(engine, odd), {"c": expected["c"]}) <= 1
+    assert (
+        forms.counters.fallbacks == fallbacks + 1
+    )  # the decoder, which has not come often enough; the picture is known
+
+
+@pytest.mark.parametrize(("factor", "is_faster"), [(0.9, True), (1.0, False), (1.1, False)])
+def test_only_a_faster_network_takes_the_place_of_a_recorded_one(factor: float, is_faster: bool) -> None:
+    inputs = (torch.zeros(1, 3),)
+    limits = Limits((1, 2), 1, 1)
+    before, made = (
+        Graphed(torch.neg, torch.neg, Recaller(seconds), limits, Counters(), list[object]().append)
+        for seconds in (float, lambda rows: factor * rows)
+    )
+    made.record(inputs)
+    assert faster(made, before, inputs)  # which is not recorded
+    before.record(inputs)
+    assert faster(made, before, inputs) == is_faster
+
+
+class Refuser(Recaller):
+    def warm_up(self, forward: Callable[[], torch.Tensor]) -> None:
+        raise RuntimeError("operation not permitted")
+
+    def record(self, forward: Callable[[], torch.Tensor]) -> Recording:
+        raise RuntimeError("operation not permitted")
+
+
+def test_network_that_cannot_be_recorded_stays_as_it_is(checkpoints: Checkpoints) -> None:
+    opened = load_checkpoint(str(checkpoints("sd15")), device="cpu", dtype="float32")
+    forms = Forms(opened, 2, Refuser())
+    assert list(forms) == []
+    assert forms.counters.failures == 6  # each network in each form once
+
+
+def test_copy_without_adapters_shares_the_weights_and_knows_no_switch(checkpoints: Checkpoints, tmp_path: Path) -> None:
+    lora = build_lora(checkpoints("sd15"), tmp_path / "ink.safetensors", seed=1)
+    plain = load_checkpoint(str(checkpoints("sd15")), device="cpu", dtype="float32").unet
+    opened = load_checkpoint(str(checkpoints("sd15")), device="cpu", dtype="float32", loras={"ink": str(lora)})
+    opened.adapters.use((("ink", 1.0),))
+    bare = without_adapters(opened.unet)
+    inputs = torch.randn(2, 4, 8, 8), torch.randn(2, plain.times_width), torch.randn(2, 77, plain.context_width)
+    with torch.inference_mode():
+        assert torch.equal(bare(*inputs), plain(*inputs))
+        assert not torch.equal(opened.unet(*inputs), plain(*inputs))
+    addresses = {weight.data_ptr() for weight in opened.unet.parameters()}
+    assert all(weight.data_ptr() in addresses for weight in bare.parameters())
+
+
+def test_weights_of_the_copy_stay_where_they_are() -> None:
+    network = torch.nn.Linear(2, 2)
+    bare = without_adapters(network)
+    network.double()
+    assert bare.weight.dtype == torch.float32
+
+
+def test_inductor_compiles_once_for_all_numbers_of_rows_and_anew_for_another_size() -> None:
+    counters = Counters()
+    scale = compiled(lambda x: torch.nn.functional.silu(x) * 2, counters)
+    for rows in (4, 2, 8, 5):
+        x = torch.randn(rows, 4, 6)
+        torch.testing.assert_close(scale(x), torch.nn.functional.silu(x) * 2)
+    assert counters.compilations == 1
+    scale(torch.randn(3, 4, 8))
+    scale(torch.randn(7, 4, 8))
+    assert counters.compilations == 2
+
+
+def test_error_is_relative_and_not_a_number_is_none() -> None:
+    exact = torch.tensor([3.0, 4.0])
+    assert relative_error(exact * 1.1, exact) == pytest.approx(0.1)
+    assert np.isnan(relative_error(torch.tensor([3.0, torch.nan]), exact))
+    assert np.isnan(relative_error(torch.tensor([3.0, torch.inf]), exact))

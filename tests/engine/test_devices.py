@@ -1,0 +1,145 @@
+"""Device and number format by rule, and the memory settings on a pipeline that only takes notes."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+import torch
+
+from deployments.engine.models.devices import (
+    WORTHWHILE,
+    bfloat16_gain,
+    choose_device,
+    choose_dtype,
+    is_out_of_memory,
+    save_memory,
+    vae_dtypes,
+)
+
+CPU, CUDA, MPS = map(torch.device, ("cpu", "cuda", "mps"))
+HAS_CUDA, HAS_MPS = torch.cuda.is_available(), torch.backends.mps.is_available()
+
+
+def test_auto_takes_the_best_device_there_is() -> None:
+    assert choose_device("auto").type == ("cuda" if HAS_CUDA else "mps" if HAS_MPS else "cpu")
+
+
+def test_cpu_is_always_there() -> None:
+    assert choose_device("cpu") == CPU
+
+
+@pytest.mark.parametrize(
+    "name", [name for name, here in (("cuda", HAS_CUDA), ("cuda:1", HAS_CUDA), ("mps", HAS_MPS)) if not here]
+)
+def test_absent_device_is_named(name: str) -> None:
+    with pytest.raises(ValueError, match=f"device '{name}' was asked for, but torch finds"):
+        choose_device(name)
+
+
+@pytest.mark.parametrize("reproducible", [True, False])
+@pytest.mark.parametrize("device", [CPU, CUDA, MPS])
+@pytest.mark.parametrize("name", ["float32", "bfloat16", "float16"])
+def test_format_asked_for_is_taken_everywhere(name: str, device: torch.device, reproducible: bool) -> None:
+    assert choose_dtype(name, device, prediction_type="epsilon", reproducible=reproducible) == getattr(torch, name)
+
+
+@pytest.mark.parametrize("reproducible", [True, False])
+@pytest.mark.parametrize(
+    ("device", "prediction_type", "dtype"),
+    [
+        (CUDA, "epsilon", torch.float16),
+        (CUDA, "sample", torch.float16),
+        (CUDA, "v_prediction", torch.bfloat16),
+        (MPS, "epsilon", torch.float32),
+        (MPS, "v_prediction", torch.float32),
+    ],
+)
+def test_automatic_format_goes_by_device_and_prediction(
+    device: torch.device, prediction_type: str, dtype: torch.dtype, reproducible: bool
+) -> None:
+    assert choose_dtype("auto", device, prediction_type=prediction_type, reproducible=reproducible) == dtype
+
+
+def test_reproducible_cpu_is_float32_without_a_measurement() -> None:
+    bfloat16_gain.cache_clear()
+    assert choose_dtype("auto", CPU, prediction_type="epsilon", reproducible=True) == torch.float32
+    assert bfloat16_gain.cache_info().currsize == 0
+
+
+def test_cpu_takes_bfloat16_only_where_it_was_measured_faster() -> None:
+    chosen = choose_dtype("auto", CPU, prediction_type="epsilon", reproducible=False)
+    assert (chosen == torch.bfloat16) == (bfloat16_gain() >= WORTHWHILE)
+    assert chosen in (torch.bfloat16, torch.float32)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("overflows", [True, False])
+def test_vae_follows_the_unet_but_one_that_float16_overflows_encodes_in_float32(
+    dtype: torch.dtype, overflows: bool
+) -> None:
+    encoder = torch.float32 if overflows else dtype
+    decoder = torch.float32 if overflows and dtype == torch.float16 else dtype
+    assert vae_dtypes(dtype, CPU, overflows=overflows) == (encoder, decoder)
+
+
+class NoteTaker:
+    """A pipeline and its VAE in one, without xformers: it notes what it is told to do."""
+
+    def __init__(self, xformers: bool = False) -> None:
+        self.notes: list[str] = []
+        self.vae = self
+        self._xformers = xformers
+
+    def enable_attention_slicing(self) -> None:
+        self.notes.append("attention sliced")
+
+    def enable_slicing(self) -> None:
+        self.notes.append("vae sliced")
+
+    def enable_xformers_memory_efficient_attention(self) -> None:
+        if not self._xformers:
+            raise ModuleNotFoundError("Refer to https://github.com/facebookresearch/xformers")
+        self.notes.append("xformers")
+
+    def enable_model_cpu_offload(self, device: torch.device) -> None:
+        self.notes.append(f"offloaded from {device}")
+
+
+def test_memory_is_saved_with_every_means_there_is(caplog: pytest.LogCaptureFixture) -> None:
+    pipeline = NoteTaker(xformers=True)
+    save_memory(pipeline, torch.device("cuda:1"))
+    assert pipeline.notes == ["attention sliced", "vae sliced", "xformers", "offloaded from cuda:1"]
+    assert caplog.records == []
+
+
+def test_missing_xformers_is_one_warning_and_no_failure(caplog: pytest.LogCaptureFixture) -> None:
+    pipeline = NoteTaker()
+    save_memory(pipeline, CUDA)
+    assert pipeline.notes == ["attention sliced", "vae sliced", "offloaded from cuda"]
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    assert "xformers is not installed" in record.getMessage()
+
+
+@pytest.mark.parametrize("device", [CPU, MPS])
+def test_weights_are_not_offloaded_where_there_is_one_memory(device: torch.device) -> None:
+    pipeline = NoteTaker(xformers=True)
+    save_memory(pipeline, device)
+    assert pipeline.notes == ["attention sliced", "vae sliced"]
+
+
+def huge_allocation() -> Exception:
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(2**60)
+    return caught.value
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError(), huge_allocation()])
+def test_running_out_of_memory_is_recognised(error: Exception) -> None:
+    assert is_out_of_memory(error)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("mat1 and mat2 shapes"), ValueError("can't allocate memory")])
+def test_other_errors_are_not_taken_for_it(error: Exception) -> None:
+    assert not is_out_of_memory(error)

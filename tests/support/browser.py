@@ -1,0 +1,150 @@
+"""A real browser on the playground of a real service with the embedded checkpoints, and what tests do with it."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.support.pictures import file_of
+from tests.support.service import Service, serving
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed; pip install playwright")
+axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed")
+expect = sync_api.expect
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+PHOTO = file_of(Image.open("data/input_images/astronaut.jpg").resize((192, 256)), "png")
+DEFAULTS = {"max_side": 128, "strength": 0.6, "guidance_scale": 2.5, "num_inference_steps": 10}
+PATIENCE_MS = 60_000
+TRICKY = 'a "quoted", cat: 🏰\nNegative prompt: é <b>'
+# A request that the server refuses is an error to the console, too; that it is shown is tested.
+REFUSAL = re.compile(r"Failed to load resource: the server responded with a status of 4\d\d")
+DROP = """([data, name]) => {
+    const bytes = Uint8Array.from(atob(data), (character) => character.charCodeAt(0));
+    const transfer = new DataTransfer();
+    transfer.items.add(new File([bytes], name, {type: `image/${name.split(".")[1]}`}));
+    return transfer;
+}"""
+WATCH = """() => {
+    const [step, bar, preview] = ["step", "progress", "preview"].map((id) => document.getElementById(id));
+    window.told = [];
+    const look = () => told.push([step.textContent, bar.value, preview.checkVisibility()]);
+    new MutationObserver(look).observe(step, {childList: true});
+}"""
+BYTES = """async () => {
+    const bytes = new Uint8Array(await (await document.querySelector("#after").decode(), await new Promise((done) => {
+        const request = indexedDB.open("img2img-playground");
+        request.onsuccess = () => {
+            const all = request.result.transaction("results").objectStore("results").getAll();
+            all.onsuccess = () => done(all.result.at(-1).images[0].blob.arrayBuffer());
+        };
+    })));
+    return Array.from(bytes, (byte) => String.fromCharCode(byte)).join("");
+}"""
+
+
+@pytest.fixture(scope="module")
+def service(ink: Callable[[Path], Path]) -> Iterator[Service]:
+    checkpoint = Path("data/models/tiny-sd15")
+    models: dict[str, dict[str, Any]] = {
+        "fine": {
+            "checkpoint": str(checkpoint),
+            "reproducible": True,
+            "loras": {"ink": str(ink(checkpoint))},
+            "defaults": DEFAULTS,
+        },
+        "bold": {"checkpoint": "data/models/tiny-sd21v", "defaults": DEFAULTS | {"strength": 0.5}},
+        "waiting": {"checkpoint": str(checkpoint)},
+    }
+    deployments = {
+        "bold": {"max_ongoing_requests": 1, "max_queued_requests": 1},
+        "waiting": {"ray_actor_options": {"num_cpus": 1000}, "graceful_shutdown_timeout_s": 0},
+    }
+    with serving(models, deployments=deployments, wait_for=2) as service:
+        yield service
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    if CHROMIUM is None:
+        pytest.skip("no chromium on the PATH; on Debian: apt install chromium")
+    with sync_api.sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def page(browser: Any, service: Service) -> Iterator[Any]:
+    """The page as it opens; it has nothing to complain about and asks no other host."""
+    with tab_of(browser, service) as tab:
+        visit(tab)
+        yield tab
+
+
+@contextmanager
+def tab_of(browser: Any, service: Service) -> Iterator[Any]:
+    """A tab of a browser that has never been here, for a page without problems."""
+    problems: list[str] = []
+    context = browser.new_context(viewport={"width": 1280, "height": 900}, base_url=service.url)
+    context.grant_permissions(["clipboard-read", "clipboard-write"])
+    context.set_default_timeout(PATIENCE_MS)
+    tab = context.new_page()
+    tab.on("console", lambda message: REFUSAL.match(message.text) or problems.append(message.text))
+    tab.on("pageerror", lambda error: problems.append(str(error)))
+    tab.on(
+        "request",
+        lambda request: request.url.startswith((service.url, "blob:", "data:")) or problems.append(request.url),
+    )
+    yield tab
+    context.close()
+    assert problems == []
+
+
+def visit(page: Any, path: str = "/") -> None:
+    page.goto(path)
+    page.locator("body[data-ready]").wait_for()
+
+
+def choose(page: Any, photo: bytes = PHOTO, name: str = "me.png") -> None:
+    page.locator("#file").set_input_files({"name": name, "mimeType": "image/png", "buffer": photo})
+    page.locator("#stage[data-view=input]").wait_for()
+
+
+def fill(page: Any, **values: object) -> None:
+    for name, value in values.items():
+        page.locator(f"#{name}").fill(str(value))
+
+
+def generate(page: Any) -> bytes:
+    """The first image that comes of it."""
+    kept = page.locator("#history li").count()
+    page.locator("#generate").click()
+    page.locator("#stage[data-view=result]").wait_for()
+    expect(page.locator("#history li")).to_have_count(kept + 1)
+    return str(page.evaluate(BYTES)).encode("latin-1")
+
+
+def drop(page: Any, data: bytes, name: str) -> None:
+    transfer = page.evaluate_handle(DROP, [base64.b64encode(data).decode(), name])
+    page.dispatch_event("main", "drop", {"dataTransfer": transfer})
+
+
+def values(page: Any, *names: str) -> list[str]:
+    return [page.locator(f"#{name}").input_value() for name in names]
+
+
+def painted(page: Any) -> np.ndarray[Any, Any]:
+    """Where the mask canvas has paint."""
+    url = page.locator("#mask").evaluate("(canvas) => canvas.toDataURL()")
+    return np.array(Image.open(io.BytesIO(base64.b64decode(url.split(",")[1]))).getchannel("A")) > 0

@@ -1,0 +1,91 @@
+"""Folders that the folder job's tests read and write: of this machine, or on an S3 server that fails at times."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import pytest
+import typer
+from click.testing import Result
+from typer.testing import CliRunner
+
+from batch.run_folder import main
+from batch.storage.storage import open_storage
+from deployments.images.codec import decode_image
+from tests.support.pictures import file_of
+from tests.support.s3_server import s3_server
+
+FAILURE_RATE = 0.05
+REPORTS = ("results.jsonl", "results.parquet", "report.html", "contact_sheet.png", "report_files/")
+
+app = typer.Typer()
+app.command()(main)
+
+NewFolder = Callable[[str], "Folder"]
+
+# For tests of what is chosen, which does not depend on where the files are.
+on_this_machine = pytest.mark.parametrize("new_folder", ["local"], indirect=True)
+
+
+class Folder:
+    """A folder by its URI, which may not exist yet."""
+
+    def __init__(self, uri: str) -> None:
+        self.uri = uri
+        self.storage = open_storage(uri)
+
+    def write(self, name: str, data: bytes | np.ndarray[Any, Any]) -> None:
+        """Put a file there: bytes, or a picture in the format of its name."""
+        self.storage.write(name, data if isinstance(data, bytes) else file_of(data, name.rpartition(".")[2]))
+
+    def read(self, name: str) -> bytes:
+        return self.storage.read(name, 2**30)
+
+    def names(self) -> list[str]:
+        """Its files, short of hidden ones."""
+        return [info.path for info in self.storage.files()]
+
+    def results(self) -> dict[str, bytes]:
+        """The pictures made: everything but the record and the report."""
+        return {name: self.read(name) for name in self.names() if not name.startswith(REPORTS)}
+
+    def pixels(self, name: str) -> np.ndarray[Any, Any]:
+        return decode_image(self.read(name), max_bytes=2**30, max_pixels=2**30).pixels
+
+    def rows(self) -> dict[str, dict[str, Any]]:
+        """The lines of results.jsonl by source, of which each has one; nothing where there is no record yet."""
+        try:
+            rows = [json.loads(line) for line in self.read("results.jsonl").splitlines()]
+        except FileNotFoundError:
+            return {}
+        assert len({row["source"] for row in rows}) == len(rows)
+        return {row["source"]: row for row in rows}
+
+
+@contextmanager
+def folders(kind: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[NewFolder]:
+    """Makes folders of the kind "local" or "s3", each with a name for people to tell them apart."""
+    if kind == "local":
+        yield lambda name: Folder(str(tmp_path_factory.mktemp(name) / "folder"))
+        return
+    with s3_server() as server:
+        server.failure_rate = FAILURE_RATE
+        yield lambda name: Folder(server.uri())
+
+
+def run_folder(source: Folder, output: Folder, *options: object) -> Result:
+    """The command, in this process."""
+    arguments = ("--input", source.uri, "--output", output.uri, *options)
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def assert_refused(result: Result, option: str, words: str) -> None:
+    """Exit code 2, with the option and the words in the message."""
+    message = "".join(result.output.replace("│", " ").split())  # rich breaks long words
+    assert result.exit_code == 2
+    assert option in message
+    assert "".join(words.split()) in message

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import Future
 from contextlib import aclosing, contextmanager
 from dataclasses import asdict, replace
-from typing import Any, get_args
+from typing import Any
 
 import ray
 from ray import serve
@@ -18,7 +18,7 @@ from ray import serve
 from deployments.autoscaling import METRIC
 from deployments.config import ModelConfig
 from deployments.engine.async_engine import AsyncEngine
-from deployments.engine.request import Img2ImgOutput, Img2ImgRequest, Pixels, Progress, Sampler
+from deployments.engine.request import Img2ImgOutput, Img2ImgRequest, Pixels, Progress
 from deployments.handles.shared_memory import Loan, borrow, give_back
 from deployments.images.codec import pad_to_multiple
 from deployments.logs import log_with_serve
@@ -52,8 +52,7 @@ class Img2ImgModel:
     def __init__(self, model_id: str, model: ModelConfig) -> None:
         prepare_for_torch()
         with _without_collecting():
-            # Not above, for it imports torch and diffusers: who only binds the application need not wait for them.
-            from deployments.engine.runner import Runner
+            # Not at the top, for it imports torch and diffusers: whoever only binds the application need not wait.
             from deployments.replica.build import build_engine, use_hardware
 
         self.model_id = model_id
@@ -62,10 +61,8 @@ class Img2ImgModel:
         engine = build_engine(model)
         log_with_serve()
         self._metrics = ModelMetrics(time.perf_counter() - started)
-        assert isinstance(engine.runner, Runner)
-        self._runner = engine.runner
-        self._scheduler = engine.scheduler
         self._engine = AsyncEngine(engine)
+        self._multiple: int = self._engine.describe()["size_multiple"]
 
     async def img2img(self, request: Img2ImgRequest, loan: Loan | None = None) -> Img2ImgOutput:
         """The image for a request of any size, padded for the VAE and cropped again.
@@ -85,10 +82,7 @@ class Img2ImgModel:
         admitted = await self._admit(request)
         async with aclosing(self._engine.events(request.request_id, admitted)) as events:
             async for progress in events:
-                preview = progress.preview
-                if preview is not None:
-                    preview = _cropped(preview, request, self._runner.codec.factor)
-                yield replace(progress, preview=preview)
+                yield replace(progress, preview=self._cropped_preview(progress.preview, request))
         yield give_back(await self._finished(request, admitted), shared)
 
     async def _finished(self, request: Img2ImgRequest, admitted: Future[Img2ImgOutput]) -> Img2ImgOutput:
@@ -98,11 +92,17 @@ class Img2ImgModel:
         logger.info("image done: %s", output.request_id, extra={"steps": output.num_denoise_steps, **timings})
         return replace(output, pixels=_cropped(output.pixels, request))
 
+    def _cropped_preview(self, preview: Pixels | None, request: Img2ImgRequest) -> Pixels | None:
+        """Without the padding; a preview has one pixel for each latent."""
+        if preview is None:
+            return None
+        padded = -(-request.pixels.shape[0] // self._multiple) * self._multiple
+        return _cropped(preview, request, padded // preview.shape[0])
+
     async def _admit(self, request: Img2ImgRequest) -> Future[Img2ImgOutput]:
-        factor = self._runner.codec.factor
-        mask = None if request.mask is None else pad_to_multiple(request.mask, factor)
+        mask = None if request.mask is None else pad_to_multiple(request.mask, self._multiple)
         admission = asyncio.ensure_future(
-            self.admit(replace(request, pixels=pad_to_multiple(request.pixels, factor), mask=mask))
+            self.admit(replace(request, pixels=pad_to_multiple(request.pixels, self._multiple), mask=mask))
         )
         try:
             return await asyncio.shield(admission)
@@ -118,37 +118,11 @@ class Img2ImgModel:
 
     def describe(self) -> dict[str, Any]:
         """What the loaded checkpoint is, for `GET /v1/models`."""
-        checkpoint, runner = self._runner.checkpoint, self._runner
-        return {
-            "family": checkpoint.family,
-            "prediction_type": runner.samplers.prediction_type,
-            "samplers": list(get_args(Sampler)),
-            "device": str(checkpoint.device),
-            "dtype": str(checkpoint.dtype).removeprefix("torch."),
-            "native_size": checkpoint.pipeline.unet.config.sample_size * runner.codec.factor,
-            "size_multiple": runner.codec.factor,
-            "max_rows": self._scheduler.max_rows,
-            "form": runner.form,
-            "compiling": runner.compiling,
-            "step_times": self._step_times(),
-        }
-
-    def _step_times(self) -> list[dict[str, Any]]:
-        """For each size of picture, the seconds of a step by its rows, and the rows that a step may have."""
-        factor = self._runner.codec.factor
-        return [
-            {"width": width * factor, "height": height * factor, "seconds": seconds, "max_rows": cap}
-            for (height, width), seconds in self._scheduler.times.curves.items()
-            for cap in [self._scheduler.cap((height, width, ()))]
-        ]
+        return self._engine.describe()
 
     def stats(self) -> dict[str, float]:
-        """The engine's counters, its caches' hits and misses, and what its networks' form recorded and compiled."""
-        caches = {"prompt": self._runner.conditioner.text, "image": self._runner.codec}
-        counts = {
-            f"{name}_{kind}": getattr(cache, kind) for name, cache in caches.items() for kind in ("hits", "misses")
-        }
-        return {**self._engine.stats(), **counts, **self._runner.form_counters()}
+        """The engine's counters, its caches' hits and misses, and what its backend captured and compiled."""
+        return self._engine.stats()
 
     def record_autoscaling_stats(self) -> dict[str, float]:
         """Called by Serve's autoscaler."""
@@ -156,7 +130,8 @@ class Img2ImgModel:
 
     def check_health(self) -> None:
         """Called by Serve every few seconds; an exception gets the replica replaced."""
-        self._metrics.update(self.stats(), self._runner.reserved_memory())
+        stats = self.stats()
+        self._metrics.update(stats, int(stats["gpu_memory_bytes"]))
         self._engine.check_health()
 
     def __del__(self) -> None:

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from deployments.engine.errors import EngineError, RequestAborted
 from deployments.engine.request import Img2ImgOutput, Img2ImgRequest, Progress
@@ -107,6 +107,10 @@ class AsyncEngine:
         with self._wakeup:
             self._departures.append(request_id)
             self._wakeup.notify()
+
+    def describe(self) -> dict[str, Any]:
+        """What the checkpoint is and how it runs."""
+        return self._engine.describe()
 
     def stats(self) -> dict[str, float]:
         """The engine's counters as of the last step boundary."""

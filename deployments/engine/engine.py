@@ -1,8 +1,7 @@
-"""The engine: each step() admits and encodes newcomers, advances one step batch by one step, and decodes the finished.
+"""The engine: each step() encodes newcomers, advances one step batch by one step, and decodes the finished.
 
-Where the host hands its work over to a device, the pictures of one step are collected when the next is under way.
-
-Single-threaded and blocking. Whatever goes wrong for one request ends that request only.
+Where the host runs ahead of a device, the images of one step are fetched when the next is under way. Single-threaded
+and blocking. A failure ends the request that caused it, and no other.
 """
 
 from __future__ import annotations
@@ -10,63 +9,47 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
-from itertools import groupby
-from typing import Protocol
+from typing import Any, Protocol
 
-from deployments.engine.models.devices import is_out_of_memory
+from deployments.engine.errors import OutOfMemory
 from deployments.engine.request import Img2ImgOutput, Img2ImgRequest, Pixels, Progress, Timings
 from deployments.engine.scheduler import Scheduler
-from deployments.engine.state import DenoiseState
+from deployments.engine.state import DenoiseState, LatentShape, StepBatch, by_shape
 
 logger = logging.getLogger(__name__)
 Finished = tuple[str, Img2ImgOutput | Exception]
+COUNTERS = ("steps", "step_s", "finished", "failed", "aborted", "out_of_memory")  # since the start
 
 
 class RunnerLike(Protocol):
     """What the engine needs of a runner; tests bring one without networks."""
 
-    unet_rows: int
-
     @property
-    def form(self) -> str: ...
+    def backend(self) -> str: ...
     @property
     def runs_ahead(self) -> bool: ...
+    def describe(self) -> dict[str, Any]: ...
+    def image_size(self, shape: LatentShape) -> tuple[int, int]: ...
+    def stats(self) -> dict[str, int]: ...
     def prepare(self, request: Img2ImgRequest) -> DenoiseState: ...
     def encode(self, states: list[DenoiseState]) -> None: ...
-    def denoise_step(self, states: list[DenoiseState], max_rows: int) -> None: ...
-    def step_times(self) -> list[tuple[list[DenoiseState], float]]: ...
+    def denoise_step(self, batch: StepBatch) -> None: ...
+    def step_times(self) -> list[tuple[StepBatch, float]]: ...
     def decode(self, states: list[DenoiseState]) -> None: ...
-    def collect(self, states: list[DenoiseState]) -> None: ...
+    def fetch(self, states: list[DenoiseState]) -> None: ...
     def preview(self, state: DenoiseState) -> Pixels | None: ...
     def free_memory(self) -> None: ...
 
 
-@dataclass(slots=True)
-class EngineStats:
-    """Counters since start, and what is here now."""
-
-    steps: int = 0
-    step_s: float = 0.0
-    unet_rows: int = 0
-    finished: int = 0
-    failed: int = 0
-    aborted: int = 0
-    out_of_memory: int = 0
-    waiting: int = 0
-    running: int = 0
-    queued_steps: int = 0
-
-
 class Engine:
-    """Requests in with `add`, finished ones out of `step`, in between one UNet forward a step for all of a shape."""
+    """Requests in with `add`, finished ones out of `step`; in between one forward a step for all of a batch key."""
 
     def __init__(self, runner: RunnerLike, *, max_rows: int) -> None:
         self.runner = runner
         self.scheduler = Scheduler(max_rows)
         self._decoding: list[DenoiseState] = []
-        self._stats = EngineStats()
-        self._form = runner.form
+        self._counters: dict[str, float] = dict.fromkeys(COUNTERS, 0)
+        self._backend = runner.backend
 
     @property
     def has_work(self) -> bool:
@@ -82,19 +65,19 @@ class Engine:
         if state is None:
             state = next((state for state in self._decoding if state.request.request_id == request_id), None)
             self._decoding = [other for other in self._decoding if other is not state]
-        self._stats.aborted += state is not None
+        self._counters["aborted"] += state is not None
         return state is not None
 
     def step(self) -> list[Finished]:
-        """One round for everyone here; returns those it ended, with their image or their error."""
+        """One round for everyone here; returns the requests that it ended, each with its image or its error."""
         failed = self._encode(self.scheduler.admit())
         failed += self._denoise(self.scheduler.select())
         denoised = self.scheduler.pop_denoised()
         self._decode(denoised)
-        done = self._collect(self._decoding)
+        done = self._fetch(self._decoding)
         self._decoding = denoised
         if not self.runner.runs_ahead or not self.scheduler.has_work:
-            done += self._collect(self._decoding)
+            done += self._fetch(self._decoding)
             self._decoding = []
         return [self._finish(state) for state in (*failed, *done)]
 
@@ -106,18 +89,25 @@ class Engine:
         state, place = found
         try:
             preview = self.runner.preview(state)
-        except Exception:  # a picture to look at is not worth a request
+        except Exception:  # a preview is not worth a request
             logger.exception("no preview of request %s", request_id)
             preview = None
         return Progress(place, state.step_index, len(state.table), preview)
 
+    def describe(self) -> dict[str, Any]:
+        """What the checkpoint is and how it runs; a step's seconds by its rows for each image size. Thread-safe."""
+        times = [
+            dict(zip(("width", "height"), self.runner.image_size(shape), strict=True))
+            | {"seconds": seconds, "max_rows": self.scheduler.cap(shape)}
+            for shape, seconds in self.scheduler.times.curves.items()
+        ]
+        return {**self.runner.describe(), "max_rows": self.scheduler.max_rows, "step_times": times}
+
     def stats(self) -> dict[str, float]:
-        """A snapshot of the counters."""
+        """A snapshot of all counters, and of what is here now."""
         scheduler = self.scheduler
-        self._stats.unet_rows = self.runner.unet_rows
-        self._stats.waiting, self._stats.running = len(scheduler.waiting), len(scheduler.running)
-        self._stats.queued_steps = scheduler.queued_steps
-        return asdict(self._stats)
+        here = {"waiting": len(scheduler.waiting), "running": len(scheduler.running)}
+        return {**self._counters, **self.runner.stats(), **here, "queued_steps": scheduler.queued_steps}
 
     def _encode(self, states: list[DenoiseState]) -> list[DenoiseState]:
         started = time.perf_counter()
@@ -128,44 +118,45 @@ class Engine:
             state.encode_s = time.perf_counter() - started
         return self._drop_failed(states)
 
-    def _denoise(self, states: list[DenoiseState]) -> list[DenoiseState]:
-        if not states:
+    def _denoise(self, batch: StepBatch | None) -> list[DenoiseState]:
+        if batch is None:
             return []
         started = time.perf_counter()
-        cap = self.scheduler.cap(states[0].lane)
         try:
-            self.runner.denoise_step(states, cap)
+            self.runner.denoise_step(batch)
         except Exception as exc:
-            if is_out_of_memory(exc) and self.scheduler.halve_cap(states):
-                self._stats.out_of_memory += 1
-                logger.warning("out of memory with %d requests in a step: fewer from now on", len(states))
+            if isinstance(exc, OutOfMemory) and self.scheduler.halve_cap(batch):
+                self._counters["out_of_memory"] += 1
+                logger.warning("out of memory with %d requests in a step: fewer from now on", len(batch.states))
                 self.runner.free_memory()
                 return []
-            self._each_alone_on_error(lambda alone: self.runner.denoise_step(alone, cap), states, after=exc)
-        took_s = time.perf_counter() - started
-        if self.runner.form != self._form:  # compiled by now, and faster
-            self._form = self.runner.form
+            alone = lambda states: self.runner.denoise_step(StepBatch(states, batch.max_rows))  # noqa: E731
+            self._each_alone_on_error(alone, batch.states, after=exc)
+        self._account(batch, time.perf_counter() - started)
+        return self._drop_failed(batch.states)
+
+    def _account(self, batch: StepBatch, seconds: float) -> None:
+        if self.runner.backend != self._backend:  # another one by now: what was measured says nothing about it
+            self._backend = self.runner.backend
             self.scheduler.times.forget()
-        for batch, seconds in self.runner.step_times():
-            self.scheduler.charge(batch, seconds)
-        self._stats.steps += 1
-        self._stats.step_s += took_s
-        for state in states:
-            state.denoise_s += took_s
-        return self._drop_failed(states)
+        for completed, took_s in self.runner.step_times():
+            self.scheduler.charge(completed, took_s)
+        self._counters["steps"] += 1
+        self._counters["step_s"] += seconds
+        for state in batch.states:
+            state.denoise_s += seconds
 
     def _decode(self, states: list[DenoiseState]) -> None:
-        for _, group in groupby(sorted(states, key=_shape), key=_shape):
-            alike = list(group)
+        for alike in by_shape(states):
             for state in alike:
-                state.decode_began = time.perf_counter()
+                state.decode_started = time.perf_counter()
             self._each_alone_on_error(self.runner.decode, alike)
 
-    def _collect(self, states: list[DenoiseState]) -> list[DenoiseState]:
-        """The same states, with their pictures or errors."""
-        self._each_alone_on_error(self.runner.collect, [state for state in states if state.error is None])
+    def _fetch(self, states: list[DenoiseState]) -> list[DenoiseState]:
+        """The same states, with their images or errors."""
+        self._each_alone_on_error(self.runner.fetch, [state for state in states if state.error is None])
         for state in states:
-            state.decode_s = time.perf_counter() - state.decode_began
+            state.decode_s = time.perf_counter() - state.decode_started
         return states
 
     def _each_alone_on_error(
@@ -201,16 +192,11 @@ class Engine:
     def _finish(self, state: DenoiseState) -> Finished:
         request_id = state.request.request_id
         if state.error is not None:
-            self._stats.failed += 1
+            self._counters["failed"] += 1
             logger.error("request %s failed: %s", request_id, state.error, exc_info=state.error)
             return request_id, state.error
         assert state.pixels is not None, "a denoised state without error was decoded"
-        self._stats.finished += 1
-        queued_s = time.perf_counter() - state.arrived - state.encode_s - state.denoise_s - state.decode_s
-        timings = Timings(max(queued_s, 0.0), state.encode_s, state.denoise_s, state.decode_s)
-        truncated = " … ".join(dict.fromkeys(c.truncated for c in state.conditions if c.truncated))
-        return request_id, Img2ImgOutput(request_id, state.pixels, len(state.table), truncated, timings)
-
-
-def _shape(state: DenoiseState) -> tuple[int, int]:
-    return state.latent_shape
+        self._counters["finished"] += 1
+        queued_s = state.admitted - state.arrived
+        timings = Timings(queued_s, state.encode_s, state.denoise_s, state.decode_s)
+        return request_id, Img2ImgOutput(request_id, state.pixels, len(state.table), state.truncated, timings)

@@ -5,6 +5,7 @@ EngineError
     InvalidRequest      the caller's fault; `param` names the field
     RequestAborted      the caller went away, or the engine is shutting down
     NumericalError      the model produced NaN or infinite values for this request
+    OutOfMemory         the device or the host ran out of memory; fewer rows may fit
 """
 
 from __future__ import annotations
@@ -36,3 +37,7 @@ class RequestAborted(EngineError):
 
 class NumericalError(EngineError):
     """The model produced NaN or infinite values for this request, so there is no image to return."""
+
+
+class OutOfMemory(EngineError):
+    """The device or the host ran out of memory. Fewer rows at a time may fit."""

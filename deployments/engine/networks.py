@@ -1,63 +1,139 @@
-"""The networks that a runner calls for every request, in one form: as torch runs them, or compiled.
-
-All forms take and give the same tensors, so that one can take another's place between two steps.
-"""
+"""The seam between the core and a checkpoint: what a model family provides, and which backend runs its networks."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NamedTuple, Protocol
 
 import torch
 
-if TYPE_CHECKING:
-    from deployments.engine.accel.cuda.graphs import Counters
-    from deployments.engine.models.checkpoint import Checkpoint
+from deployments.engine.request import Img2ImgRequest, Loras, Pixels, Sampler
+from deployments.engine.sampling import StepTable
+from deployments.engine.state import DenoiseState, LatentShape
 
-UnetForward = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+Networks = Callable[[torch.Tensor], torch.Tensor]
 
 
-class VaeNetworks(NamedTuple):
-    """`encode`: pixels (n, 3, h, w) in [-1, 1] to the posterior's moments, or a VAE without one's latents.
+class Denoiser(Protocol):
+    """The network of a step. Rows never touch each other; dtype, packing and patching are its own affair."""
 
-    `decode`: latents (n, channels, h, w) to pixels. `own_threads`: they compute on threads of their own, and not on
-    torch's.
+    def __call__(self, latents: torch.Tensor, *inputs: torch.Tensor) -> torch.Tensor:
+        """Latents (rows, c, h, w), float32, and the row conditions' inputs (rows, ...) to the output, like latents."""
+
+
+class ImageCodec(Protocol):
+    """Images to start latents, and denoised latents to images. `factor` is the pixels of a latent's side."""
+
+    factor: int
+
+    def image_key(self, image: Pixels) -> bytes:
+        """What tells this image from all others; computed on the caller's thread."""
+
+    def encode(self, states: Sequence[DenoiseState]) -> None:
+        """Set `latents`, `history`, `generator` and `source` of states of one latent shape."""
+
+    def draw_noise(self, state: DenoiseState) -> torch.Tensor:
+        """The noise of a step, (channels, h, w) float32, from the request's generator."""
+
+    def decode(self, latents: torch.Tensor) -> list[Callable[[], Pixels]]:
+        """For each row of (n, channels, h, w) what waits for its image; raises NumericalError for NaN."""
+
+    def preview(self, latents: torch.Tensor) -> Pixels:
+        """What latents (channels, h, w) look like: (h, w, 3)."""
+
+
+class Family(Protocol):
+    """Everything that differs between kinds of checkpoints.
+
+    `size_multiple` is what both sides of an image are padded to. `guidance` is "cfg" where a guided request takes two
+    rows, "embedded" where the guidance scale is an input of the denoiser. `denoiser` is the one in use now.
     """
 
-    encode: Callable[[torch.Tensor], torch.Tensor]
-    decode: Callable[[torch.Tensor], torch.Tensor]
-    own_threads: bool = False
+    size_multiple: int
+    guidance: Literal["cfg", "embedded"]
+    device: torch.device
+    slot: BackendSlot
+
+    @property
+    def codec(self) -> ImageCodec: ...
+    @property
+    def denoiser(self) -> Denoiser: ...
+
+    def check(self, request: Img2ImgRequest) -> None:
+        """Raises InvalidRequest for what this checkpoint cannot do."""
+
+    def table(self, sampler: Sampler, steps: int, denoise_steps: int, latent_shape: LatentShape) -> StepTable:
+        """The last `denoise_steps` of `steps`. Raises InvalidRequest."""
+
+    def use_loras(self, loras: Loras) -> None:
+        """Make these adapters, and no others, part of all forwards from now on."""
+
+    def condition(self, states: Sequence[DenoiseState]) -> None:
+        """Encode the prompts of all states together; set their `conditions` and `truncated`."""
+
+    def example_inputs(self, rows: int, latent_shape: LatentShape) -> tuple[torch.Tensor, ...]:
+        """Random latents and row inputs, for tracing and capture."""
+
+    def describe(self) -> dict[str, Any]:
+        """What the loaded checkpoint is, for people and `GET /v1/models`."""
+
+    def stats(self) -> dict[str, int]:
+        """Hits and misses of its caches."""
 
 
-class Networks(NamedTuple):
-    """All in one form, whose name is `form`. Tensors are in the checkpoint's formats and on its device.
+class Backend(NamedTuple):
+    """A checkpoint's networks as one runtime runs them.
 
-    `unet`: latents (n, channels, h, w), times (n, all ResNets' channels) and context (n, tokens, all keys and values)
-    to the output, like the latents; see HoistedUnet. Compiled forms know nothing of adapters.
+    `encode`: pixels (n, 3, h, w) in [-1, 1] to posterior moments, or a VAE without a posterior's latents. `decode`:
+    latents to pixels. `owns_threads` says that the networks compute on threads of their own, and not on torch's.
+    `counters` are what a backend that captures or compiles counts.
     """
 
-    form: str
-    unet: UnetForward
-    vae: VaeNetworks
-    counters: Counters | None = None  # of those that record or compile
-    own_threads: bool = False  # of the UNet
+    name: str
+    denoiser: Denoiser
+    encode: Networks
+    decode: Networks
+    owns_threads: bool = False
+    counters: Callable[[], dict[str, int]] = dict
 
 
-def eager(checkpoint: Checkpoint) -> Networks:
-    """The networks as torch runs them."""
-    return Networks("eager", checkpoint.unet, eager_vae(checkpoint.pipeline.vae))
+class BackendSlot:
+    """The backend in use. Another thread may swap it: all backends take and give the same tensors.
+
+    `compiling` says that a faster one is being made.
+    """
+
+    def __init__(self, backend: Backend) -> None:
+        self._lock = threading.Lock()
+        self._backend = backend
+        self.compiling = False
+
+    @property
+    def backend(self) -> Backend:
+        with self._lock:
+            return self._backend
+
+    def swap_backend(self, backend: Backend) -> None:
+        """Run the next forward with this one."""
+        with self._lock:
+            self._backend = backend
 
 
-def eager_vae(vae: Any) -> VaeNetworks:
-    """A diffusers VAE's two halves as torch runs them."""
+class FixedBatch:
+    """A denoiser that is always called with `rows` rows: its results are bitwise independent of batch composition."""
 
-    def encode(pixels: torch.Tensor) -> torch.Tensor:
-        output = vae.encode(pixels)
-        moments: torch.Tensor = output.latent_dist.parameters if hasattr(output, "latent_dist") else output.latents
-        return moments
+    def __init__(self, denoiser: Denoiser, rows: int) -> None:
+        self._denoiser = denoiser
+        self._rows = rows
 
-    def decode(latents: torch.Tensor) -> torch.Tensor:
-        pixels: torch.Tensor = vae.decode(latents, return_dict=False)[0]
-        return pixels
+    def __call__(self, latents: torch.Tensor, *inputs: torch.Tensor) -> torch.Tensor:
+        outputs = [
+            self._denoiser(*(self._padded(tensor[start : start + self._rows]) for tensor in (latents, *inputs)))
+            for start in range(0, len(latents), self._rows)
+        ]
+        return torch.cat(outputs)[: len(latents)]
 
-    return VaeNetworks(encode, decode)
+    def _padded(self, rows: torch.Tensor) -> torch.Tensor:
+        missing = self._rows - len(rows)
+        return torch.cat([rows, rows[-1:].expand(missing, *rows.shape[1:])]) if missing else rows

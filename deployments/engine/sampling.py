@@ -1,46 +1,31 @@
-"""Every sampler as one affine step from a table of coefficients, computed per request on the host in float64.
+"""One step of any sampler, for all requests at once: linear maps with coefficients from a table.
 
-diffusers' schedulers give the time steps and noise levels; the update itself is ours, because theirs keep a step
-counter and so cannot serve two requests at different steps. Latents, outputs and coefficients are float32.
-
-A step takes latents x and the UNet's output `out`, both (rows, channels, h, w), and the last step's m0 as m1:
+A step takes latents x and the guided output of the denoiser `out`, both (requests, channels, h, w), and the previous
+step's m0 as m1:
 
     m0 = P x + Q out                    the denoised latents ("x0 prediction")
     x' = A x + B m0 + C m1 + D noise
+
+Latents, outputs and coefficients are float32. Families compute the tables.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from diffusers import (
-    DDIMScheduler,
-    DPMSolverMultistepScheduler,
-    EulerAncestralDiscreteScheduler,
-    EulerDiscreteScheduler,
-    LCMScheduler,
-)
 
-from deployments.engine.errors import InvalidRequest
-from deployments.engine.request import Sampler
-
-PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
-CIN, P, Q, A, B, C, D = range(7)  # columns of a coefficient row; CIN scales the UNet's input
+CIN, P, Q, A, B, C, D = range(7)  # columns of a coefficient row; CIN scales the denoiser's input
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StepTable:
     """All numbers that one request's denoising needs: `timesteps` (steps,), `coefficients` (steps, 7), float32.
 
-    `levels` (steps + 1, 2) are the signal and the noise scale before each step and after the last, (1, 0): at step i
-    an image is noised to `signal * image_latents + noise_scale * noise`.
+    `levels` (steps + 1, 2) are alpha and sigma before each step and after the last, (1, 0): at step i an image is
+    noised to `alpha * image_latents + sigma * noise`.
     """
 
     levels: npt.NDArray[np.float32]
@@ -55,154 +40,22 @@ class StepTable:
         return bool(self.coefficients[step_index, D] != 0)
 
 
-def guide(outputs: torch.Tensor, uncond: torch.Tensor, cond: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-    """Classifier-free guidance (Ho & Salimans 2022, eq. 6): rows `uncond` and `cond` of `outputs`, one pair a request.
+def guide(outputs: torch.Tensor, num_guided: int, scale: torch.Tensor) -> torch.Tensor:
+    """Classifier-free guidance (Ho & Salimans 2022, eq. 6): e[u] + scale (e[c] - e[u]), (requests, channels, h, w).
 
-    An unguided request has its one row as both, which gives that row back exactly.
+    `outputs` has the unconditional rows of the first `num_guided` requests, then every request's conditional row. An
+    unguided request has its one row as both, which gives that row back exactly.
     """
-    base = outputs[uncond]
-    return base + scale.view(-1, 1, 1, 1) * (outputs[cond] - base)
+    conditional = outputs[num_guided:]
+    base = torch.cat([outputs[:num_guided], conditional[num_guided:]])
+    return base + scale.view(-1, 1, 1, 1) * (conditional - base)
 
 
 def affine_step(
     x: torch.Tensor, out: torch.Tensor, m1: torch.Tensor, noise: torch.Tensor | None, coefficients: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """One step of any sampler for all requests at once: (x', m0). `coefficients` is (requests, 7).
-
-    `noise` may be None where D is 0 for all.
-    """
+    """One step of any sampler: (x', m0). `coefficients` is (requests, 7); `noise` may be None where D is 0 for all."""
     _, p, q, a, b, c, d = (column.view(-1, 1, 1, 1) for column in coefficients.unbind(1))
     m0 = p * x + q * out
     stepped = a * x + b * m0 + c * m1
     return stepped if noise is None else stepped + d * noise, m0
-
-
-class Samplers:
-    """Step tables for one checkpoint, from its scheduler configuration as diffusers saved it."""
-
-    def __init__(self, scheduler_config: Mapping[str, Any]) -> None:
-        self.prediction_type: str = scheduler_config.get("prediction_type", "epsilon")
-        self._config = scheduler_config
-        self.table = lru_cache(maxsize=512)(self._build)
-
-    def _build(self, sampler: Sampler, num_inference_steps: int, num_denoise_steps: int) -> StepTable:
-        """The table of the last `num_denoise_steps` of `num_inference_steps`. Raises InvalidRequest."""
-        scheduler_class, overrides, rows = _SAMPLERS[sampler]
-        scheduler = scheduler_class.from_config(self._config, **overrides)
-        # A model is LCM-distilled at certain time steps, and has no more to choose from.
-        distilled = isinstance(scheduler, LCMScheduler)
-        most = scheduler.config["original_inference_steps" if distilled else "num_train_timesteps"]
-        if num_inference_steps > most:
-            raise InvalidRequest(
-                f"num_inference_steps must be at most {most} with sampler {sampler}, not {num_inference_steps}",
-                "num_inference_steps",
-            )
-        scheduler.set_timesteps(num_inference_steps)
-        try:
-            return rows(scheduler, num_inference_steps - num_denoise_steps, self.prediction_type)
-        except (ZeroDivisionError, IndexError) as exc:  # near the most, rounding makes steps empty or unknown
-            raise InvalidRequest(
-                f"num_inference_steps must be below {num_inference_steps} with sampler {sampler}", "num_inference_steps"
-            ) from exc
-
-
-def _to_denoised(prediction_type: str, alpha: float, sigma: float) -> tuple[float, float]:
-    """P and Q for latents x = alpha x0 + sigma noise (Salimans & Ho 2022, appendix D)."""
-    if prediction_type == "epsilon":
-        return 1 / alpha, -sigma / alpha
-    if prediction_type == "v_prediction":
-        return alpha, -sigma
-    return 0.0, 1.0
-
-
-def _table(
-    levels: Sequence[tuple[float, float]], timesteps: torch.Tensor, rows: Sequence[tuple[float, ...]]
-) -> StepTable:
-    """`levels` are those of the steps; in the end there is no noise."""
-    times = timesteps.numpy().astype(np.float32)
-    every_level = np.array([*levels, (1.0, 0.0)], dtype=np.float32)
-    return StepTable(every_level, times[len(times) - len(rows) :], np.array(rows, dtype=np.float32))
-
-
-def _dpmpp_2m(scheduler: Any, first: int, prediction_type: str) -> StepTable:
-    """DPM-Solver++(2M), Lu et al. 2022, algorithm 2, with diffusers' rules for the first and last steps."""
-    config, sigmas = scheduler.config, scheduler.sigmas.double().tolist()
-    count = len(scheduler.timesteps)
-    alphas = [1 / math.sqrt(sigma**2 + 1) for sigma in sigmas]
-    stds = [sigma * alpha for sigma, alpha in zip(sigmas, alphas, strict=True)]
-    lambdas = [math.log(a) - math.log(s) if s else math.inf for a, s in zip(alphas, stds, strict=True)]
-    euler_last = config.euler_at_final or (config.lower_order_final and count < 15) or sigmas[-1] == 0
-    rows = []
-    for i in range(first, count):
-        p, q = _to_denoised(prediction_type, alphas[i], stds[i])
-        if sigmas[i + 1] == 0:
-            rows.append((1.0, p, q, 0.0, 1.0, 0.0, 0.0))
-            continue
-        h = lambdas[i + 1] - lambdas[i]
-        b, c = -alphas[i + 1] * math.expm1(-h), 0.0
-        if i > first and not (i == count - 1 and euler_last):
-            heun = config.solver_type == "heun"
-            c = -(alphas[i + 1] * (math.expm1(-h) + h) if heun else b * h / 2) / (lambdas[i] - lambdas[i - 1])
-        rows.append((1.0, p, q, stds[i + 1] / stds[i], b - c, c, 0.0))
-    return _table(list(zip(alphas, stds, strict=True))[first:count], scheduler.timesteps, rows)
-
-
-def _euler(scheduler: Any, first: int, prediction_type: str) -> StepTable:
-    """Euler's method, Karras et al. 2022, algorithm 2 without churn; ancestral noise after k-diffusion."""
-    sigmas = scheduler.sigmas.double().tolist()
-    ancestral = isinstance(scheduler, EulerAncestralDiscreteScheduler)
-    rows = []
-    for sigma, sigma_next in zip(sigmas[first:], sigmas[first + 1 :], strict=False):
-        up = math.sqrt(sigma_next**2 * (sigma**2 - sigma_next**2) / sigma**2) if ancestral else 0.0
-        down = math.sqrt(sigma_next**2 - up**2)
-        cin = 1 / math.sqrt(sigma**2 + 1)
-        p, q = _to_denoised(prediction_type, cin, sigma * cin)
-        # These latents are not scaled by alpha: x = x0 + sigma noise, so P takes another factor of cin.
-        rows.append((cin, p * cin, q, down / sigma, 1 - down / sigma, 0.0, up))
-    return _table([(1.0, sigma) for sigma in sigmas[first:-1]], scheduler.timesteps, rows)
-
-
-def _ddim(scheduler: Any, first: int, prediction_type: str) -> StepTable:
-    """DDIM, Song et al. 2020, eq. 12 with eta = 0."""
-    cumulated, timesteps = scheduler.alphas_cumprod.double().tolist(), scheduler.timesteps.tolist()
-    stride = scheduler.config.num_train_timesteps // len(timesteps)
-    rows = []
-    for t in timesteps[first:]:
-        before = t - stride
-        a, a_next = cumulated[t], cumulated[before] if before >= 0 else float(scheduler.final_alpha_cumprod)
-        p, q = _to_denoised(prediction_type, math.sqrt(a), math.sqrt(1 - a))
-        keep = math.sqrt((1 - a_next) / (1 - a))
-        rows.append((1.0, p, q, keep, math.sqrt(a_next) - keep * math.sqrt(a), 0.0, 0.0))
-    return _table([_variance_preserving(cumulated[t]) for t in timesteps[first:]], scheduler.timesteps, rows)
-
-
-def _lcm(scheduler: Any, first: int, prediction_type: str) -> StepTable:
-    """Latent consistency sampling, Luo et al. 2023, algorithm 3."""
-    cumulated, timesteps = scheduler.alphas_cumprod.double().tolist(), scheduler.timesteps.tolist()
-    rows = []
-    for i, t in enumerate(timesteps[first:], first):
-        p, q = _to_denoised(prediction_type, math.sqrt(cumulated[t]), math.sqrt(1 - cumulated[t]))
-        c_skip, c_out = map(float, scheduler.get_scalings_for_boundary_condition_discrete(t))
-        a_next = cumulated[timesteps[i + 1]] if i + 1 < len(timesteps) else 1.0
-        signal = math.sqrt(a_next)
-        rows.append((1.0, p, q, signal * c_skip, signal * c_out, 0.0, math.sqrt(1 - a_next)))
-    return _table([_variance_preserving(cumulated[t]) for t in timesteps[first:]], scheduler.timesteps, rows)
-
-
-def _variance_preserving(alpha_cumprod: float) -> tuple[float, float]:
-    return math.sqrt(alpha_cumprod), math.sqrt(1 - alpha_cumprod)
-
-
-# Latents have no natural range, so the clipping that some configurations carry from pixel models stays off.
-_UNCLIPPED = {"clip_sample": False, "thresholding": False}
-_DPMPP = {"algorithm_type": "dpmsolver++", "solver_order": 2, "thresholding": False}
-_Rows = Callable[[Any, int, str], StepTable]
-_SAMPLERS: dict[Sampler, tuple[Any, dict[str, Any], _Rows]] = {
-    "dpmpp_2m": (DPMSolverMultistepScheduler, {**_DPMPP, "use_karras_sigmas": False}, _dpmpp_2m),
-    "dpmpp_2m_karras": (DPMSolverMultistepScheduler, {**_DPMPP, "use_karras_sigmas": True}, _dpmpp_2m),
-    "euler": (EulerDiscreteScheduler, {}, _euler),
-    "euler_ancestral": (EulerAncestralDiscreteScheduler, {}, _euler),
-    "ddim": (DDIMScheduler, _UNCLIPPED, _ddim),
-    "lcm": (LCMScheduler, _UNCLIPPED, _lcm),
-}
-SAMPLERS: tuple[Sampler, ...] = tuple(_SAMPLERS)

@@ -1,67 +1,75 @@
-"""How far one request has come: everything about it that changes."""
+"""How far one request has come, and the step batch that advances several at once."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from itertools import groupby
+from operator import attrgetter
+from typing import TYPE_CHECKING, Protocol
 
-from deployments.engine.request import Loras
+from deployments.engine.request import Img2ImgRequest, Loras, Pixels
 
 if TYPE_CHECKING:
     import torch
 
-    from deployments.engine.models.vae import Decoded
-    from deployments.engine.request import Img2ImgRequest, Pixels
     from deployments.engine.sampling import StepTable
 
-Lane = tuple[int, int, Loras]  # latent height and width, adapters
+LatentShape = tuple[int, int]  # height, width
+BatchKey = tuple[LatentShape, Loras, Hashable]
+
+
+class RowCondition(Protocol):
+    """What steers one row of the denoiser; computed once a request."""
+
+    @property
+    def key(self) -> Hashable:
+        """Rows share a forward if and only if their keys are equal: token counts, shapes, controls."""
+
+    def at(self, step: int) -> tuple[torch.Tensor, ...]:
+        """The denoiser's inputs at a step, without the row axis."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Condition:
-    """What a prompt steers UNet rows with: `context`, keys and values (tokens, all), and SDXL's `pooled` (width,)."""
-
-    context: torch.Tensor
-    pooled: torch.Tensor | None = None
-    truncated: str = ""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class KeptSource:
-    """What a masked request keeps of its source: `image` and `noise`, (channels, h, w), where `mask` (1, h, w) is 0."""
+class InpaintSource:
+    """The source of a masked request: `image` and `noise`, (channels, h, w), stay where `mask` (1, h, w) is 0."""
 
     image: torch.Tensor
     noise: torch.Tensor
     mask: torch.Tensor
 
-    def put_back(self, latents: torch.Tensor, signal: float, noise_scale: float) -> torch.Tensor:
-        """The latents where the mask is 1, and the source, noised to this level, where it is 0.
+    def blend(self, latents: torch.Tensor, alpha: float, sigma: float) -> torch.Tensor:
+        """The latents where the mask is 1, and the source at this noise level where it is 0.
 
-        As diffusers' StableDiffusionInpaintPipeline does it after each step for UNets of four input channels.
+        diffusers' StableDiffusionInpaintPipeline does the same after each step for UNets of four input channels.
         """
-        source = signal * self.image + noise_scale * self.noise
+        source = alpha * self.image + sigma * self.noise
         return (1 - self.mask) * source + self.mask * latents
 
 
 @dataclass(slots=True, eq=False)
 class DenoiseState:
-    """The progress of one request. The runner fills in the tensors: latents and history, float32 (channels, h, w)."""
+    """The progress of one request. The family and the runner fill in the tensors.
+
+    `latents` and `history` are float32 (channels, h, w). `conditions` are [unconditional, conditional], or one alone.
+    `truncated` is the part of the prompts that the text encoders could not see.
+    """
 
     request: Img2ImgRequest
     table: StepTable
-    latent_shape: tuple[int, int]
+    latent_shape: LatentShape
     guided: bool
-    picture_key: bytes = b""
+    image_key: bytes = b""
     step_index: int = 0
     latents: torch.Tensor | None = None
     history: torch.Tensor | None = None
     noise: torch.Tensor | None = None
     generator: torch.Generator | None = None
-    conditions: list[Condition] = field(default_factory=list)  # [unconditional, conditional], or one alone
-    times: list[torch.Tensor] = field(default_factory=list)  # (steps, all ResNets' channels), for each condition
-    kept: KeptSource | None = None
-    decoded: Decoded | None = None
+    conditions: list[RowCondition] = field(default_factory=list)
+    truncated: str = ""
+    source: InpaintSource | None = None
+    fetch: Callable[[], Pixels] | None = None  # waits for the decoded image
     pixels: Pixels | None = None
     error: Exception | None = None
     due: int = 0  # when it should be done, in the scheduler's measure of work
@@ -69,18 +77,18 @@ class DenoiseState:
     admitted: float = 0.0
     encode_s: float = 0.0
     denoise_s: float = 0.0
-    decode_began: float = 0.0
+    decode_started: float = 0.0
     decode_s: float = 0.0
 
     @property
-    def rows(self) -> int:
-        """UNet rows that one step of this request takes."""
+    def num_rows(self) -> int:
+        """Denoiser rows that one step of this request takes."""
         return 2 if self.guided else 1
 
     @property
-    def lane(self) -> Lane:
-        """What requests must have in common to share a step batch."""
-        return *self.latent_shape, self.request.loras
+    def batch_key(self) -> BatchKey:
+        """Requests with equal keys share a step batch. The last part is None until the request is encoded."""
+        return self.latent_shape, self.request.loras, self.conditions[-1].key if self.conditions else None
 
     @property
     def steps_left(self) -> int:
@@ -89,3 +97,25 @@ class DenoiseState:
     @property
     def is_denoised(self) -> bool:
         return self.steps_left == 0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StepBatch:
+    """States of one batch key that advance together by one step, with at most `max_rows` rows in one forward."""
+
+    states: list[DenoiseState]
+    max_rows: int
+
+    @property
+    def key(self) -> BatchKey:
+        return self.states[0].batch_key
+
+    @property
+    def num_rows(self) -> int:
+        return sum(state.num_rows for state in self.states)
+
+
+def by_shape(states: Iterable[DenoiseState]) -> Iterator[list[DenoiseState]]:
+    """The states in groups of one latent shape."""
+    shape = attrgetter("latent_shape")
+    return (list(alike) for _, alike in groupby(sorted(states, key=shape), key=shape))

@@ -14,7 +14,9 @@ from safetensors.torch import load_file
 
 from deployments.engine.engine import Engine
 from deployments.engine.errors import CheckpointError
-from deployments.engine.models.checkpoint import Checkpoint, load_checkpoint
+from deployments.engine.models.checkpoint import load_checkpoint
+from deployments.engine.models.families import load_family
+from deployments.engine.models.stable_diffusion import StableDiffusion
 from deployments.engine.request import Img2ImgRequest, Pixels
 from deployments.engine.runner import Runner
 from tests.support.checkpoints import to_single_file, with_overflowing_vae
@@ -23,12 +25,12 @@ from tests.support.reference import picture, run
 REQUEST = Img2ImgRequest("a", picture(1, 64, 64), "a cat", "blurry", 0.6, 5.0, 10, 3)
 
 
-def load(source: Path, dtype: str = "float32", **more: bool) -> Checkpoint:
-    return load_checkpoint(str(source), device="cpu", dtype=dtype, **more)
+def load(source: Path, dtype: str = "float32", **more: bool) -> StableDiffusion:
+    return load_family(str(source), device="cpu", dtype=dtype, **more)
 
 
-def image_of(checkpoint: Checkpoint) -> Pixels:
-    return run(Engine(Runner(checkpoint), max_rows=8), [REQUEST])["a"]
+def image_of(family: StableDiffusion) -> Pixels:
+    return run(Engine(Runner(family), max_rows=8), [REQUEST])["a"]
 
 
 @pytest.fixture
@@ -46,9 +48,10 @@ def refusal(source: Path | str) -> str:
 
 @pytest.mark.parametrize(("kind", "family"), [("sd15", "sd1"), ("sd21", "sd2"), ("sdxl", "sdxl"), ("lcm", "sd1")])
 def test_family_is_recognised(kind: str, family: str, checkpoints: Callable[[str], Path]) -> None:
-    checkpoint = load(checkpoints(kind))
-    assert (checkpoint.family, checkpoint.is_sdxl) == (family, kind == "sdxl")
-    assert checkpoint.device == torch.device("cpu")
+    loaded = load(checkpoints(kind))
+    assert loaded.name == family
+    assert loaded.guidance == ("embedded" if kind == "lcm" else "cfg")
+    assert loaded.device == torch.device("cpu")
 
 
 def test_inpainting_unet_is_refused_by_name(checkpoints: Callable[[str], Path]) -> None:
@@ -71,7 +74,7 @@ def test_folder_whose_unet_is_only_a_pickle_is_refused(folder: Path) -> None:
 
 def test_pickle_beside_safetensors_does_no_harm(folder: Path) -> None:
     (folder / "unet" / "diffusion_pytorch_model.bin").write_bytes(b"never opened")
-    assert load(folder).family == "sd1"
+    assert load(folder).name == "sd1"
 
 
 @pytest.mark.parametrize("part", ["unet", "vae", "scheduler", "text_encoder", "tokenizer"])
@@ -125,8 +128,8 @@ def test_single_file_is_the_folder_it_was_made_of(checkpoints: Callable[[str], P
             file.unlink()  # only the configuration is needed
     single = load(to_single_file(checkpoints("sd15"), tmp_path / "model.safetensors"))
     for part in ("unet", "vae", "text_encoder"):
-        expected = getattr(original.pipeline, part).state_dict()
-        weights = getattr(single.pipeline, part).state_dict()
+        expected = getattr(original.checkpoint.pipeline, part).state_dict()
+        weights = getattr(single.checkpoint.pipeline, part).state_dict()
         assert weights.keys() == expected.keys()
         for name, weight in weights.items():
             assert torch.equal(weight, expected[name]), name
@@ -145,7 +148,7 @@ def test_damaged_single_file_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 def test_every_network_has_the_format_asked_for(dtype: str, checkpoints: Callable[[str], Path]) -> None:
-    checkpoint = load(checkpoints("sdxl"), dtype)
+    checkpoint = load(checkpoints("sdxl"), dtype).checkpoint
     pipeline = checkpoint.pipeline
     parts = (pipeline.unet, pipeline.vae, pipeline.text_encoder, pipeline.text_encoder_2)
     assert {part.dtype for part in parts} == {checkpoint.dtype, *checkpoint.vae_dtypes} == {getattr(torch, dtype)}
@@ -157,18 +160,18 @@ def overflowing(checkpoints: Callable[[str], Path], tmp_path: Path) -> Path:
 
 
 def test_sdxls_vae_that_overflows_in_float16_runs_in_float32(overflowing: Path) -> None:
-    checkpoint = load(overflowing, "float16")
+    checkpoint = load(overflowing, "float16").checkpoint
     assert (checkpoint.pipeline.unet.dtype, checkpoint.pipeline.vae.dtype) == (torch.float16, torch.float32)
     assert checkpoint.vae_dtypes == (torch.float32, torch.float32)
 
 
 def test_vae_that_overflows_in_float16_encodes_in_float32_beside_a_bfloat16_unet(overflowing: Path) -> None:
-    images = [picture(1, 64, 64)]
-    exact, half = (Runner(load(overflowing, dtype)).codec for dtype in ("float32", "bfloat16"))
+    exact, half = (load(overflowing, dtype) for dtype in ("float32", "bfloat16"))
+    image = picture(1, 64, 64)
     with torch.inference_mode():
-        assert torch.equal(half.encode(images)[0], exact.encode(images)[0])
-        latents = exact.mean(exact.encode(images)[0])[None]
-        assert half.networks.decode(latents.bfloat16()).dtype == torch.bfloat16
+        (expected,), (encoded,) = (family.codec.moments([image], [b"key"]) for family in (exact, half))
+        assert torch.equal(encoded, expected)
+        assert half.slot.backend.decode(expected[None, :4].bfloat16()).dtype == torch.bfloat16
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
@@ -180,10 +183,12 @@ def test_half_precision_gives_nearly_the_same_image(kind: str, dtype: str, check
 
 def test_memory_efficient_checkpoint_gives_the_same_image(checkpoints: Callable[[str], Path]) -> None:
     normal, sliced = (load(checkpoints("sd15"), memory_efficient=on) for on in (False, True))
-    assert type(sliced.pipeline.unet.mid_block.attentions[0].transformer_blocks[0].attn1.processor) is not type(
-        normal.pipeline.unet.mid_block.attentions[0].transformer_blocks[0].attn1.processor
-    )
-    assert sliced.pipeline.vae.use_slicing
+    processors = [
+        type(family.network.unet.mid_block.attentions[0].transformer_blocks[0].attn1.processor)
+        for family in (normal, sliced)
+    ]
+    assert processors[0] is not processors[1]
+    assert sliced.checkpoint.pipeline.vae.use_slicing
     assert np.abs(image_of(sliced).astype(int) - image_of(normal)).max() <= 1
 
 

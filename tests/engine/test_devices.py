@@ -12,7 +12,6 @@ from deployments.engine.models.devices import (
     bfloat16_gain,
     choose_device,
     choose_dtype,
-    is_out_of_memory,
     save_memory,
     vae_dtypes,
 )
@@ -127,19 +126,3 @@ def test_weights_are_not_offloaded_where_there_is_one_memory(device: torch.devic
     pipeline = NoteTaker(xformers=True)
     save_memory(pipeline, device)
     assert pipeline.notes == ["attention sliced", "vae sliced"]
-
-
-def huge_allocation() -> Exception:
-    with pytest.raises(RuntimeError) as caught:
-        torch.empty(2**60)
-    return caught.value
-
-
-@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError(), huge_allocation()])
-def test_running_out_of_memory_is_recognised(error: Exception) -> None:
-    assert is_out_of_memory(error)
-
-
-@pytest.mark.parametrize("error", [RuntimeError("mat1 and mat2 shapes"), ValueError("can't allocate memory")])
-def test_other_errors_are_not_taken_for_it(error: Exception) -> None:
-    assert not is_out_of_memory(error)

@@ -13,12 +13,10 @@ from safetensors.torch import save_file
 
 from deployments.engine.engine import Engine
 from deployments.engine.errors import CheckpointError, InvalidRequest
-from deployments.engine.models.checkpoint import load_checkpoint
 from deployments.engine.request import Img2ImgRequest, Loras, Pixels
-from deployments.engine.runner import Runner
 from deployments.schemas import parse_loras
 from tests.support.loras import build_lora
-from tests.support.reference import Reference, picture, run
+from tests.support.reference import Reference, make_runner, picture, run
 
 ASK = Img2ImgRequest("", picture(1, 64, 48), "a cat", "blurry", 0.7, 6.0, 8, 3, "euler")
 CHOICES: list[Loras] = [(), (("ink", 1.0),), (("ink", 0.4),), (("oil.v2", 0.9),), (("ink", 0.5), ("oil.v2", -0.5))]
@@ -38,8 +36,7 @@ def files(kind: str, checkpoints: Callable[[str], Path], tmp_path_factory: pytes
 
 
 def engine_with(checkpoint: Path, files: dict[str, str], *, reproducible: bool = False) -> Engine:
-    opened = load_checkpoint(str(checkpoint), device="cpu", dtype="float32", loras=files, reproducible=reproducible)
-    return Engine(Runner(opened, reproducible=reproducible), max_rows=8)
+    return Engine(make_runner(checkpoint, loras=files, reproducible=reproducible), max_rows=8)
 
 
 def stock(checkpoint: Path, files: dict[str, str], loras: Loras) -> Pixels:

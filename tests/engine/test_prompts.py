@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
 
-from deployments.engine.models import prompts as text
-from deployments.engine.models.checkpoint import Checkpoint, load_checkpoint
-from deployments.engine.models.prompts import PromptEncoder
-from deployments.engine.runner import Runner
-from deployments.engine.state import Condition
+from deployments.engine.models import prompts as prompts_module
+from deployments.engine.models.families import load_family
+from deployments.engine.models.prompts import PromptEmbedding, PromptEncoder
+from deployments.engine.models.stable_diffusion import StableDiffusion
 
 PROMPTS = (
     "a cat in the corner",
@@ -25,27 +22,28 @@ PROMPTS = (
     " spaced  out ",
 )
 LONG = "castle " * 300 + "and then a unicorn"
-Load = Callable[[str], Checkpoint]
+Load = Callable[[str], StableDiffusion]
 
 
 @pytest.fixture(scope="module")
 def load(checkpoints: Callable[[str], Path]) -> Load:
-    return cache(lambda kind: load_checkpoint(str(checkpoints(kind)), device="cpu", dtype="float32"))
+    return cache(lambda kind: load_family(str(checkpoints(kind)), device="cpu", dtype="float32"))
 
 
-def encoder_of(checkpoint: Checkpoint, *, reproducible: bool = False) -> PromptEncoder:
-    """As the runner sets it up for this checkpoint, but for what the UNet makes of embeddings."""
-    as_they_are = replace(checkpoint, unet=SimpleNamespace(context=lambda hidden: hidden))  # type: ignore[arg-type]
-    return Runner(as_they_are, reproducible=reproducible).conditioner.text
+def encoder_of(family: StableDiffusion, *, reproducible: bool = False) -> PromptEncoder:
+    """As the family sets it up, but for the UNet's keys and values: embeddings stay as they are."""
+    encoder = family._prompt_encoder()
+    encoder._project, encoder._batch_invariant = lambda hidden: hidden, reproducible
+    return encoder
 
 
 @torch.inference_mode()
-def conditions_of(encoder: PromptEncoder, *prompts: str | None) -> list[Condition]:
+def conditions_of(encoder: PromptEncoder, *prompts: str | None) -> list[PromptEmbedding]:
     return encoder.encode(list(prompts))
 
 
 def encoded(encoder: PromptEncoder, *prompts: str | None) -> list[tuple[torch.Tensor, torch.Tensor | None]]:
-    return [(condition.context, condition.pooled) for condition in conditions_of(encoder, *prompts)]
+    return [(condition.encoder_kv, condition.pooled) for condition in conditions_of(encoder, *prompts)]
 
 
 @pytest.mark.parametrize("negative", [None, "", "blurry", LONG])
@@ -53,10 +51,12 @@ def encoded(encoder: PromptEncoder, *prompts: str | None) -> list[tuple[torch.Te
 @pytest.mark.parametrize("kind", ["sd15", "sd21"])
 @torch.inference_mode()
 def test_sd_embeddings_are_diffusers_own(kind: str, prompt: str, negative: str | None, load: Load) -> None:
-    checkpoint = load(kind)
-    expected, expected_negative = checkpoint.pipeline.encode_prompt(prompt, "cpu", 1, True, negative_prompt=negative)
-    one_by_one = encoder_of(checkpoint, reproducible=True)
-    (hidden, pooled), (hidden_negative, _) = encoded(one_by_one, prompt, negative)
+    family = load(kind)
+    expected, expected_negative = family.checkpoint.pipeline.encode_prompt(
+        prompt, "cpu", 1, True, negative_prompt=negative
+    )
+    batch_invariant = encoder_of(family, reproducible=True)
+    (hidden, pooled), (hidden_negative, _) = encoded(batch_invariant, prompt, negative)
     assert pooled is None
     assert torch.equal(hidden, expected[0])
     assert torch.equal(hidden_negative, expected_negative[0])
@@ -66,10 +66,10 @@ def test_sd_embeddings_are_diffusers_own(kind: str, prompt: str, negative: str |
 @pytest.mark.parametrize("prompt", [*PROMPTS, LONG])
 @torch.inference_mode()
 def test_sdxl_embeddings_are_diffusers_own(prompt: str, negative: str | None, load: Load) -> None:
-    checkpoint = load("sdxl")
-    expected = checkpoint.pipeline.encode_prompt(prompt, device="cpu", negative_prompt=negative)
+    family = load("sdxl")
+    expected = family.checkpoint.pipeline.encode_prompt(prompt, device="cpu", negative_prompt=negative)
     (hidden, pooled), (hidden_negative, pooled_negative) = encoded(
-        encoder_of(checkpoint, reproducible=True), prompt, negative
+        encoder_of(family, reproducible=True), prompt, negative
     )
     for ours, theirs in zip((hidden, hidden_negative, pooled, pooled_negative), expected, strict=True):
         assert ours is not None
@@ -108,13 +108,13 @@ def test_prompt_that_fits_is_not_called_truncated(prompt: str | None, load: Load
 
 def test_prompt_is_truncated_from_the_first_token_that_does_not_fit(load: Load) -> None:
     encoder = encoder_of(load("sd15"))
-    tokenizer = load("sd15").pipeline.tokenizer
+    tokenizer = load("sd15").checkpoint.pipeline.tokenizer
     word = "cat"
     fits = (tokenizer.model_max_length - 2) // (len(tokenizer(word).input_ids) - 2)
     full = " ".join([word] * fits)
     conditions = conditions_of(encoder, full, full + " unicorn")
     assert [condition.truncated for condition in conditions] == ["", "unicorn"]
-    assert torch.equal(conditions[0].context, conditions[1].context)
+    assert torch.equal(conditions[0].encoder_kv, conditions[1].encoder_kv)
 
 
 def test_cut_text_is_the_end_of_the_prompt(load: Load) -> None:
@@ -136,7 +136,9 @@ def test_each_prompt_is_encoded_once(load: Load) -> None:
 def test_prompts_are_encoded_together_or_at_one_batch_shape(reproducible: bool, sizes: list[int], load: Load) -> None:
     seen: list[int] = []
     encoder = encoder_of(load("sd15"), reproducible=reproducible)
-    handle = load("sd15").pipeline.text_encoder.register_forward_hook(lambda _, args, __: seen.append(len(args[0])))
+    handle = load("sd15").checkpoint.pipeline.text_encoder.register_forward_hook(
+        lambda _, args, __: seen.append(len(args[0]))
+    )
     encoded(encoder, "a", "b", "c")
     handle.remove()
     assert seen == sizes
@@ -145,7 +147,7 @@ def test_prompts_are_encoded_together_or_at_one_batch_shape(reproducible: bool, 
 @pytest.fixture
 def room_for_four(load: Load, monkeypatch: pytest.MonkeyPatch) -> PromptEncoder:
     (condition,) = conditions_of(encoder_of(load("sd15")), "as large as any")
-    monkeypatch.setattr(text, "MAX_CACHED_BYTES", 4 * condition.context.nbytes)
+    monkeypatch.setattr(prompts_module, "MAX_CACHED_BYTES", 4 * condition.encoder_kv.nbytes)
     return encoder_of(load("sd15"))
 
 

@@ -17,8 +17,9 @@ from diffusers import (
 )
 
 from deployments.engine.errors import InvalidRequest
+from deployments.engine.models.samplers import SAMPLERS, Samplers
 from deployments.engine.request import Sampler
-from deployments.engine.sampling import CIN, SAMPLERS, Samplers, StepTable, affine_step, guide
+from deployments.engine.sampling import CIN, StepTable, affine_step, guide
 
 BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "num_train_timesteps": 1000}
 OLD = BETAS | {"set_alpha_to_one": False, "steps_offset": 1, "clip_sample": False}
@@ -197,12 +198,11 @@ def test_table_does_not_depend_on_the_scheduler_the_checkpoint_came_with() -> No
 
 
 def test_guidance_mixes_each_requests_own_rows() -> None:
-    outputs = torch.randn(5, 4, 2, 2)  # guided, unguided, guided
-    uncond, cond, scale = torch.tensor([0, 2, 3]), torch.tensor([1, 2, 4]), torch.tensor([7.5, 3.0, 2.0])
-    guided = guide(outputs, uncond, cond, scale)
-    torch.testing.assert_close(guided[0], outputs[0] + 7.5 * (outputs[1] - outputs[0]))
-    assert torch.equal(guided[1], outputs[2])
-    torch.testing.assert_close(guided[2], 2 * outputs[4] - outputs[3])
+    outputs = torch.randn(5, 4, 2, 2)  # two unconditional rows, then conditional ones: guided, guided, unguided
+    guided = guide(outputs, 2, torch.tensor([7.5, 2.0, 3.0]))
+    torch.testing.assert_close(guided[0], outputs[0] + 7.5 * (outputs[2] - outputs[0]))
+    torch.testing.assert_close(guided[1], 2 * outputs[3] - outputs[1])
+    assert torch.equal(guided[2], outputs[4])
 
 
 def test_requests_of_different_samplers_at_different_steps_share_one_step() -> None:

@@ -8,8 +8,8 @@ import torch
 from diffusers import AutoencoderKL
 from torch import nn
 
-from deployments.engine.accel.cuda.backend import relative_error
-from deployments.engine.models.scaled_fp16 import keep_in_range
+from deployments.engine.models.scaled_fp16 import to_scaled_fp16
+from tests.support.reference import relative_error
 
 PIXELS = torch.rand(2, 3, 48, 64, generator=torch.Generator().manual_seed(1)) * 2 - 1
 
@@ -34,7 +34,7 @@ def test_values_beyond_float16_come_through() -> None:
     network = encoder(gain=1e5)
     exact = network(PIXELS)
     assert not torch.isfinite(deepcopy(network).half()(PIXELS.half())).all()
-    keep_in_range(network)
+    to_scaled_fp16(network)
     assert relative_error(network(PIXELS), exact) < 0.002
 
 
@@ -43,7 +43,7 @@ def test_result_is_as_near_as_float16s_and_far_nearer_than_bfloat16s() -> None:
     network = encoder()
     exact = network(PIXELS)
     half, bfloat = (deepcopy(network).to(dtype)(PIXELS.to(dtype)) for dtype in (torch.float16, torch.bfloat16))
-    keep_in_range(network)
+    to_scaled_fp16(network)
     error = relative_error(network(PIXELS), exact)
     assert 0 < error <= relative_error(half, exact)
     assert error < relative_error(bfloat, exact) / 5
@@ -52,7 +52,7 @@ def test_result_is_as_near_as_float16s_and_far_nearer_than_bfloat16s() -> None:
 @torch.inference_mode()
 def test_products_run_in_float16_and_sums_in_float32() -> None:
     network = encoder()
-    keep_in_range(network)
+    to_scaled_fp16(network)
     seen: list[tuple[torch.dtype, torch.dtype]] = []
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
@@ -68,5 +68,5 @@ def test_products_run_in_float16_and_sums_in_float32() -> None:
 def test_network_put_into_float32_again_is_exact() -> None:
     network = encoder().half().float()  # weights that float16 has
     exact = network(PIXELS)
-    keep_in_range(network)
+    to_scaled_fp16(network)
     torch.testing.assert_close(network.float()(PIXELS), exact)

@@ -7,8 +7,8 @@ from collections import Counter
 
 import pytest
 
-from deployments.engine.scheduler import PATIENCE, Scheduler
-from deployments.engine.state import DenoiseState
+from deployments.engine.scheduler import DUE_AFTER, Scheduler
+from deployments.engine.state import DenoiseState, StepBatch
 from tests.support.fakes import waiting
 
 
@@ -22,16 +22,24 @@ def ids(states: list[DenoiseState]) -> str:
     return " ".join(state.request.request_id for state in states)
 
 
+def select(scheduler: Scheduler) -> StepBatch:
+    batch = scheduler.select()
+    assert batch is not None
+    return batch
+
+
 def step(scheduler: Scheduler) -> str:
     """One engine step without a runner; who was in it."""
     scheduler.admit()
     batch = scheduler.select()
-    for state in batch:
+    if batch is None:
+        return ""
+    for state in batch.states:
         state.step_index += 1
-    if batch:  # what it takes goes by the work; so little that it says nothing about how many rows pay
-        scheduler.charge(batch, 1e-9 * sum(state.rows * math.prod(state.latent_shape) for state in batch))
+    # Its seconds follow the work, and are so few that they say nothing about how many rows pay.
+    scheduler.charge(batch, 1e-9 * sum(state.num_rows * math.prod(state.latent_shape) for state in batch.states))
     scheduler.pop_denoised()
-    return ids(batch)
+    return ids(batch.states)
 
 
 def steps(scheduler: Scheduler, count: int) -> Counter[str]:
@@ -69,7 +77,7 @@ def test_nobody_is_overtaken_for_ever() -> None:
         steps_until_done += 1
         if done == "long" and not any(state.request.request_id == "long" for state in scheduler.running):
             break
-    assert steps_until_done < (PATIENCE + 2) * 5
+    assert steps_until_done < (DUE_AFTER + 2) * 5
 
 
 def test_picture_that_is_larger_is_more_work() -> None:
@@ -80,7 +88,7 @@ def test_picture_that_is_larger_is_more_work() -> None:
 def test_guided_request_counts_two_rows() -> None:
     scheduler = scheduler_of(*(waiting(name, guided=True) for name in "abc"), max_rows=4)
     assert ids(scheduler.admit()) == "a b"
-    assert ids(scheduler.select()) == "a b"
+    assert ids(select(scheduler).states) == "a b"
 
 
 def test_one_row_requests_do_not_take_the_place_that_a_guided_one_before_them_needs() -> None:
@@ -99,7 +107,7 @@ def test_request_larger_than_the_cap_still_runs(neighbours: int) -> None:
     assert not scheduler.has_work
 
 
-def test_newcomers_of_another_shape_come_in_although_the_first_lane_is_full() -> None:
+def test_newcomers_of_another_shape_come_in_although_the_first_one_is_full() -> None:
     scheduler = scheduler_of(*(waiting(name) for name in "abcdef"), waiting("wide", size=128))
     assert ids(scheduler.admit()) == "a b c d wide"
     assert ids(list(scheduler.waiting)) == "e f"
@@ -109,7 +117,7 @@ def test_step_batch_has_one_shape() -> None:
     scheduler = scheduler_of(*(waiting(f"{i}", size=64 * (1 + i % 3)) for i in range(9)), max_rows=8)
     for _ in range(9):
         scheduler.admit()
-        assert len({state.latent_shape for state in scheduler.select()}) == 1
+        assert len({state.latent_shape for state in select(scheduler).states}) == 1
 
 
 def test_folder_requests_yield_completely_to_an_interactive_one() -> None:
@@ -215,23 +223,23 @@ def test_cap_is_halved_from_what_ran_out_of_memory_down_to_one_row() -> None:
     scheduler = scheduler_of(*(waiting(name) for name in "abcdef"), max_rows=32)
     scheduler.admit()
     caps = []
-    while scheduler.halve_cap(batch := scheduler.select()):
-        caps.append((len(batch), scheduler.cap((8, 8, ()))))
+    while scheduler.halve_cap(batch := select(scheduler)):
+        caps.append((len(batch.states), scheduler.cap((8, 8))))
     assert caps == [(6, 3), (3, 1)]
-    assert ids(batch) == "a"
+    assert ids(batch.states) == "a"
 
 
 def test_halved_cap_holds_for_its_own_shape_only() -> None:
     scheduler = scheduler_of(*(waiting(name) for name in "abcd"))
     scheduler.admit()
-    scheduler.halve_cap(scheduler.select())
-    assert (scheduler.cap((8, 8, ())), scheduler.cap((16, 16, ()))) == (2, 4)
+    scheduler.halve_cap(select(scheduler))
+    assert (scheduler.cap((8, 8)), scheduler.cap((16, 16))) == (2, 4)
 
 
 def test_those_over_a_lowered_cap_wait_their_turn() -> None:
     scheduler = scheduler_of(*(waiting(name, steps=1) for name in "abcde"))
     scheduler.admit()
-    scheduler.halve_cap(scheduler.select())
+    scheduler.halve_cap(select(scheduler))
     assert [step(scheduler) for _ in range(3)] == ["a b", "c d", "e"]
 
 
@@ -243,5 +251,6 @@ def test_queued_steps_are_all_those_still_to_run() -> None:
 
 def test_nobody_here_means_an_empty_step() -> None:
     scheduler = scheduler_of()
-    assert scheduler.admit() == scheduler.select() == scheduler.pop_denoised() == []
+    assert scheduler.admit() == scheduler.pop_denoised() == []
+    assert scheduler.select() is None
     assert not scheduler.has_work

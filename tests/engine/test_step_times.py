@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from deployments.engine.scheduler import Scheduler
+from deployments.engine.state import StepBatch
 from deployments.engine.step_times import NUM_LEAST, NUM_SHAPES, NUM_STEPS, StepTimes
 from tests.support.fakes import waiting
 
@@ -64,7 +65,7 @@ def test_what_has_not_been_tried_for_long_is_tried_again() -> None:
     assert times.knee(SHAPE) is None
 
 
-def test_curve_of_another_form_starts_anew() -> None:
+def test_curve_of_another_backend_starts_anew() -> None:
     times = curve({1: 0.1, 2: 0.2, 4: 0.4})
     assert times.knee(SHAPE) == 1
     times.forget()
@@ -88,8 +89,11 @@ def test_step_batch_has_no_more_rows_than_pay() -> None:
     scheduler.add(waiting(f"{i}", steps=9) for i in range(8))
     scheduler.admit()
     everyone = scheduler.select()
+    assert everyone is not None
     for size, seconds in ((8, 0.8), (2, 0.2), (4, 0.4)) * NUM_LEAST:
-        scheduler.charge(everyone[:size], seconds)
-    assert scheduler.cap((8, 8, ())) == 2
-    assert len(scheduler.select()) == 2
-    assert scheduler.cap((16, 16, ())) == 8
+        scheduler.charge(StepBatch(everyone.states[:size], size), seconds)
+    assert scheduler.cap((8, 8)) == 2
+    batch = scheduler.select()
+    assert batch is not None
+    assert len(batch.states) == 2
+    assert scheduler.cap((16, 16)) == 8

@@ -9,7 +9,7 @@ import pytest
 import torch
 from diffusers import UNet2DConditionModel
 
-from deployments.engine.models.unet import HoistedUnet
+from deployments.engine.models.unet import CachedUNet
 
 TIMESTEPS = torch.tensor([901.0, 37.0])
 
@@ -31,6 +31,6 @@ def test_output_is_diffusers_own_to_the_bit(kind: str, checkpoints: Callable[[st
     added = added_of(kind, stock)
     guidance = torch.randn(2, stock.config.time_cond_proj_dim) if stock.config.time_cond_proj_dim else None
     expected = stock(latents, TIMESTEPS, hidden, timestep_cond=guidance, added_cond_kwargs=added, return_dict=False)[0]
-    unet = HoistedUnet(stock)
-    times = unet.times(TIMESTEPS, guidance=guidance, pooled=added.get("text_embeds"), time_ids=added.get("time_ids"))
-    assert torch.equal(unet(latents, times, unet.context(hidden)), expected)
+    unet = CachedUNet(stock)
+    temb = unet.temb(TIMESTEPS, guidance=guidance, pooled=added.get("text_embeds"), time_ids=added.get("time_ids"))
+    assert torch.equal(unet(latents, temb, unet.encoder_kv(hidden)), expected)

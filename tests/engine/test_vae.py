@@ -14,15 +14,19 @@ from PIL import Image
 
 from deployments.engine.errors import NumericalError
 from deployments.engine.models.devices import VaeDtypes
-from deployments.engine.models.vae import MAX_BATCH_PIXELS, MAX_CACHED_IMAGES, ImageCodec
+from deployments.engine.models.vae import MAX_BATCH_PIXELS, MAX_CACHED_IMAGES, VaeCodec, vae_decoder, vae_encoder
+from deployments.engine.networks import Backend, BackendSlot
 from deployments.engine.request import Img2ImgRequest, Pixels
 from tests.support.reference import Reference, make_engine, picture, run
 from training.pipelines import UNET, make_pipeline, sd15_scheduler
 from training.tiny import make_vae
 
 
-def codec_of(vae: Any, dtype: torch.dtype = torch.float32, *, one_by_one: bool = False) -> ImageCodec:
-    return ImageCodec(vae, device=torch.device("cpu"), dtypes=VaeDtypes(dtype, dtype), one_by_one=one_by_one)
+def codec_of(vae: Any, dtype: torch.dtype = torch.float32, *, batch_invariant: bool = False) -> VaeCodec:
+    slot = BackendSlot(Backend("eager", torch.neg, vae_encoder(vae), vae_decoder(vae)))
+    dtypes = VaeDtypes(dtype, dtype)
+    device = torch.device("cpu")
+    return VaeCodec(vae, slot, device=device, dtype=dtype, dtypes=dtypes, batch_invariant=batch_invariant)
 
 
 @pytest.fixture(scope="module")
@@ -32,8 +36,8 @@ def vae() -> Any:
 
 
 @torch.inference_mode()
-def encoded(codec: ImageCodec, *images: Pixels) -> list[torch.Tensor]:
-    return codec.encode(images)
+def encoded(codec: VaeCodec, *images: Pixels) -> list[torch.Tensor]:
+    return codec.moments(images, [codec.image_key(image) for image in images])
 
 
 def seeded(seed: int) -> torch.Generator:
@@ -55,7 +59,7 @@ def test_decoded_picture_is_that_of_the_diffusers_pipeline(vae: Any) -> None:
     pipeline = make_pipeline(sd15_scheduler(), UNET)
     with torch.inference_mode():
         decoded = vae.decode(latents / vae.config.scaling_factor, return_dict=False)[0]
-        pixels = codec_of(vae).decode(latents)[0].pixels()
+        pixels = codec_of(vae).decode(latents)[0]()
     (expected,) = pipeline.image_processor.postprocess(decoded, output_type="pil")
     np.testing.assert_array_equal(pixels, np.array(expected))
     assert pixels.dtype == np.uint8
@@ -111,11 +115,11 @@ def test_cache_keeps_the_pictures_used_last(vae: Any) -> None:
     assert codec.misses == MAX_CACHED_IMAGES + 2
 
 
-@pytest.mark.parametrize(("one_by_one", "sizes"), [(False, [3]), (True, [1, 1, 1])])
-def test_pictures_are_encoded_together_or_at_one_batch_shape(vae: Any, one_by_one: bool, sizes: list[int]) -> None:
+@pytest.mark.parametrize(("batch_invariant", "sizes"), [(False, [3]), (True, [1, 1, 1])])
+def test_pictures_are_encoded_together_or_at_one_batch_shape(vae: Any, batch_invariant: bool, sizes: list[int]) -> None:
     seen: list[int] = []
     handle = vae.encoder.register_forward_hook(lambda _, inputs, __: seen.append(len(inputs[0])))
-    encoded(codec_of(vae, one_by_one=one_by_one), *(picture(seed, 32, 32) for seed in range(3)))
+    encoded(codec_of(vae, batch_invariant=batch_invariant), *(picture(seed, 32, 32) for seed in range(3)))
     handle.remove()
     assert seen == sizes
 
@@ -133,7 +137,7 @@ def test_one_call_decodes_no_more_pixels_than_its_memory_allows(vae: Any) -> Non
     handle.remove()
     assert seen == [2 * side**2, side**2]
     assert max(seen) <= MAX_BATCH_PIXELS
-    assert [image.pixels().shape for image in pictures] == [(side, side, 3)] * 3
+    assert [image().shape for image in pictures] == [(side, side, 3)] * 3
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -143,8 +147,8 @@ def test_picture_that_is_no_number_raises_and_its_neighbour_is_fine(vae: Any, va
     with torch.inference_mode():
         fine, broken = codec_of(vae).decode(latents)
         with pytest.raises(NumericalError, match="NaN or infinite"):
-            broken.pixels()
-        np.testing.assert_array_equal(fine.pixels(), codec_of(vae).decode(latents[:1])[0].pixels())
+            broken()
+        np.testing.assert_array_equal(fine(), codec_of(vae).decode(latents[:1])[0]())
 
 
 def test_vae_that_overflows_in_half_precision_decodes_in_float32() -> None:
@@ -154,11 +158,11 @@ def test_vae_that_overflows_in_half_precision_decodes_in_float32() -> None:
         vae.decoder.conv_in.weight *= 1e5  # beyond float16; the normalisation behind it brings it back
     latents = torch.randn(1, 4, 4, 4, generator=seeded(1))
     with torch.inference_mode():
-        expected = codec_of(vae).decode(latents)[0].pixels()
+        expected = codec_of(vae).decode(latents)[0]()
         half = vae.to(torch.float16)
         assert not torch.isfinite(half.decode(latents.half()).sample).all()
         before = [(weight.dtype, weight.data_ptr()) for weight in half.parameters()]
-        pixels = codec_of(half, torch.float16).decode(latents)[0].pixels()
+        pixels = codec_of(half, torch.float16).decode(latents)[0]()
     # A CUDA graph goes on reading its weights where they were.
     assert [(weight.dtype, weight.data_ptr()) for weight in half.parameters()] == before
     assert np.abs(pixels.astype(int) - expected).max() <= 2
@@ -173,8 +177,8 @@ def test_latent_statistics_of_the_checkpoint_are_applied_both_ways() -> None:
     expected = (1 - torch.tensor(mean)) / torch.tensor(std) * vae.config.scaling_factor
     torch.testing.assert_close(latents, expected.view(4, 1, 1).expand(4, 2, 2), rtol=1e-4, atol=1e-5)
     with torch.inference_mode():
-        pixels = codec_of(vae).decode(latents[None])[0].pixels()
-        unscaled = codec_of(make_like(vae)).decode(torch.ones(1, 4, 2, 2) * vae.config.scaling_factor)[0].pixels()
+        pixels = codec_of(vae).decode(latents[None])[0]()
+        unscaled = codec_of(make_like(vae)).decode(torch.ones(1, 4, 2, 2) * vae.config.scaling_factor)[0]()
     np.testing.assert_array_equal(pixels, unscaled)
 
 

@@ -14,8 +14,8 @@ from diffusers import StableDiffusionInpaintPipeline, StableDiffusionXLInpaintPi
 from PIL import Image
 
 from deployments.engine.errors import InvalidRequest
+from deployments.engine.models.samplers import SAMPLERS
 from deployments.engine.request import Img2ImgRequest, Mask, Pixels, Sampler
-from deployments.engine.sampling import SAMPLERS
 from deployments.images.codec import SourceImage
 from deployments.images.masks import MaskMode, fit_mask, paste_back, read_mask
 from tests.support.reference import SCHEDULERS, Reference, make_engine, picture, run

@@ -11,10 +11,10 @@ import numpy as np
 
 from deployments.engine.engine import Engine
 from deployments.engine.request import Img2ImgOutput, Img2ImgRequest, Pixels, Priority
-from deployments.engine.state import DenoiseState
+from deployments.engine.state import DenoiseState, StepBatch
 
 STEP_S = 0.01  # whatever its rows, so that more of them always pay; a clock would measure the tests' gates
-Trouble = Callable[[str, list[str]], None]  # told the verb and the request ids; may raise, or block
+Trouble = Callable[[str, list[str]], None]  # gets the verb and the request ids; may raise, or block
 Ends = dict[str, tuple[int, Img2ImgOutput | Exception]]  # at which step each request ended, and how
 
 
@@ -37,13 +37,13 @@ class FakeRunner:
 
     def __init__(self, trouble: Trouble = lambda verb, ids: None, *, runs_ahead: bool = False) -> None:
         self.runs_ahead = runs_ahead
-        self.unet_rows = 0
-        self.form = "fake"
-        self.batches: list[list[str]] = []  # those who were advanced together, one entry a forward
+        self.backend = "fake"
+        self.batches: list[list[str]] = []  # the requests that were advanced together, one entry a forward
+        self.num_rows = 0
         self.encoded = Counter[str]()
         self.decoded = Counter[str]()
         self.times_memory_was_freed = 0
-        self._timed: list[tuple[list[DenoiseState], float]] = []
+        self._completed: list[tuple[StepBatch, float]] = []
         self._trouble = trouble
 
     def prepare(self, request: Img2ImgRequest) -> DenoiseState:
@@ -55,24 +55,33 @@ class FakeRunner:
         self._trouble("encode", _ids(states))
         self.encoded.update(_ids(states))
 
-    def denoise_step(self, states: list[DenoiseState], max_rows: int) -> None:
-        self._trouble("denoise", _ids(states))
-        self.batches.append(_ids(states))
-        self.unet_rows += sum(state.rows for state in states)
-        for state in states:
+    def denoise_step(self, batch: StepBatch) -> None:
+        self._trouble("denoise", _ids(batch.states))
+        self.batches.append(_ids(batch.states))
+        self.num_rows += batch.num_rows
+        for state in batch.states:
             state.step_index += 1
-        self._timed.append((states, STEP_S))
+        self._completed.append((batch, STEP_S))
 
-    def step_times(self) -> list[tuple[list[DenoiseState], float]]:
-        timed, self._timed = self._timed, []
-        return timed
+    def step_times(self) -> list[tuple[StepBatch, float]]:
+        completed, self._completed = self._completed, []
+        return completed
+
+    def describe(self) -> dict[str, Any]:
+        return {"form": self.backend}
+
+    def image_size(self, shape: tuple[int, int]) -> tuple[int, int]:
+        return shape[1] * 8, shape[0] * 8
+
+    def stats(self) -> dict[str, int]:
+        return {"unet_rows": self.num_rows}
 
     def decode(self, states: list[DenoiseState]) -> None:
         self._trouble("decode", _ids(states))
         self.decoded.update(_ids(states))
 
-    def collect(self, states: list[DenoiseState]) -> None:
-        self._trouble("collect", _ids(states))
+    def fetch(self, states: list[DenoiseState]) -> None:
+        self._trouble("fetch", _ids(states))
         for state in states:
             state.pixels = np.full((1, 1, 3), state.step_index, np.uint8)
 

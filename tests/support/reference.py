@@ -19,7 +19,7 @@ from diffusers import (
 from PIL import Image
 
 from deployments.engine.engine import Engine
-from deployments.engine.models.checkpoint import load_checkpoint
+from deployments.engine.models.families import load_family
 from deployments.engine.request import Img2ImgOutput, Img2ImgRequest, Pixels
 from deployments.engine.runner import Runner
 
@@ -62,9 +62,18 @@ class Reference:
 def make_engine(
     checkpoint: Path, *, max_rows: int = 8, reproducible: bool = False, device: str = "cpu", dtype: str = "float32"
 ) -> Engine:
-    """An engine for a checkpoint folder, as it is before any other form of the networks is made."""
-    opened = load_checkpoint(str(checkpoint), device=device, dtype=dtype, reproducible=reproducible)
-    return Engine(Runner(opened, reproducible=reproducible), max_rows=max_rows)
+    """An engine for a checkpoint folder on the eager backend."""
+    return Engine(make_runner(checkpoint, reproducible=reproducible, device=device, dtype=dtype), max_rows=max_rows)
+
+
+def make_runner(checkpoint: Path, *, device: str = "cpu", dtype: str = "float32", **options: Any) -> Runner:
+    """A runner for a checkpoint folder on the eager backend; `load_family` has the options."""
+    return Runner(load_family(str(checkpoint), device=device, dtype=dtype, **options))
+
+
+def relative_error(output: torch.Tensor, exact: torch.Tensor) -> float:
+    """Root mean square of the difference, divided by that of `exact`."""
+    return float((output.float() - exact.float()).norm() / exact.float().norm())
 
 
 def run(engine: Engine, requests: list[Img2ImgRequest], *, join_every: int = 0) -> dict[str, Pixels]:

@@ -1,4 +1,4 @@
-"""Opens a checkpoint with diffusers and says no, with the reason, to what cannot be served."""
+"""Opens a checkpoint with diffusers, and refuses, with the reason, what cannot be served."""
 
 from __future__ import annotations
 
@@ -15,10 +15,9 @@ from safetensors import safe_open
 
 from deployments.engine.errors import CheckpointError
 from deployments.engine.models import devices
-from deployments.engine.models.lora import Adapters
-from deployments.engine.models.scaled_fp16 import keep_in_range
-from deployments.engine.models.unet import HoistedUnet
-from deployments.engine.sampling import PREDICTION_TYPES
+from deployments.engine.models.lora import LoraAdapters
+from deployments.engine.models.samplers import PREDICTION_TYPES
+from deployments.engine.models.scaled_fp16 import to_scaled_fp16
 
 NO_LORAS: Mapping[str, str] = {}
 PICKLES = (".ckpt", ".bin", ".pt", ".pth", ".pkl")
@@ -28,22 +27,13 @@ PARTS = ("vae", "unet", "scheduler", "tokenizer", "text_encoder", "tokenizer_2",
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """An opened checkpoint, on its device and in its format, with the names others know it by.
-
-    `unet` is the pipeline's, which cannot be called there any more.
-    """
+    """An opened checkpoint on its device: diffusers' pipeline, the dtypes of the UNet and of the VAE's halves."""
 
     pipeline: Any
-    unet: HoistedUnet
-    family: str
     device: torch.device
     dtype: torch.dtype
     vae_dtypes: devices.VaeDtypes
-    adapters: Adapters
-
-    @property
-    def is_sdxl(self) -> bool:
-        return self.family == "sdxl"
+    adapters: LoraAdapters
 
 
 def load_checkpoint(
@@ -72,16 +62,15 @@ def load_checkpoint(
     except Exception as exc:
         raise CheckpointError(f"{source}: {exc}") from exc
     _check(pipeline, source)
-    adapters = Adapters(pipeline, loras)
+    adapters = LoraAdapters(pipeline, loras)
     prediction_type = pipeline.scheduler.config.get("prediction_type", "epsilon")
     model_dtype = devices.choose_dtype(dtype, target, prediction_type=prediction_type, reproducible=reproducible)
-    family = _family(pipeline)
     # SD1's and SD2's VAEs have the flag too, by default, and diffusers heeds it only for SDXL.
-    overflows = family == "sdxl" and bool(pipeline.vae.config.force_upcast)
+    is_sdxl = isinstance(pipeline, StableDiffusionXLImg2ImgPipeline)
+    overflows = is_sdxl and bool(pipeline.vae.config.force_upcast)
     vae_dtypes = devices.vae_dtypes(model_dtype, target, overflows=overflows)
     _place(pipeline, target, model_dtype, vae_dtypes, memory_efficient)
-    unet = HoistedUnet(pipeline.unet)
-    return Checkpoint(pipeline, unet, family, target, model_dtype, vae_dtypes, adapters)
+    return Checkpoint(pipeline, target, model_dtype, vae_dtypes, adapters)
 
 
 def _quieten() -> None:
@@ -167,14 +156,8 @@ def _place(
     for name, part in pipeline.vae.named_children():
         part.to(dtype=vae_dtypes.encoder if name in ENCODER else vae_dtypes.decoder)
     if device.type == "cuda" and vae_dtypes.encoder != dtype:
-        keep_in_range(pipeline.vae.encoder)
+        to_scaled_fp16(pipeline.vae.encoder)
     if memory_efficient:
         devices.save_memory(pipeline, device)
     if not (memory_efficient and device.type == "cuda"):  # offloaded weights come to the device by themselves
         pipeline.to(device)
-
-
-def _family(pipeline: Any) -> str:
-    if isinstance(pipeline, StableDiffusionXLImg2ImgPipeline):
-        return "sdxl"
-    return "sd2" if pipeline.unet.config.use_linear_projection else "sd1"

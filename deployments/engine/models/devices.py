@@ -1,12 +1,10 @@
-"""Which device and number format a checkpoint runs with: decided here, once, at load."""
+"""Which device and dtype a checkpoint runs with: decided once, at load."""
 
 from __future__ import annotations
 
 import logging
 import statistics
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -18,7 +16,7 @@ WORTHWHILE = 1.2  # bfloat16 on a CPU must be this much faster, or float32 it is
 
 
 def choose_device(device: str) -> torch.device:
-    """The device asked for; `auto` is CUDA, else MPS, else the CPU. Raises ValueError if it is not there."""
+    """The requested device; `auto` is CUDA, else MPS, else the CPU. Raises ValueError if it is not there."""
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     if device.startswith("cuda") and not torch.cuda.is_available():
@@ -29,7 +27,7 @@ def choose_device(device: str) -> torch.device:
 
 
 def choose_dtype(dtype: str, device: torch.device, *, prediction_type: str, reproducible: bool) -> torch.dtype:
-    """The format asked for; `auto` goes by the device.
+    """The requested dtype; `auto` goes by the device.
 
     CUDA: float16, or bfloat16 for v-prediction, whose attention overflows in float16. MPS: float32. CPU: bfloat16
     where the processor computes in it and that is measured faster, else float32; always float32 if `reproducible`,
@@ -52,10 +50,10 @@ class VaeDtypes(NamedTuple):
 
 
 def vae_dtypes(dtype: torch.dtype, device: torch.device, *, overflows: bool) -> VaeDtypes:
-    """The formats of a VAE's halves: the UNet's `dtype`, unless the VAE `overflows` in float16.
+    """The dtypes of a VAE's halves: the UNet's `dtype`, unless the VAE `overflows` in float16.
 
-    Such a VAE encodes in float32, as with diffusers: every step carries on what is off in the latents it starts from.
-    Where the UNet has float16, it decodes in bfloat16 if that can be had.
+    Such a VAE encodes in float32, as in diffusers: an error in the start latents stays in every step. Where the UNet
+    has float16, the VAE decodes in bfloat16 if the device supports it.
     """
     if not overflows:
         return VaeDtypes(dtype, dtype)
@@ -94,20 +92,6 @@ def configure_backends(device: torch.device) -> None:
         torch.backends.cudnn.allow_tf32 = True
 
 
-@contextmanager
-def one_thread(wanted: bool) -> Iterator[None]:
-    """Have this thread's torch compute by itself, if `wanted`: small things that are not worth waiting for others.
-
-    On cores with other work, torch's threads wait for each other as often as an operation has more than 32,768 values.
-    """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1 if wanted else threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
 def save_memory(pipeline: Any, device: torch.device) -> None:
     """The script's memory settings: sliced attention and VAE, xformers where installed, weights off the GPU when idle.
 
@@ -122,9 +106,3 @@ def save_memory(pipeline: Any, device: torch.device) -> None:
     except (ImportError, ModuleNotFoundError):
         logger.warning("memory_efficient: xformers is not installed, so attention is sliced instead")
     pipeline.enable_model_cpu_offload(device=device)
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether a device or the host ran out of memory."""
-    allocator = isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
-    return allocator or isinstance(error, (torch.OutOfMemoryError, MemoryError))

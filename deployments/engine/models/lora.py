@@ -1,4 +1,4 @@
-"""The LoRA adapters of one checkpoint: all loaded at its start, and switched on for the forwards that want them."""
+"""The LoRA adapters of one checkpoint: all loaded at the start, and switched on for the requests that name them."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from deployments.engine.request import Loras
 M = TypeVar("M", bound=nn.Module)
 
 
-class Adapters:
+class LoraAdapters:
     """Loads `files` (paths by name, safetensors) into the pipeline, switched off. Raises CheckpointError."""
 
     def __init__(self, pipeline: Any, files: Mapping[str, str]) -> None:
         self._pipeline = pipeline
         self._peft_names = {name: f"lora_{number}" for number, name in enumerate(files)}  # peft takes no dots
-        self._active: Loras = ()
+        self.active: Loras = ()  # the adapters that are switched on
         for name, file in files.items():
             _load(pipeline, name, Path(file), self._peft_names[name])
         if files:
@@ -38,8 +38,8 @@ class Adapters:
                 raise InvalidRequest(f"loras: no adapter {name!r}; adapters: {known}", "loras")
 
     def use(self, loras: Loras) -> None:
-        """Make these, and no others, part of the forwards from now on."""
-        if loras == self._active:
+        """Switch these adapters on, and all others off."""
+        if loras == self.active:
             return
         if loras:
             self._pipeline.enable_lora()
@@ -47,7 +47,7 @@ class Adapters:
             self._pipeline.set_adapters(list(names), list(weights))
         else:
             self._pipeline.disable_lora()
-        self._active = loras
+        self.active = loras
 
 
 def _load(pipeline: Any, name: str, file: Path, peft_name: str) -> None:
@@ -68,7 +68,7 @@ def _load(pipeline: Any, name: str, file: Path, peft_name: str) -> None:
 def without_adapters(network: M) -> M:
     """A copy that shares the weights' memory and has no adapters' layers.
 
-    So nothing that the engine does with the original, such as switching adapters, reaches who records the copy.
+    Switching adapters on the original does not reach the copy, which backends trace and capture.
     """
     tensors = chain(network.parameters(), network.buffers())
     shared: dict[int, Any] = {id(tensor): _alias(tensor) for tensor in tensors}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import Self
 
 import numpy as np
 import torch
@@ -10,28 +11,33 @@ from PIL import Image
 
 from deployments.engine.request import Pixels
 
-if TYPE_CHECKING:
-    from deployments.engine.models.vae import ImageCodec
-
-SAMPLE_SIDE = 16  # latents of the picture that the map is fitted to
+SAMPLE_SIDE = 16  # latents of the image that the map is fitted to
 PATCHES = 6
 
 
 class LatentColours:
-    """Latents (channels, h, w) to RGB (h, w, 3): colour = latents W + b, fitted to the checkpoint's own VAE.
+    """Latents (channels, h, w) to RGB (h, w, 3): colour = latents W + b, with `factors` (channels + 1, 3)."""
 
-    By least squares on the latents of one picture of smooth random colours and what they are decoded to. The
-    published tables of such factors hold for one VAE each.
-    """
+    def __init__(self, factors: torch.Tensor) -> None:
+        self._factors = factors
 
-    def __init__(self, codec: ImageCodec) -> None:
-        side = SAMPLE_SIDE * codec.factor
+    @classmethod
+    def fitted(
+        cls,
+        factor: int,
+        encode: Callable[[Pixels], torch.Tensor],
+        decode: Callable[[torch.Tensor], list[Callable[[], Pixels]]],
+    ) -> Self:
+        """The map of one VAE, by least squares on the latents of one image of smooth random colours.
+
+        Published tables of such factors hold for one VAE each.
+        """
+        side = SAMPLE_SIDE * factor
         patches = np.random.default_rng(0).integers(0, 256, (PATCHES, PATCHES, 3), dtype=np.uint8)
-        picture = Image.fromarray(patches).resize((side, side), Image.Resampling.BICUBIC)
-        latents = codec.mean(codec.encode([np.array(picture)])[0])
-        decoded = Image.fromarray(codec.decode(latents[None])[0].pixels())
+        latents = encode(np.array(Image.fromarray(patches).resize((side, side), Image.Resampling.BICUBIC)))
+        decoded = Image.fromarray(decode(latents[None])[0]())
         colours = np.asarray(decoded.resize((SAMPLE_SIDE, SAMPLE_SIDE), Image.Resampling.BOX), np.float32)
-        self._factors = torch.linalg.lstsq(_features(latents), torch.from_numpy(colours).reshape(-1, 3)).solution
+        return cls(torch.linalg.lstsq(_features(latents), torch.from_numpy(colours).reshape(-1, 3)).solution)
 
     def __call__(self, latents: torch.Tensor) -> Pixels:
         height, width = latents.shape[1:]

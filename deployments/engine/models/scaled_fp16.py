@@ -1,8 +1,8 @@
-"""Float16's speed for a network whose values outgrow float16's range, as those of SDXL's first VAE do.
+"""Float16's speed for a network whose values exceed float16's range, as those of SDXL's first VAE do.
 
-Sums and normalisations stay in float32. Convolutions and products, where the time goes, take their input in float16
-and SCALE times smaller, as torch.autocast does not. Both factors are powers of two, so that nothing but float16's own
-rounding (11 bits, and 8 in bfloat16) comes in, and values up to 65504 * SCALE go through.
+Sums and normalisations stay in float32. Convolutions and matmuls, where the time goes, take their input in float16 and
+SCALE times smaller, which torch.autocast does not do. Both factors are powers of two, so they add no rounding to
+float16's own (11 bits; bfloat16 has 8). Values up to 65504 * SCALE pass.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ SCALE = 256.0
 
 
 class ScaledLayer(nn.Module):
-    """A convolution or a linear layer: float32 in and out, computed in its weights' format.
+    """A convolution or a linear layer: float32 in and out, computed in its weights' dtype.
 
-    Where `narrow`, what comes out stays in that format, as attention's queries, keys and values may.
+    Where `narrow`, the output keeps the weights' dtype, as attention's queries, keys and values may.
     """
 
     def __init__(self, layer: nn.Conv2d | nn.Linear, *, narrow: bool) -> None:
@@ -34,7 +34,7 @@ class ScaledLayer(nn.Module):
         return output.to(self.layer.weight.dtype) if self.narrow else output
 
 
-def keep_in_range(network: nn.Module) -> None:
+def to_scaled_fp16(network: nn.Module) -> None:
     """Convert a network in place, to float16 where it multiplies and to float32 everywhere else."""
     network.float()
     attentions = [module for module in network.modules() if isinstance(module, Attention)]

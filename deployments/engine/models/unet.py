@@ -1,13 +1,15 @@
-"""A UNet without what it computes again at every step though it depends on the prompt or the time alone.
+"""A UNet that caches per request what does not change from step to step.
 
-Cross-attention's keys and values come from the prompt; what each ResNet adds comes from the time and, in SDXL, from the
-pooled prompt and the sizes. Both are computed once a request, by the network's own layers, and go into the forwards as
-inputs. So every family has the same three inputs, and a compiled forward knows nothing of prompts or time steps.
+Cross-attention's keys and values depend on the prompt alone. What each ResNet adds for the time depends on the time
+step and, in SDXL, on the pooled prompt and the sizes. Both are computed once a request by the network's own layers and
+are inputs of the forwards. So the UNets of all families have the same inputs, and a compiled forward knows no prompts
+and no time steps.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,41 +18,59 @@ from diffusers.models.resnet import ResnetBlock2D
 from torch import nn
 
 
-class HoistedUnet(nn.Module):
+@dataclass(frozen=True, slots=True, eq=False)
+class UNetCondition:
+    """One row's `temb` (steps, all ResNets' channels) and `encoder_kv` (tokens, all keys and values)."""
+
+    temb: torch.Tensor
+    encoder_kv: torch.Tensor
+
+    @property
+    def key(self) -> int:
+        """The number of tokens."""
+        return len(self.encoder_kv)
+
+    def at(self, step: int) -> tuple[torch.Tensor, ...]:
+        return self.temb[step], self.encoder_kv
+
+
+class CachedUNet(nn.Module):
     """Takes over `unet`, a diffusers UNet2DConditionModel, which cannot be called by itself any more.
 
-    For n rows, `context` makes (n, tokens, all keys and values) of prompt embeddings (n, tokens, width), and `times`
-    makes (n, all ResNets' channels) of time steps (n,). Adapters take part where they are switched on.
+    For n rows, `encoder_kv` makes (n, tokens, all keys and values) of prompt embeddings (n, tokens, width), and `temb`
+    makes (n, all ResNets' channels) of time steps (n,). LoRA adapters take part where they are switched on.
     """
 
     def __init__(self, unet: Any) -> None:
         super().__init__()
         self.unet = unet
-        self._embed_times = _TimeEmbedding(unet)
+        self._time_embedding = _TimeEmbedding(unet)
         attentions = [
             module for module in unet.modules() if isinstance(module, Attention) and module.is_cross_attention
         ]
-        self._context = _hoist([(attention, name) for attention in attentions for name in ("to_k", "to_v")])
+        self._kv = _replace_projections([(attention, name) for attention in attentions for name in ("to_k", "to_v")])
         resnets = [module for module in unet.modules() if isinstance(module, ResnetBlock2D)]
-        self._times = _hoist([(resnet, "time_emb_proj") for resnet in resnets])
+        self._temb = _replace_projections([(resnet, "time_emb_proj") for resnet in resnets])
         for resnet in resnets:
-            resnet.skip_time_act = True  # _Part gets what was activated before
-        unet.time_embedding = _PassOn(unet.time_embedding)
-        unet.get_time_embed = _given_times
-        unet.get_aug_embed = _nothing
-        self.context_width, self.times_width = _width(self._context), _width(self._times)
+            resnet.skip_time_act = True  # the cached projection was activated before
+        unet.time_embedding = _Identity(unet.time_embedding)
+        unet.get_time_embed = _given_temb
+        unet.get_aug_embed = _no_added_embedding
+        self.kv_width, self.temb_width = _width(self._kv), _width(self._temb)
 
-    def forward(self, latents: torch.Tensor, times: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
-        """The network's output for latents (n, channels, h, w) and their rows of `times` and `context`."""
-        output: torch.Tensor = self.unet(latents, times, encoder_hidden_states=context, return_dict=False)[0]
-        return output
+    def forward(self, latents: torch.Tensor, temb: torch.Tensor, encoder_kv: torch.Tensor) -> torch.Tensor:
+        """The output (n, channels, h, w), in the latents' dtype, for latents and their `temb` and `encoder_kv`."""
+        output: torch.Tensor = self.unet(
+            latents.to(temb.dtype), temb, encoder_hidden_states=encoder_kv, return_dict=False
+        )[0]
+        return output.to(latents.dtype)
 
-    def context(self, hidden: torch.Tensor) -> torch.Tensor:
-        """What every cross-attention makes of the prompts."""
-        self._fetch()
-        return torch.cat([part.projection(hidden) for part in self._context], dim=-1)
+    def encoder_kv(self, hidden: torch.Tensor) -> torch.Tensor:
+        """The keys and values of all cross-attentions."""
+        self._fetch_weights()
+        return torch.cat([cached.projection(hidden) for cached in self._kv], dim=-1)
 
-    def times(
+    def temb(
         self,
         timesteps: torch.Tensor,
         *,
@@ -58,32 +78,35 @@ class HoistedUnet(nn.Module):
         pooled: torch.Tensor | None = None,
         time_ids: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """What the ResNets add at these time steps, for the `guidance` embedding (n, width) of distilled UNets and
-        SDXL's `pooled` prompts (n, width) and `time_ids` (n, sizes)."""
-        self._fetch()
-        embedding = nn.functional.silu(self._embed_times(timesteps, guidance, pooled, time_ids))
-        return torch.cat([part.projection(embedding) for part in self._times], dim=-1)
+        """What the ResNets add at these time steps.
 
-    def _fetch(self) -> None:
+        `guidance` (n, width) is the embedded guidance scale of distilled UNets. SDXL has `pooled` prompts (n, width)
+        and `time_ids` (n, sizes).
+        """
+        self._fetch_weights()
+        embedding = nn.functional.silu(self._time_embedding(timesteps, guidance, pooled, time_ids))
+        return torch.cat([cached.projection(embedding) for cached in self._temb], dim=-1)
+
+    def _fetch_weights(self) -> None:
         """Where `memory_efficient` keeps the weights off the GPU: bring them, as a forward would."""
         if (hook := getattr(self.unet, "_hf_hook", None)) is not None:
             hook.pre_forward(self.unet)
 
 
-class _Part(nn.Module):
-    """Stands where a projection stood, and takes its columns of what all have made before."""
+class _CachedProjection(nn.Module):
+    """Stands in for a projection, and takes its columns of the cached results."""
 
     def __init__(self, projection: nn.Module, start: int) -> None:
         super().__init__()
         self.projection = projection  # still in the network, so that adapters reach it
         self.columns = slice(start, start + int(projection.out_features))  # type: ignore[arg-type]
 
-    def forward(self, made: torch.Tensor) -> torch.Tensor:
-        return made[..., self.columns]
+    def forward(self, cached: torch.Tensor) -> torch.Tensor:
+        return cached[..., self.columns]
 
 
 class _TimeEmbedding(nn.Module):
-    """The UNet's own embedding of times, with what SDXL adds to it."""
+    """The UNet's own embedding of time steps, with what SDXL adds to it."""
 
     def __init__(self, unet: Any) -> None:
         super().__init__()
@@ -98,7 +121,7 @@ class _TimeEmbedding(nn.Module):
         pooled: torch.Tensor | None,
         time_ids: torch.Tensor | None,
     ) -> torch.Tensor:
-        dtype = next(self._time_embedding.parameters()).dtype  # the UNet's own takes as long as to look at all of it
+        dtype = next(self._time_embedding.parameters()).dtype  # the UNet's own property looks at all its parameters
         embedding: torch.Tensor = self._time_embedding(self._time_proj(timesteps).to(dtype), guidance)
         if self._add is not None:
             added = {"text_embeds": pooled, "time_ids": time_ids}
@@ -106,33 +129,33 @@ class _TimeEmbedding(nn.Module):
         return embedding
 
 
-class _PassOn(nn.Module):
-    """Stands where the time embedding stood."""
+class _Identity(nn.Module):
+    """Stands in for the time embedding."""
 
     def __init__(self, embedding: nn.Module) -> None:
         super().__init__()
         self.embedding = embedding  # still in the network, so that adapters reach it
 
-    def forward(self, times: torch.Tensor, guidance: None) -> torch.Tensor:
-        return times
+    def forward(self, temb: torch.Tensor, guidance: None) -> torch.Tensor:
+        return temb
 
 
-def _hoist(places: list[tuple[nn.Module, str]]) -> list[_Part]:
-    """Put a part in each place (module, attribute), one column after the other."""
-    parts: list[_Part] = []
+def _replace_projections(places: list[tuple[nn.Module, str]]) -> list[_CachedProjection]:
+    """Put a cached projection in each place (module, attribute), one column after the other."""
+    cached: list[_CachedProjection] = []
     for module, name in places:
-        parts.append(_Part(getattr(module, name), _width(parts)))
-        setattr(module, name, parts[-1])
-    return parts
+        cached.append(_CachedProjection(getattr(module, name), _width(cached)))
+        setattr(module, name, cached[-1])
+    return cached
 
 
-def _width(parts: list[_Part]) -> int:
-    return parts[-1].columns.stop if parts else 0
+def _width(cached: list[_CachedProjection]) -> int:
+    return cached[-1].columns.stop if cached else 0
 
 
-def _given_times(sample: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
+def _given_temb(sample: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
     return timestep
 
 
-def _nothing(**_: Any) -> None:
+def _no_added_embedding(**_: Any) -> None:
     return None

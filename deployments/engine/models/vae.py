@@ -1,10 +1,10 @@
-"""Pixels to latents and back through the VAE, in batches, each picture encoded once (LRU)."""
+"""A diffusers VAE as the engine's image codec: images to noised start latents, latents to images, each image once."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -13,84 +13,148 @@ from cachetools import LRUCache
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 
 from deployments.engine.errors import NumericalError
-from deployments.engine.models.devices import VaeDtypes, one_thread
-from deployments.engine.networks import eager_vae
+from deployments.engine.models.devices import VaeDtypes
+from deployments.engine.models.preview import LatentColours
+from deployments.engine.networks import BackendSlot, Networks
 from deployments.engine.request import Pixels
-from deployments.engine.transfers import ToHost, to_device
+from deployments.engine.state import DenoiseState, InpaintSource
+from deployments.engine.transfers import ToHost, one_thread, to_device
 
 MAX_CACHED_IMAGES = 64
 MAX_BATCH_PIXELS = 4 * 512 * 512  # of one VAE call: its activations take about 0.5 GB a megapixel
+MASK_THRESHOLD = 128  # of 255
 T = TypeVar("T")
 
 
-class ImageCodec:
-    """The VAE of one checkpoint. `one_by_one` keeps one batch shape, for results that do not depend on company.
+class VaeCodec:
+    """The VAE of one checkpoint; its halves run on the slot's backend. Noise is drawn in `dtype`, as diffusers does.
 
-    `networks` are the form that it runs in; another may be put there.
+    `batch_invariant` encodes and decodes one image at a time, for results that are bitwise independent of batch
+    composition.
     """
 
-    def __init__(self, vae: Any, *, device: torch.device, dtypes: VaeDtypes, one_by_one: bool) -> None:
-        self.networks = eager_vae(vae)
+    def __init__(
+        self,
+        vae: Any,
+        slot: BackendSlot,
+        *,
+        device: torch.device,
+        dtype: torch.dtype,
+        dtypes: VaeDtypes,
+        batch_invariant: bool,
+    ) -> None:
         self._vae = vae
+        self._slot = slot
         self._device = device  # not the VAE's own: offloaded weights come to it, inputs do not
+        self._dtype = dtype
         self._dtypes = dtypes
-        self._one_by_one = one_by_one
+        self._batch_invariant = batch_invariant
         self._cache: LRUCache[bytes, torch.Tensor] = LRUCache(MAX_CACHED_IMAGES)
+        self._colours: LatentColours | None = None
         self.factor: int = 2 ** (len(vae.config.block_out_channels) - 1)
         self.hits = self.misses = 0
 
-    def encode(self, images: Sequence[Pixels], keys: Sequence[bytes] = ()) -> list[torch.Tensor]:
-        """The encoder's output for images of one shape (h, w, 3): posterior moments, or a VAE without one's latents.
+    def image_key(self, image: Pixels) -> bytes:
+        """What tells this image from all others. Takes a millisecond for 512 x 512 pixels."""
+        return hashlib.sha256(image.tobytes() + repr(image.shape).encode()).digest()
 
-        `keys` are the images' (`picture_key`), where they are known already.
-        """
-        keys = keys or [picture_key(image) for image in images]
+    def encode(self, states: Sequence[DenoiseState]) -> None:
+        """Noised start latents for states of one shape; draws in diffusers' order: VAE posterior, then noise."""
+        moments = self.moments([state.request.pixels for state in states], [state.image_key for state in states])
+        for state, moment in zip(states, moments, strict=True):
+            state.generator = torch.Generator("cpu").manual_seed(state.request.seed)
+            image = self.sample(moment, state.generator).to(self._dtype).float()
+            noise = self._draw(state.generator, image.shape)
+            alpha, sigma = state.table.levels[0].tolist()
+            state.latents = alpha * image + sigma * noise
+            state.history = torch.zeros_like(state.latents)
+            if state.request.mask is not None:
+                state.source = InpaintSource(image, noise, self._latent_mask(state))
+
+    def draw_noise(self, state: DenoiseState) -> torch.Tensor:
+        """The noise of a step, (channels, h, w) float32."""
+        assert state.generator is not None, "encode() comes before denoise_step()"
+        assert state.latents is not None, "encode() comes before denoise_step()"
+        return self._draw(state.generator, state.latents.shape)
+
+    def moments(self, images: Sequence[Pixels], keys: Sequence[bytes]) -> list[torch.Tensor]:
+        """The encoder's output for images of one shape (h, w, 3): posterior moments, or latents without a posterior."""
         missing = {key: image for key, image in zip(keys, images, strict=True) if key not in self._cache}
         self.misses += len(missing)
         self.hits += len(keys) - len(missing)
         found = {key: self._cache[key] for key in keys if key in self._cache}
         for chunk in self._chunks(list(missing.items()), images[0].size // 3):
             pixels = to_device(torch.from_numpy(np.stack([image for _, image in chunk])), self._device)
-            with one_thread(self.networks.own_threads):
-                inputs = (pixels.permute(0, 3, 1, 2).float() / 255 * 2 - 1).to(self._dtypes.encoder)
-                moments = self.networks.encode(inputs)
-            found.update((key, row.clone()) for (key, _), row in zip(chunk, moments, strict=True))
+            inputs = (pixels.permute(0, 3, 1, 2).float() / 255 * 2 - 1).to(self._dtypes.encoder)
+            backend = self._slot.backend
+            with one_thread(backend.owns_threads):
+                encoded = backend.encode(inputs)
+            found.update((key, row.clone()) for (key, _), row in zip(chunk, encoded, strict=True))
         self._cache.update((key, found[key]) for key in keys)
         return [found[key] for key in keys]
 
     def sample(self, moments: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        """Latents (channels, h, w), scaled for the UNet, drawn from the posterior by the request's generator."""
-        config = self._vae.config
+        """Latents (channels, h, w), scaled for the denoiser, drawn from the posterior by the request's generator."""
         latents = moments[None]
-        if moments.shape[0] == 2 * config.latent_channels:
+        if moments.shape[0] == 2 * self._vae.config.latent_channels:
             posterior = DiagonalGaussianDistribution(latents)
             noise = torch.randn(posterior.mean.shape, generator=generator, dtype=latents.dtype)  # as its sample() draws
             latents = posterior.mean + posterior.std * to_device(noise, latents.device)
         return self._normalize(latents)[0]
 
-    def mean(self, moments: torch.Tensor) -> torch.Tensor:
-        """Latents as `sample` gives them, without chance: the posterior's mean."""
-        channels: int = self._vae.config.latent_channels
-        return self._normalize(moments[None, :channels])[0]
-
-    def decode(self, latents: torch.Tensor) -> list[Decoded]:
+    def decode(self, latents: torch.Tensor) -> list[Callable[[], Pixels]]:
         """Latents (n, channels, h, w) to n images, which on CUDA are still to come."""
-        images: list[Decoded] = []
+        images: list[Callable[[], Pixels]] = []
         pixels = latents[0, 0].numel() * self.factor**2
         for chunk in self._chunks(list(self._denormalize(latents)), pixels):
-            with one_thread(self.networks.own_threads):
-                shown = _show(self.networks.decode(torch.stack(chunk).to(self._device, self._dtypes.decoder)))
-            images.extend(Decoded(self, row, shown, i) for i, row in enumerate(chunk))
+            backend = self._slot.backend
+            with one_thread(backend.owns_threads):
+                decoded = _to_host(backend.decode(torch.stack(chunk).to(self._device, self._dtypes.decoder)))
+            images.extend(partial(self._fetch, decoded, i, row) for i, row in enumerate(chunk))
         return images
 
-    def decode_exactly(self, latents: torch.Tensor) -> ToHost:
-        """Once more in float32: half precision overflows in some VAEs (SDXL's first release)."""
+    def preview(self, latents: torch.Tensor) -> Pixels:
+        """What latents (channels, h, w) look like, (h, w, 3)."""
+        if self._colours is None:  # only where somebody watches
+            self._colours = LatentColours.fitted(self.factor, self._mean_latents, self.decode)
+        return self._colours(latents)
+
+    def _fetch(self, decoded: ToHost, index: int, latents: torch.Tensor) -> Pixels:
+        """One decoded image, uint8 (h, w, 3). Raises NumericalError rather than give a black image."""
+        images, are_finite = decoded.wait()
+        if are_finite[index]:
+            return images[index].numpy()
+        if not torch.isfinite(latents).all():
+            raise NumericalError("the UNet produced NaN or infinite values for this image")
+        (image,), (is_finite,) = self.decode_in_float32(latents[None]).wait()
+        if not is_finite:
+            raise NumericalError("the VAE decoded this image to NaN or infinite values")
+        return image.numpy()  # type: ignore[no-any-return]
+
+    def decode_in_float32(self, latents: torch.Tensor) -> ToHost:
+        """Decode once more in float32: half precision overflows in some VAEs (SDXL's first release)."""
         weights = [(weight, weight.data) for weight in self._vae.parameters()]
         self._vae.to(torch.float32)
-        shown = _show(eager_vae(self._vae).decode(latents.float()))
+        decoded = _to_host(vae_decoder(self._vae)(latents.float()))
         for weight, data in weights:  # the very same memory, which CUDA graphs read
             weight.data = data
-        return shown
+        return decoded
+
+    def _mean_latents(self, image: Pixels) -> torch.Tensor:
+        """Latents (channels, h, w) without chance: the posterior's mean."""
+        channels: int = self._vae.config.latent_channels
+        (moments,) = self.moments([image], [self.image_key(image)])
+        return self._normalize(moments[None, :channels])[0]
+
+    def _draw(self, generator: torch.Generator, shape: torch.Size) -> torch.Tensor:
+        """Noise as diffusers draws it: on the CPU, in the checkpoint's dtype."""
+        noise = torch.randn((1, *shape), generator=generator, dtype=self._dtype)
+        return to_device(noise[0], self._device).float()
+
+    def _latent_mask(self, state: DenoiseState) -> torch.Tensor:
+        """(1, h, w), 1 where the image may change; scaled down as diffusers' inpainting pipelines do it."""
+        mask = torch.from_numpy(np.asarray(state.request.mask) >= MASK_THRESHOLD).float()[None, None]
+        return to_device(torch.nn.functional.interpolate(mask, state.latent_shape)[0], self._device)
 
     def _normalize(self, latents: torch.Tensor) -> torch.Tensor:
         mean, std = self._statistics(latents)
@@ -110,43 +174,34 @@ class ImageCodec:
         return mean, std
 
     def _chunks(self, items: list[T], pixels: int) -> Iterator[list[T]]:
-        """Batches small enough for the memory, of items that have `pixels` pixels each."""
-        size = 1 if self._one_by_one else max(1, MAX_BATCH_PIXELS // pixels)
+        """Batches that fit in memory, of items with `pixels` pixels each."""
+        size = 1 if self._batch_invariant else max(1, MAX_BATCH_PIXELS // pixels)
         for start in range(0, len(items), size):
             yield items[start : start + size]
 
 
-def picture_key(image: Pixels) -> bytes:
-    """What tells this picture from all others. Takes a millisecond for 512 x 512 pixels."""
-    return hashlib.sha256(image.tobytes() + repr(image.shape).encode()).digest()
+def vae_encoder(vae: Any) -> Networks:
+    """Pixels (n, 3, h, w) in [-1, 1] to posterior moments, or a VAE without a posterior's latents."""
+
+    def encode(pixels: torch.Tensor) -> torch.Tensor:
+        output = vae.encode(pixels)
+        moments: torch.Tensor = output.latent_dist.parameters if hasattr(output, "latent_dist") else output.latents
+        return moments
+
+    return encode
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Decoded:
-    """Image `index` of those `shown`, and the latents that it came from, as the VAE took them."""
+def vae_decoder(vae: Any) -> Networks:
+    """Latents (n, channels, h, w) to pixels in [-1, 1]."""
 
-    codec: ImageCodec
-    latents: torch.Tensor
-    shown: ToHost
-    index: int
+    def decode(latents: torch.Tensor) -> torch.Tensor:
+        pixels: torch.Tensor = vae.decode(latents, return_dict=False)[0]
+        return pixels
 
-    def pixels(self) -> Pixels:
-        """uint8 (h, w, 3), once they are there. Raises NumericalError rather than give a black image."""
-        images, are_finite = self.shown.wait()
-        if not are_finite[self.index]:
-            return self._exact_pixels()
-        return images[self.index].numpy()
-
-    def _exact_pixels(self) -> Pixels:
-        if not torch.isfinite(self.latents).all():
-            raise NumericalError("the UNet produced NaN or infinite values for this image")
-        (image,), (is_finite,) = self.codec.decode_exactly(self.latents[None]).wait()
-        if not is_finite:
-            raise NumericalError("the VAE decoded this image to NaN or infinite values")
-        return image.numpy()  # type: ignore[no-any-return]
+    return decode
 
 
-def _show(decoded: torch.Tensor) -> ToHost:
-    """What a VAE decoded (n, 3, h, w), on its way: images (n, h, w, 3) and whether each is finite, (n,)."""
+def _to_host(decoded: torch.Tensor) -> ToHost:
+    """Decoded pixels (n, 3, h, w) as images (n, h, w, 3), uint8, and whether each is finite, (n,)."""
     pixels = ((decoded.float() / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8)
     return ToHost(pixels.permute(0, 2, 3, 1).contiguous(), torch.isfinite(decoded).flatten(1).all(dim=1))

@@ -1,4 +1,4 @@
-"""The forms that a GPU's networks take, on a real one."""
+"""The backends of a GPU, on a real one."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from benchmarks.summary import psnr
-from deployments.engine.accel.cuda.backend import relative_error
-from deployments.engine.accel.cuda.capture import CudaRecorder, cuda_forms
-from deployments.engine.accel.cuda.graphs import Counters, Graphed, Limits
+from deployments.engine.accel.cuda.backend import cuda_backends, relative_error
+from deployments.engine.accel.cuda.capture import CudaGraphCapture
+from deployments.engine.accel.cuda.device_lock import DEVICE_LOCK
+from deployments.engine.accel.cuda.graphs import CaptureLimits, Counters, GraphedModule
 from deployments.engine.engine import Engine
-from deployments.engine.models.checkpoint import load_checkpoint
+from deployments.engine.models.families import load_family
 from deployments.engine.request import Img2ImgRequest, Pixels
 from deployments.engine.runner import Runner
 from tests.engine.test_parity import random_request
@@ -34,33 +35,32 @@ REQUESTS = [
 
 
 @torch.inference_mode()
-def test_replayed_graphs_give_what_was_recorded() -> None:
-    asked: list[Callable[[], object]] = []
-    limits = Limits((1, 2, 4), 1, 1)
-    graphed = Graphed(torch.sin, torch.sin, CudaRecorder(torch.device("cuda")), limits, Counters(), asked.append)
-    graphed.record([torch.zeros(0, 3, device="cuda")])
+def test_replayed_graphs_give_what_was_captured() -> None:
+    requested: list[Callable[[], object]] = []
+    capture, limits = CudaGraphCapture(torch.device("cuda")), CaptureLimits((1, 2, 4), 1, 1)
+    graphed = GraphedModule(torch.sin, torch.sin, capture, limits, Counters(), requested.append)
+    graphed.capture([torch.zeros(0, 3, device="cuda")])
     for rows in range(1, 10):
         x = torch.randn(rows, 3, device="cuda")
         assert torch.equal(graphed(x), torch.sin(x))
 
 
 @pytest.mark.parametrize("kind", ["sd15", "sdxl"])
-def test_every_form_gives_the_same_images(kind: str, checkpoints: Callable[[str], Path]) -> None:
-    checkpoint = load_checkpoint(str(checkpoints(kind)), device="cuda", dtype="float32")
-    runner = Runner(checkpoint)
-    engine = Engine(runner, max_rows=8)
+def test_every_backend_gives_the_same_images(kind: str, checkpoints: Callable[[str], Path]) -> None:
+    family = load_family(str(checkpoints(kind)), device="cuda", dtype="float32")
+    engine = Engine(Runner(family, device_lock=DEVICE_LOCK.step), max_rows=8)
     expected = run(engine, REQUESTS)
-    forms = []
-    for networks in cuda_forms(checkpoint, 8):
-        runner.offer(networks)
+    backends = []
+    for backend in cuda_backends(family, 8):
+        family.slot.swap_backend(backend)
         images = run(engine, REQUESTS, join_every=2)
-        forms.append(runner.form)
+        backends.append(backend.name)
         far = max(np.abs(images[name].astype(int) - expected[name]).max() for name in expected)
-        assert far <= 1, runner.form
-    assert forms == ["graphs", "inductor+graphs"]
-    counters = runner.form_counters()
+        assert far <= 1, backend.name
+    assert backends == ["graphs", "inductor+graphs"]
+    counters = engine.stats()
     assert counters["replays"] > 0
-    assert (counters["recordings_in_step"], counters["compilations_in_step"], counters["failures"]) == (0, 0, 0)
+    assert (counters["captures_in_step"], counters["compilations_in_step"], counters["failures"]) == (0, 0, 0)
 
 
 @torch.inference_mode()
@@ -121,7 +121,7 @@ def test_sdxl_whose_vae_overflows_in_float16_is_as_near(checkpoints: Callable[[s
     assert min(found.values()) >= 40
 
 
-def test_reproducible_images_do_not_depend_on_company(checkpoints: Callable[[str], Path]) -> None:
+def test_reproducible_images_do_not_depend_on_batch_neighbours(checkpoints: Callable[[str], Path]) -> None:
     engine = make_engine(checkpoints("sd15"), reproducible=True, device="cuda", dtype="float16")
     requests = [request for request in REQUESTS if request.pixels.shape == (64, 64, 3)]
     alone = {request.request_id: run(engine, [request])[request.request_id] for request in requests}

@@ -1,4 +1,4 @@
-"""Recorded and compiled forms on the way that a GPU's take, with recordings that a CPU can make."""
+"""The backends of a GPU, with graphs that a CPU can replay."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 import torch
 
-from deployments.engine.accel.cuda.backend import GRAPHS, INDUCTOR, PATIENCE, Forms, faster, relative_error
-from deployments.engine.accel.cuda.graphs import Counters, Graphed, Limits, Recording
+from deployments.engine.accel.cuda.backend import CALLS, GRAPHS, INDUCTOR, CudaBackends, is_faster, relative_error
+from deployments.engine.accel.cuda.graphs import CaptureLimits, Counters, Graph, GraphedModule
 from deployments.engine.accel.cuda.inductor import compiled
-from deployments.engine.models.checkpoint import load_checkpoint
+from deployments.engine.models.families import load_family
 from deployments.engine.models.lora import without_adapters
 from deployments.engine.request import Img2ImgRequest, Pixels
 from deployments.engine.runner import Runner
+from tests.support.graph_replays import CallAgain
 from tests.support.loras import build_lora
 from tests.support.reference import make_engine, picture, run
-from tests.support.replays import Recaller
 
 Checkpoints = Callable[[str], Path]
 MAX_ROWS = 3
@@ -53,100 +53,97 @@ def two_threads() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("two_threads")
-def test_forms_that_come_between_two_steps_change_no_image(
+def test_backends_swapped_in_between_two_steps_change_no_image(
     checkpoints: Checkpoints, expected: dict[str, Pixels]
 ) -> None:
     engine = make_engine(checkpoints("sd15"), max_rows=MAX_ROWS)
     runner = engine.runner
     assert isinstance(runner, Runner)
-    recorder = Recaller()
-    forms = Forms(runner.checkpoint, MAX_ROWS, recorder, "eager")
-    coming = iter(forms)
+    capture = CallAgain()
+    backends = CudaBackends(runner.family, MAX_ROWS, capture, "eager")
+    coming = iter(backends)
     engine.add([runner.prepare(request) for request in REQUESTS])
     assert engine.step() == engine.step() == []
-    runner.offer(next(coming))
+    runner.family.slot.swap_backend(next(coming))
     assert engine.step() == []
-    assert runner.form == "graphs"
-    as_they_are = list(recorder.recorded)
-    recorder.seconds = lambda rows: rows / 2  # as if what is compiled took half the time
-    runner.offer(next(coming))
+    assert runner.backend == "graphs"
+    graphs = list(capture.captured)
+    capture.seconds = lambda rows: rows / 2  # as if compiled networks took half the time
+    runner.family.slot.swap_backend(next(coming))
     assert furthest(run(engine, []), expected) <= 1
-    assert runner.form == "inductor+graphs"
+    assert runner.backend == "inductor+graphs"
     assert furthest(run(engine, REQUESTS, join_every=2), expected) <= 1
-    assert as_they_are == [3, 2, 1, 1, 1]  # the UNet's numbers of rows, then encoder and decoder
-    assert recorder.warmed_up == [3, 2, 1, 1]  # only what is compiled runs beside the engine first, and no single row
-    assert recorder.recorded == as_they_are + recorder.warmed_up
-    counters = forms.counters
+    assert graphs == [3, 2, 1, 1, 1]  # the UNet's numbers of rows, then encoder and decoder
+    assert capture.warmed_up == [3, 2, 1, 1]  # only compiled networks run beside the engine first, and no single row
+    assert capture.captured == graphs + capture.warmed_up
+    counters = backends.counters
     assert counters.replays > 0
-    assert 0 < counters.compilations < len(as_they_are)  # one for several numbers of rows
-    assert (counters.recordings_in_step, counters.compilations_in_step, counters.failures) == (0, 0, 0)
-    assert runner.form_counters()["recordings"] == len(recorder.recorded)
+    assert 0 < counters.compilations < len(graphs)  # one for several numbers of rows
+    assert (counters.captures_in_step, counters.compilations_in_step, counters.failures) == (0, 0, 0)
+    assert runner.stats()["captures"] == len(capture.captured)
 
     assert next(coming, None) is None
-    recorded_later = threading.Event()
-    forms.ask(INDUCTOR, recorded_later.set)
-    assert recorded_later.wait(30)
+    captured_later = threading.Event()
+    backends.request_capture(INDUCTOR, captured_later.set)
+    assert captured_later.wait(30)
 
 
-def test_size_that_comes_often_is_recorded_later(checkpoints: Checkpoints, expected: dict[str, Pixels]) -> None:
+def test_size_that_comes_often_is_captured_later(checkpoints: Checkpoints, expected: dict[str, Pixels]) -> None:
     engine = make_engine(checkpoints("sd15"), max_rows=MAX_ROWS)
     runner = engine.runner
     assert isinstance(runner, Runner)
-    forms = Forms(runner.checkpoint, MAX_ROWS, Recaller(), "eager")
-    runner.offer(next(iter(forms)))
+    backends = CudaBackends(runner.family, MAX_ROWS, CallAgain(), "eager")
+    runner.family.slot.swap_backend(next(iter(backends)))
     odd = REQUESTS[2:]
-    for _ in range(1 + PATIENCE[GRAPHS] // 5):
+    for _ in range(1 + CALLS[GRAPHS] // 5):
         assert furthest(run(engine, odd), {"c": expected["c"]}) <= 1
-    before = forms.counters.recordings
-    forms.serve_one()
-    assert forms.counters.recordings == before + 1
-    fallbacks = forms.counters.fallbacks
+    before = backends.counters.captures
+    backends.serve_one()
+    assert backends.counters.captures == before + 1
+    fallbacks = backends.counters.fallbacks
     assert furthest(run(engine, odd), {"c": expected["c"]}) <= 1
-    assert (
-        forms.counters.fallbacks == fallbacks + 1
-    )  # the decoder, which has not come often enough; the picture is known
+    assert backends.counters.fallbacks == fallbacks + 1  # the decoder has not run often enough; the image is cached
 
 
-@pytest.mark.parametrize(("factor", "is_faster"), [(0.9, True), (1.0, False), (1.1, False)])
-def test_only_a_faster_network_takes_the_place_of_a_recorded_one(factor: float, is_faster: bool) -> None:
+@pytest.mark.parametrize(("factor", "expected"), [(0.9, True), (1.0, False), (1.1, False)])
+def test_only_a_faster_network_replaces_a_captured_one(factor: float, expected: bool) -> None:
     inputs = (torch.zeros(1, 3),)
-    limits = Limits((1, 2), 1, 1)
-    before, made = (
-        Graphed(torch.neg, torch.neg, Recaller(seconds), limits, Counters(), list[object]().append)
+    limits = CaptureLimits((1, 2), 1, 1)
+    before, graphed = (
+        GraphedModule(torch.neg, torch.neg, CallAgain(seconds), limits, Counters(), list[object]().append)
         for seconds in (float, lambda rows: factor * rows)
     )
-    made.record(inputs)
-    assert faster(made, before, inputs)  # which is not recorded
-    before.record(inputs)
-    assert faster(made, before, inputs) == is_faster
+    graphed.capture(inputs)
+    assert is_faster(graphed, before, inputs)  # which is not captured
+    before.capture(inputs)
+    assert is_faster(graphed, before, inputs) == expected
 
 
-class Refuser(Recaller):
+class Refuser(CallAgain):
     def warm_up(self, forward: Callable[[], torch.Tensor]) -> None:
         raise RuntimeError("operation not permitted")
 
-    def record(self, forward: Callable[[], torch.Tensor]) -> Recording:
+    def capture(self, forward: Callable[[], torch.Tensor]) -> Graph:
         raise RuntimeError("operation not permitted")
 
 
-def test_network_that_cannot_be_recorded_stays_as_it_is(checkpoints: Checkpoints) -> None:
-    opened = load_checkpoint(str(checkpoints("sd15")), device="cpu", dtype="float32")
-    forms = Forms(opened, 2, Refuser())
-    assert list(forms) == []
-    assert forms.counters.failures == 6  # each network in each form once
+def test_network_that_cannot_be_captured_stays_as_it_is(checkpoints: Checkpoints) -> None:
+    backends = CudaBackends(load_family(str(checkpoints("sd15")), device="cpu", dtype="float32"), 2, Refuser())
+    assert list(backends) == []
+    assert backends.counters.failures == 6  # each network once as it is and once compiled
 
 
 def test_copy_without_adapters_shares_the_weights_and_knows_no_switch(checkpoints: Checkpoints, tmp_path: Path) -> None:
     lora = build_lora(checkpoints("sd15"), tmp_path / "ink.safetensors", seed=1)
-    plain = load_checkpoint(str(checkpoints("sd15")), device="cpu", dtype="float32").unet
-    opened = load_checkpoint(str(checkpoints("sd15")), device="cpu", dtype="float32", loras={"ink": str(lora)})
-    opened.adapters.use((("ink", 1.0),))
-    bare = without_adapters(opened.unet)
-    inputs = torch.randn(2, 4, 8, 8), torch.randn(2, plain.times_width), torch.randn(2, 77, plain.context_width)
+    plain = load_family(str(checkpoints("sd15")), device="cpu", dtype="float32").network
+    adapted = load_family(str(checkpoints("sd15")), device="cpu", dtype="float32", loras={"ink": str(lora)})
+    adapted.use_loras((("ink", 1.0),))
+    bare = without_adapters(adapted.network)
+    inputs = adapted.example_inputs(2, (8, 8))
     with torch.inference_mode():
         assert torch.equal(bare(*inputs), plain(*inputs))
-        assert not torch.equal(opened.unet(*inputs), plain(*inputs))
-    addresses = {weight.data_ptr() for weight in opened.unet.parameters()}
+        assert not torch.equal(adapted.network(*inputs), plain(*inputs))
+    addresses = {weight.data_ptr() for weight in adapted.network.parameters()}
     assert all(weight.data_ptr() in addresses for weight in bare.parameters())
 
 

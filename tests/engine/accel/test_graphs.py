@@ -1,4 +1,4 @@
-"""Which recordings a batch is made of, and that it comes out as it would without them."""
+"""Which graphs run a batch, and that its rows are those of the network itself."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator
 import pytest
 import torch
 
-from deployments.engine.accel.cuda.device_lock import DEVICE, Gate
-from deployments.engine.accel.cuda.graphs import Counters, Graphed, Limits, cheapest
-from tests.support.replays import Recaller
+from deployments.engine.accel.cuda.device_lock import DEVICE_LOCK, DeviceLock
+from deployments.engine.accel.cuda.graphs import CaptureLimits, Counters, GraphedModule, cheapest
+from tests.support.graph_replays import CallAgain
 
 ROW = torch.zeros(0, 3, 4)
 
@@ -31,19 +31,19 @@ def batch(rows: int, *shape: int) -> torch.Tensor:
 
 
 class Bench:
-    """A doubling network, recorded, with what it asks for and how often its fallback ran."""
+    """A doubling network as graphs, with the captures that it requests and how often its fallback ran."""
 
-    def __init__(self, buckets: tuple[int, ...] = (1, 2, 4, 8), patience: int = 2, most_shapes: int = 2) -> None:
-        self.recorder, self.counters = Recaller(), Counters()
-        self.asked: list[Callable[[], object]] = []
-        limits = Limits(buckets, patience, most_shapes)
-        self.graphed = Graphed(double, double, self.recorder, limits, self.counters, self.asked.append)
+    def __init__(self, buckets: tuple[int, ...] = (1, 2, 4, 8), calls: int = 2, shapes: int = 2) -> None:
+        self.graph_capture, self.counters = CallAgain(), Counters()
+        self.requested: list[Callable[[], object]] = []
+        limits = CaptureLimits(buckets, calls, shapes)
+        self.graphed = GraphedModule(double, double, self.graph_capture, limits, self.counters, self.requested.append)
 
 
 @pytest.mark.parametrize("rows", range(1, 20))
-def test_rows_come_out_as_without_recordings(rows: int) -> None:
+def test_rows_are_those_of_the_network_itself(rows: int) -> None:
     bench = Bench()
-    bench.graphed.record([ROW])
+    bench.graphed.capture([ROW])
     for x in (batch(rows), -batch(rows)):
         assert torch.equal(bench.graphed(x), double(x))
     assert bench.counters.fallbacks == 0
@@ -51,14 +51,14 @@ def test_rows_come_out_as_without_recordings(rows: int) -> None:
 
 def test_rows_of_an_earlier_batch_do_not_show() -> None:
     bench = Bench(buckets=(8,))
-    bench.graphed.record([ROW])
+    bench.graphed.capture([ROW])
     bench.graphed(torch.full((8, 3, 4), torch.nan))
     assert torch.equal(bench.graphed(batch(5)), double(batch(5)))
 
 
 def test_output_outlives_the_next_replay() -> None:
     bench = Bench()
-    bench.graphed.record([ROW])
+    bench.graphed.capture([ROW])
     first = bench.graphed(batch(2))
     bench.graphed(-batch(2))
     assert torch.equal(first, double(batch(2)))
@@ -77,95 +77,95 @@ def test_where_all_take_the_same_rows_are_padded(rows: int, plan: tuple[int, ...
     assert sum(cheapest(rows, dict.fromkeys((1, 2, 4, 8), 1.0))) >= rows
 
 
-def test_nothing_recorded_makes_no_plan() -> None:
+def test_without_graphs_there_is_no_plan() -> None:
     assert cheapest(3, {}) == ()
 
 
-def test_largest_is_recorded_first() -> None:
+def test_largest_bucket_is_captured_first() -> None:
     bench = Bench()
-    bench.graphed.record([ROW])
-    assert bench.recorder.recorded == [8, 4, 2, 1]
+    bench.graphed.capture([ROW])
+    assert bench.graph_capture.captured == [8, 4, 2, 1]
 
 
-def test_call_records_nothing_but_asks_once_it_has_come_often_enough() -> None:
-    bench = Bench(patience=3)
+def test_call_captures_nothing_but_requests_a_capture_once_the_shape_came_often_enough() -> None:
+    bench = Bench(calls=3)
     for _ in range(5):
         assert torch.equal(bench.graphed(batch(3)), double(batch(3)))
-    assert (bench.counters.fallbacks, bench.counters.recordings) == (5, 0)
-    (work,) = bench.asked
+    assert (bench.counters.fallbacks, bench.counters.captures) == (5, 0)
+    (work,) = bench.requested
     work()
     assert torch.equal(bench.graphed(batch(3)), double(batch(3)))
-    assert bench.recorder.recorded == [4]
+    assert bench.graph_capture.captured == [4]
     assert (bench.counters.fallbacks, bench.counters.replays) == (5, 1)
-    assert bench.counters.recordings_in_step == 0
+    assert bench.counters.captures_in_step == 0
 
 
-def test_no_more_shapes_are_recorded_than_there_is_room_for() -> None:
-    bench = Bench(patience=1, most_shapes=1)
+def test_no_more_shapes_are_captured_than_the_limit() -> None:
+    bench = Bench(calls=1, shapes=1)
     bench.graphed(batch(1))
-    bench.asked.pop()()
+    bench.requested.pop()()
     bench.graphed(batch(1, 5, 5))
-    assert bench.asked == []
+    assert bench.requested == []
     bench.graphed(batch(2))  # of the known shape, another number of rows
-    assert len(bench.asked) == 1
+    assert len(bench.requested) == 1
 
 
 def test_what_does_not_fit_runs_as_several_smaller_ones(caplog: pytest.LogCaptureFixture) -> None:
     bench = Bench()
-    bench.recorder.fails_from = 5
-    bench.graphed.record([ROW])
+    bench.graph_capture.fails_from = 5
+    bench.graphed.capture([ROW])
     assert torch.equal(bench.graphed(batch(7)), double(batch(7)))
-    assert bench.recorder.recorded == [4, 2, 1]
-    assert (bench.counters.failures, bench.counters.fallbacks, bench.asked) == (1, 0, [])
+    assert bench.graph_capture.captured == [4, 2, 1]
+    assert (bench.counters.failures, bench.counters.fallbacks, bench.requested) == (1, 0, [])
     (record,) = caplog.records
-    assert "no recording of 8 rows" in record.getMessage()
+    assert "no capture of 8 rows" in record.getMessage()
 
 
-def test_what_cannot_be_recorded_runs_without_and_warns_once(caplog: pytest.LogCaptureFixture) -> None:
-    bench = Bench(patience=1)
-    bench.recorder.fails_from, bench.recorder.error = (
+def test_what_cannot_be_captured_runs_on_the_fallback_and_warns_once(caplog: pytest.LogCaptureFixture) -> None:
+    bench = Bench(calls=1)
+    bench.graph_capture.fails_from, bench.graph_capture.error = (
         1,
         RuntimeError("operation not permitted when stream is capturing"),
     )
-    bench.graphed.record([ROW])
-    bench.graphed.record([ROW])
+    bench.graphed.capture([ROW])
+    bench.graphed.capture([ROW])
     for _ in range(3):
         assert torch.equal(bench.graphed(batch(2)), double(batch(2)))
-    assert (bench.counters.failures, bench.counters.fallbacks, bench.asked) == (1, 3, [])
+    assert (bench.counters.failures, bench.counters.fallbacks, bench.requested) == (1, 3, [])
     assert [record.levelno for record in caplog.records] == [logging.WARNING]
 
 
-def test_recording_in_a_step_would_be_counted() -> None:
+def test_capture_in_a_step_would_be_counted() -> None:
     counters = Counters()
-    with DEVICE.step():
-        counters.note_recording()
-        counters.note_compilation()
-    with DEVICE.exclusively():
-        counters.note_recording()
-        counters.note_compilation()
-    assert (counters.recordings, counters.recordings_in_step) == (2, 1)
+    with DEVICE_LOCK.step():
+        counters.add_capture()
+        counters.add_compilation()
+    with DEVICE_LOCK.capture():
+        counters.add_capture()
+        counters.add_compilation()
+    assert (counters.captures, counters.captures_in_step) == (2, 1)
     assert (counters.compilations, counters.compilations_in_step) == (2, 1)
 
 
-def test_gate_lets_one_in_at_a_time_and_whoever_waits_first() -> None:
-    gate, inside, order = Gate(), threading.Event(), list[str]()
+def test_lock_is_held_by_one_at_a_time_and_the_waiting_thread_comes_first() -> None:
+    lock, inside, order = DeviceLock(), threading.Event(), list[str]()
 
     def wait_for_a_turn() -> None:
         inside.set()
-        with gate.exclusively():
-            order.append("recorder")
+        with lock.capture():
+            order.append("capture")
 
-    with gate.step():
-        assert gate.in_step()
+    with lock.step():
+        assert lock.in_step()
         waiting = threading.Thread(target=wait_for_a_turn)
         waiting.start()
         inside.wait()
-        while not gate._turnstile.locked():
+        while not lock._turnstile.locked():
             pass
         order.append("step")
     for _ in range(3):
-        with gate.step():
+        with lock.step():
             order.append("step")
     waiting.join()
-    assert order == ["step", "recorder", "step", "step", "step"]
-    assert not gate.in_step()
+    assert order == ["step", "capture", "step", "step", "step"]
+    assert not lock.in_step()

@@ -15,12 +15,11 @@ from PIL import Image
 from torch import nn
 
 from deployments.config import AppConfig
-from deployments.engine.accel.backends import compile_first
+from deployments.engine.accel.backends import compile_now
 from deployments.engine.accel.cpu.norms import SMALL, ChannelsLastNorm, ChannelsLastResnet, normalize_channels_last
-from deployments.engine.accel.cuda.backend import relative_error
 from deployments.engine.request import Img2ImgRequest
 from deployments.engine.runner import Runner
-from tests.support.reference import make_engine, run
+from tests.support.reference import make_engine, relative_error, run
 
 Checkpoints = Callable[[str], Path]
 
@@ -76,7 +75,7 @@ def test_networks_give_what_they_gave(kind: str, checkpoints: Checkpoints) -> No
 
 
 @torch.no_grad()
-def test_a_unets_times_still_count(checkpoints: Checkpoints) -> None:
+def test_the_time_embedding_of_a_unet_still_counts(checkpoints: Checkpoints) -> None:
     torch.manual_seed(0)
     unet = UNet2DConditionModel.from_pretrained(checkpoints("sd15"), subfolder="unet")
     width = unet.config.cross_attention_dim
@@ -98,7 +97,7 @@ def test_resnets_of_other_kinds_compute_as_before(options: dict[str, object]) ->
     torch.testing.assert_close(block(hidden, times), before, atol=1e-5, rtol=1e-5)
 
 
-def test_guided_pictures_keep_their_shade_in_bfloat16() -> None:
+def test_guided_images_keep_their_shade_in_bfloat16() -> None:
     photo = np.array(Image.open("data/input_images/astronaut.jpg").convert("RGB").resize((256, 256)))
     requests = [
         Img2ImgRequest(f"{seed}", photo, prompt, None, 1.0, 12.0, 6, seed, "dpmpp_2m")
@@ -108,7 +107,7 @@ def test_guided_pictures_keep_their_shade_in_bfloat16() -> None:
     def shades(dtype: str) -> np.ndarray[Any, Any]:
         engine = make_engine(Path("data/models/tiny-sd15"), dtype=dtype)
         assert isinstance(engine.runner, Runner)
-        compile_first(engine.runner, 8)
+        compile_now(engine.runner.family, 8)
         pictures = run(engine, requests)
         return np.stack([pictures[request.request_id].mean((0, 1)) for request in requests])
 

@@ -12,18 +12,17 @@ import pytest
 import torch
 
 from deployments.config import ModelConfig
-from deployments.engine.accel.backends import compile_first
-from deployments.engine.accel.cpu import openvino_backend as openvino_form
-from deployments.engine.accel.cpu.openvino_backend import compile_with_openvino
-from deployments.engine.accel.cuda.backend import relative_error
+from deployments.engine.accel.backends import compile_now
+from deployments.engine.accel.cpu import openvino_backend as backend_module
+from deployments.engine.accel.cpu.openvino_backend import openvino_backend
 from deployments.engine.engine import Engine
-from deployments.engine.models.checkpoint import load_checkpoint
-from deployments.engine.networks import eager
+from deployments.engine.models.families import load_family
+from deployments.engine.models.stable_diffusion import StableDiffusion
 from deployments.engine.request import Img2ImgRequest, Pixels
 from deployments.engine.runner import Runner
 from deployments.replica.build import build_engine
 from tests.support.loras import build_lora
-from tests.support.reference import Reference, make_engine, picture, run
+from tests.support.reference import Reference, make_engine, make_runner, picture, relative_error, run
 from tests.support.service import eventually
 
 Checkpoints = Callable[[str], Path]
@@ -36,9 +35,18 @@ REQUESTS = [
 
 def make_compiled(checkpoint: Path, *, reproducible: bool = False, max_rows: int = 8) -> Engine:
     engine = make_engine(checkpoint, reproducible=reproducible, max_rows=max_rows)
-    assert isinstance(engine.runner, Runner)
-    compile_first(engine.runner, max_rows)
+    compile_now(family_of(engine), max_rows)
     return engine
+
+
+def family_of(engine: Engine) -> StableDiffusion:
+    assert isinstance(engine.runner, Runner)
+    assert isinstance(engine.runner.family, StableDiffusion)
+    return engine.runner.family
+
+
+def load(checkpoint: Path, dtype: str = "float32", **options: Any) -> StableDiffusion:
+    return load_family(str(checkpoint), device="cpu", dtype=dtype, **options)
 
 
 def far(a: Pixels, b: Pixels) -> int:
@@ -50,7 +58,7 @@ def test_images_are_diffusers_own(kind: str, checkpoints: Checkpoints) -> None:
     engine, reference = make_compiled(checkpoints(kind)), Reference(checkpoints(kind))
     images = run(engine, REQUESTS, join_every=2)
     assert isinstance(engine.runner, Runner)
-    assert engine.runner.form == "openvino"
+    assert engine.runner.backend == "openvino"
     assert max(far(images[request.request_id], reference(request)) for request in REQUESTS) <= 1
 
 
@@ -76,17 +84,14 @@ def test_unet_gives_the_same_for_every_size_and_number_of_rows(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     threads(cores)
-    monkeypatch.setattr(openvino_form, "SMALL_BYTES", 2**40 if small else 0)
-    checkpoint = load_checkpoint(str(checkpoints(kind)), device="cpu", dtype="float32")
-    plain = eager(checkpoint)
-    compiled = compile_with_openvino(checkpoint)
-    torch.manual_seed(0)
-    for sides in [(8, 8), (9, 12), (11, 10), (13, 7)]:
-        latents, times = torch.randn(4, 4, *sides), torch.randn(4, checkpoint.unet.times_width)
-        context = torch.randn(4, 77, checkpoint.unet.context_width)
-        expected = plain.unet(latents, times, context)
+    monkeypatch.setattr(backend_module, "SMALL_BYTES", 2**40 if small else 0)
+    family = load(checkpoints(kind))
+    compiled = openvino_backend(family)
+    for shape in [(8, 8), (9, 12), (11, 10), (13, 7)]:
+        inputs = family.example_inputs(4, shape)
+        expected = family.network(*inputs)
         for rows in (4, 3, 2, 1):
-            outputs = compiled.unet(latents[:rows], times[:rows], context[:rows])
+            outputs = compiled.denoiser(*(tensor[:rows] for tensor in inputs))
             torch.testing.assert_close(outputs, expected[:rows], atol=1e-4, rtol=1e-4)
 
 
@@ -95,31 +100,24 @@ def test_unet_gives_the_same_for_every_size_and_number_of_rows(
 def test_networks_keep_their_weights_when_torch_has_no_more_use_for_them(
     dtype: str, checkpoints: Checkpoints, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(openvino_form, "SMALL_BYTES", 0)  # a large one's are read where torch has them
-    checkpoint = load_checkpoint(str(checkpoints("sd15")), device="cpu", dtype=dtype)
-    plain = eager(checkpoint)
-    torch.manual_seed(0)
-    latents, times = torch.randn(1, 4, 8, 8), torch.randn(1, checkpoint.unet.times_width)
-    context = torch.randn(1, 77, checkpoint.unet.context_width)
-    row = [tensor.to(checkpoint.dtype) for tensor in (latents, times, context)]
-    expected = plain.unet(*row)
-    compiled = compile_with_openvino(checkpoint)
+    monkeypatch.setattr(backend_module, "SMALL_BYTES", 0)  # a large one's are read where torch has them
+    family = load(checkpoints("sd15"), dtype)
+    row = family.example_inputs(1, (8, 8))
+    expected = family.network(*row)
+    compiled = openvino_backend(family)
     gc.collect()
-    fused = {weight.numel() * 16 // 9 for weight in checkpoint.unet.parameters()}  # 4x4 kernels in place of 3x3
-    overwritten = [torch.full((size,), torch.nan, dtype=checkpoint.dtype) for size in fused for _ in range(9)]
-    assert relative_error(compiled.unet(*row), expected) <= 0.03
+    fused = {weight.numel() * 16 // 9 for weight in family.network.parameters()}  # 4x4 kernels in place of 3x3
+    overwritten = [torch.full((size,), torch.nan, dtype=family.dtype) for size in fused for _ in range(9)]
+    assert relative_error(compiled.denoiser(*row), expected) <= 0.03
     del overwritten  # it must be there until here
 
 
 @torch.inference_mode()
-def test_reproducible_rows_are_the_same_to_the_bit_whoever_is_beside_them(checkpoints: Checkpoints) -> None:
-    checkpoint = load_checkpoint(str(checkpoints("sd15")), device="cpu", dtype="float32")
-    compiled = compile_with_openvino(checkpoint, reproducible=True)
-    torch.manual_seed(0)
-    latents, times = torch.randn(4, 4, 8, 8), torch.randn(4, checkpoint.unet.times_width)
-    context = torch.randn(4, 77, checkpoint.unet.context_width)
-    together = compiled.unet(latents, times, context)
-    alone = [compiled.unet(latents[i : i + 1], times[i : i + 1], context[i : i + 1]) for i in range(4)]
+def test_reproducible_rows_are_bitwise_independent_of_their_neighbours(checkpoints: Checkpoints) -> None:
+    family = load(checkpoints("sd15"), reproducible=True)
+    compiled, inputs = openvino_backend(family), family.example_inputs(4, (8, 8))
+    together = compiled.denoiser(*inputs)
+    alone = [compiled.denoiser(*(tensor[i : i + 1] for tensor in inputs)) for i in range(4)]
     assert torch.equal(together, torch.cat(alone))
 
 
@@ -130,17 +128,16 @@ def test_result_does_not_depend_on_batch_neighbours(checkpoints: Checkpoints) ->
         assert np.array_equal(run(engine, [request])[request.request_id], together[request.request_id])
 
 
-def test_form_that_comes_between_two_steps_changes_no_image(checkpoints: Checkpoints) -> None:
+def test_backend_swapped_in_between_two_steps_changes_no_image(checkpoints: Checkpoints) -> None:
     expected = run(make_engine(checkpoints("sd15")), REQUESTS)
     engine = make_engine(checkpoints("sd15"))
-    runner = engine.runner
-    assert isinstance(runner, Runner)
-    compiled = compile_with_openvino(runner.checkpoint)
-    engine.add([runner.prepare(request) for request in REQUESTS])
+    family = family_of(engine)
+    compiled = openvino_backend(family)
+    engine.add([engine.runner.prepare(request) for request in REQUESTS])
     assert engine.step() == engine.step() == []
-    runner.offer(compiled)
+    family.slot.swap_backend(compiled)
     images = run(engine, [])
-    assert runner.form == "openvino"
+    assert engine.runner.backend == "openvino"
     assert max(far(images[name], expected[name]) for name in expected) <= 1
 
 
@@ -148,10 +145,7 @@ def test_form_that_comes_between_two_steps_changes_no_image(checkpoints: Checkpo
 def test_torch_shares_its_work_only_where_it_runs_the_network(
     compiled: bool, expected: int, checkpoints: Checkpoints, threads: Callable[[int], None]
 ) -> None:
-    runner = (make_compiled if compiled else make_engine)(checkpoints("sd15")).runner
-    assert isinstance(runner, Runner)
-    engine, seen = Engine(runner, max_rows=8), []
-    run(engine, REQUESTS[:1])  # takes the offer
+    engine, seen = (make_compiled if compiled else make_engine)(checkpoints("sd15")), list[int]()
 
     def counted(network: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
         def call(*inputs: Any) -> torch.Tensor:
@@ -160,9 +154,10 @@ def test_torch_shares_its_work_only_where_it_runs_the_network(
 
         return call
 
-    networks = runner._networks
-    vae = networks.vae._replace(encode=counted(networks.vae.encode), decode=counted(networks.vae.decode))
-    runner.offer(networks._replace(unet=counted(networks.unet), vae=vae))
+    slot = family_of(engine).slot
+    backend = slot.backend
+    denoiser, encode, decode = map(counted, (backend.denoiser, backend.encode, backend.decode))
+    slot.swap_backend(backend._replace(denoiser=denoiser, encode=encode, decode=decode))
     threads(2)
     run(engine, REQUESTS[1:2])
     assert torch.get_num_threads() == 2
@@ -174,10 +169,9 @@ def test_adapters_take_part_though_the_compiled_networks_know_none(checkpoints: 
     asked = [REQUESTS[0], Img2ImgRequest("ink", picture(1, 64, 64), "a cat", loras=(("ink", 1.0),))]
     images = []
     for compiled in (False, True):
-        opened = load_checkpoint(str(checkpoints("sd15")), device="cpu", dtype="float32", loras={"ink": str(lora)})
-        runner = Runner(opened)
+        runner = make_runner(checkpoints("sd15"), loras={"ink": str(lora)})
         if compiled:
-            compile_first(runner, 8)
+            compile_now(runner.family, 8)
         images.append(run(Engine(runner, max_rows=8), asked))
     assert max(far(images[0][name], images[1][name]) for name in images[0]) <= 1
 
@@ -185,13 +179,11 @@ def test_adapters_take_part_though_the_compiled_networks_know_none(checkpoints: 
 def test_requests_are_served_while_the_networks_are_compiled(checkpoints: Checkpoints) -> None:
     expected = run(make_engine(checkpoints("sd15")), REQUESTS)
     engine = build_engine(ModelConfig(checkpoint=str(checkpoints("sd15")), device="cpu", dtype="float32"))
-    runner = engine.runner
-    assert isinstance(runner, Runner)
 
     def compiled_by_now() -> bool:
         images = run(engine, REQUESTS)
         assert max(far(images[name], expected[name]) for name in expected) <= 1
-        return runner.form == "openvino"
+        return engine.runner.backend == "openvino"
 
     eventually(compiled_by_now, patience_s=300)  # the compiler shares its processor with the requests
 
@@ -200,32 +192,29 @@ def test_torch_goes_on_where_the_compiler_fails(checkpoints: Checkpoints, monkey
     def fail(*_: object) -> None:
         raise RuntimeError("this processor is unknown")
 
-    monkeypatch.setattr(openvino_form, "_convert", fail)
-    monkeypatch.setattr(openvino_form, "SMALL_BYTES", 0)
+    monkeypatch.setattr(backend_module, "_convert", fail)
+    monkeypatch.setattr(backend_module, "SMALL_BYTES", 0)
     engine = make_compiled(checkpoints("sd15"))
     assert isinstance(engine.runner, Runner)
     assert len(run(engine, REQUESTS)) == len(REQUESTS)
-    assert engine.runner.form != "openvino"
+    assert engine.runner.backend != "openvino"
 
 
 def test_small_networks_are_converted_once_and_compute_the_same_ever_after(
     checkpoints: Checkpoints, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    checkpoint = load_checkpoint("data/models/tiny-sd15", device="cpu", dtype="float32")
-    first = compile_with_openvino(checkpoint)
+    family = load(Path("data/models/tiny-sd15"))
+    first = openvino_backend(family)
 
     def convert_again(*_: object) -> None:
         raise AssertionError("it was converted before")
 
-    monkeypatch.setattr(openvino_form, "_convert", convert_again)
-    again = compile_with_openvino(checkpoint)
-    torch.manual_seed(0)
-    unet = checkpoint.unet
-    rows = torch.randn(2, unet.unet.config.in_channels, 16, 16), torch.randn(2, unet.times_width)
-    context, pixels = torch.randn(2, 77, unet.context_width), torch.randn(1, 3, 64, 64)
-    assert torch.equal(first.unet(*rows, context), again.unet(*rows, context))
-    encoded = first.vae.encode(pixels)
-    assert torch.equal(encoded, again.vae.encode(pixels))
-    latents = encoded[:, : checkpoint.pipeline.vae.config.latent_channels]
-    assert torch.equal(first.vae.decode(latents), again.vae.decode(latents))
+    monkeypatch.setattr(backend_module, "_convert", convert_again)
+    again = openvino_backend(family)
+    rows, pixels = family.example_inputs(2, (16, 16)), torch.randn(1, 3, 64, 64)
+    assert torch.equal(first.denoiser(*rows), again.denoiser(*rows))
+    encoded = first.encode(pixels)
+    assert torch.equal(encoded, again.encode(pixels))
+    latents = encoded[:, : family.vae.config.latent_channels]
+    assert torch.equal(first.decode(latents), again.decode(latents))

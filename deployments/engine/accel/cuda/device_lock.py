@@ -1,4 +1,4 @@
-"""Lets the engine's steps and the recording of graphs take turns: each has the device to itself."""
+"""Lets the engine's steps and the capture of graphs take turns: each has the device to itself."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 
-class Gate:
-    """One is inside at a time, and whoever waits comes before whoever was inside last."""
+class DeviceLock:
+    """One thread holds it at a time, and a waiting thread comes before the one that held it last."""
 
     def __init__(self) -> None:
         self._turnstile, self._inside = threading.Lock(), threading.Lock()
         self._stepping: int | None = None
 
     @contextmanager
-    def exclusively(self) -> Iterator[None]:
-        """Nobody else uses the device meanwhile."""
+    def capture(self) -> Iterator[None]:
+        """No other thread uses the device meanwhile."""
         with self._turnstile:  # held while waiting, or a busy engine would be inside again before anyone wakes up
             self._inside.acquire()
         try:
@@ -26,8 +26,8 @@ class Gate:
 
     @contextmanager
     def step(self) -> Iterator[None]:
-        """The same, on the way of a request."""
-        with self.exclusively():
+        """The same, while a request waits."""
+        with self.capture():
             self._stepping = threading.get_ident()
             try:
                 yield
@@ -35,8 +35,8 @@ class Gate:
                 self._stepping = None
 
     def in_step(self) -> bool:
-        """Whether this thread is on the way of a request."""
+        """Whether this thread is in a step, so that a request waits for it."""
         return self._stepping == threading.get_ident()
 
 
-DEVICE = Gate()  # one for the process, as CUDA's state is: a capture forbids much to every other thread
+DEVICE_LOCK = DeviceLock()  # one for the process, as CUDA's state is: a capture forbids much to every other thread

@@ -1,4 +1,4 @@
-"""Forwards compiled by torch.compile, for one picture size at a time and every number of rows."""
+"""Forwards compiled by torch.compile, for one image size at a time and every number of rows."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ MAX_VARIANTS = 256  # of one function: its shapes times the three ranges of rows
 
 
 def compiled(forward: Forward, counters: Counters, backend: str = "inductor") -> Forward:
-    """The same function, compiled when it is called: minutes for each new shape, and nothing for other rows of it.
+    """The same function, compiled when it is called: minutes for each new shape, nothing for other numbers of rows.
 
-    Raises what the compiler raises, and never runs uncompiled. `counters` learn of every compilation.
+    Raises what the compiler raises, and never runs uncompiled. `counters` count every compilation.
     """
     torch._dynamo.config.recompile_limit = MAX_VARIANTS
     torch._dynamo.config.accumulated_recompile_limit = 4 * MAX_VARIANTS
-    _keep_kernels()
+    _cache_kernels()
 
     def compile_graph(graph: torch.fx.GraphModule, inputs: Any) -> Callable[..., Any]:
-        counters.note_compilation()
+        counters.add_compilation()
         made: Callable[..., Any] = lookup_backend(backend)(graph, inputs)
         return made
 
@@ -40,6 +40,6 @@ def compiled(forward: Forward, counters: Counters, backend: str = "inductor") ->
     return call
 
 
-def _keep_kernels() -> None:
-    """Between starts. The folder's entries are named after the code, the versions and the GPU they were made for."""
+def _cache_kernels() -> None:
+    """Cache compiled kernels between starts; the folder's entries are named after code, versions and GPU."""
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(user_cache_path("img2img-serve") / "inductor"))

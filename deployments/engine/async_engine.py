@@ -1,4 +1,4 @@
-"""The engine in a thread of its own, awaited from an event loop. The only module here that knows asyncio."""
+"""The engine in a thread of its own, awaited from an event loop. The only module of the engine that knows asyncio."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from deployments.engine.state import DenoiseState
 
 logger = logging.getLogger(__name__)
-STUCK_AFTER_S = 600.0  # a single step this long is not slow, it hangs
+STUCK_AFTER_S = 600.0  # a step this long hangs
 
 
 class AsyncEngine:
@@ -51,7 +51,7 @@ class AsyncEngine:
         states = []
         for request in requests:
             future: Future[Img2ImgOutput] = Future()
-            future.set_running_or_notify_cancel()  # from here on only the engine ends it
+            future.set_running_or_notify_cancel()  # from now on only the engine resolves it
             futures.append(future)
             try:
                 states.append((self._engine.runner.prepare(request), future))
@@ -78,20 +78,20 @@ class AsyncEngine:
         try:
             return await asyncio.wrap_future(future)
         except asyncio.CancelledError:
-            if not future.done():  # else the id is free again, or was another's all along
+            if not future.done():  # otherwise the id may belong to another request
                 self.abort(request_id)
             raise
 
     async def events(self, request_id: str, future: Future[Img2ImgOutput]) -> AsyncGenerator[Progress, None]:
-        """How far a request that was submitted is, whenever that has changed, until its future is done.
+        """The progress of a submitted request, whenever it has changed, until its future is done.
 
-        A slow reader misses some of it and holds up nobody. Leaving before the end aborts the request.
+        A slow reader misses some of it and delays nobody. Leaving before the end aborts the request.
         """
         watch = _Watch(asyncio.get_running_loop())
         with self._wakeup:
             self._watches[request_id] = watch
             self._wakeup.notify()
-        future.add_done_callback(lambda _: watch.show(None))
+        future.add_done_callback(lambda _: watch.update(None))
         try:
             while not future.done():
                 if (progress := await watch.next()) is not None:
@@ -103,7 +103,7 @@ class AsyncEngine:
                 self.abort(request_id)
 
     def abort(self, request_id: str) -> None:
-        """End a request at the next step boundary, wherever it is. Idempotent."""
+        """Abort a request at the next step boundary, wherever it is. Idempotent."""
         with self._wakeup:
             self._departures.append(request_id)
             self._wakeup.notify()
@@ -118,7 +118,7 @@ class AsyncEngine:
             return {**self._stats, "waiting": self._stats["waiting"] + len(self._arrivals)}
 
     def check_health(self) -> None:
-        """Raises EngineError if the thread is dead, or has been in one step for too long."""
+        """Raises EngineError if the thread is dead, or if one step takes too long."""
         if not self._thread.is_alive() and not self._closing:
             raise EngineError(f"the engine thread is dead: {self._failure!r}")
         since = self._busy_since
@@ -126,7 +126,7 @@ class AsyncEngine:
             raise EngineError(f"the engine has been in one step for over {self._stuck_after_s:g} s")
 
     def close(self, timeout_s: float = 30.0) -> None:
-        """Stop the thread at the next step boundary; what is unfinished ends in RequestAborted."""
+        """Stop the thread at the next step boundary; unfinished requests end in RequestAborted."""
         with self._wakeup:
             self._closing = True
             self._wakeup.notify()
@@ -134,9 +134,9 @@ class AsyncEngine:
 
     def _run(self) -> None:
         try:
-            while self._take_in():
+            while self._receive():
                 self._busy_since = time.monotonic()
-                self._show_progress()
+                self._publish_progress()
                 finished = self._engine.step()
                 self._busy_since = None
                 with self._wakeup:
@@ -151,15 +151,15 @@ class AsyncEngine:
             for request_id in list(self._futures):
                 self._resolve(request_id, RequestAborted("the engine stopped before this image was done"))
 
-    def _show_progress(self) -> None:
-        """To those who watch, before each step: as they get in line, get their place, and after each of their steps."""
+    def _publish_progress(self) -> None:
+        """Update the watches before each step: requests are queued, admitted, or have completed a step."""
         with self._wakeup:
             watches = list(self._watches.items())
         for request_id, watch in watches:
-            watch.show(self._engine.progress(request_id))
+            watch.update(self._engine.progress(request_id))
 
-    def _take_in(self) -> bool:
-        """Wait for something to do, take in what came and went; False when it is time to stop."""
+    def _receive(self) -> bool:
+        """Wait for something to do, receive arrivals and departures; False when it is time to stop."""
         with self._wakeup:
             self._wakeup.wait_for(lambda: self._closing or self._arrivals or self._departures or self._engine.has_work)
             if self._closing:
@@ -188,23 +188,23 @@ class _Watch:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._news = asyncio.Event()
+        self._changed = asyncio.Event()
         self._latest: Progress | None = None
         self._seen: tuple[int, int] | None = None
 
-    def show(self, progress: Progress | None) -> None:
-        """From any thread; None where there is nothing to tell but that the reader should look up."""
-        with suppress(RuntimeError):  # the loop is closed, and so nobody reads
+    def update(self, progress: Progress | None) -> None:
+        """From any thread. None wakes the reader without progress."""
+        with suppress(RuntimeError):  # the loop is closed: nobody reads
             self._loop.call_soon_threadsafe(self._put, progress)
 
     def _put(self, progress: Progress | None) -> None:
         self._latest = progress
-        self._news.set()
+        self._changed.set()
 
     async def next(self) -> Progress | None:
-        """What has changed since the last time; None if nothing, when the request has come to its end."""
-        await self._news.wait()
-        self._news.clear()
+        """The progress, once it has changed; None if the reader was woken without a change."""
+        await self._changed.wait()
+        self._changed.clear()
         latest = self._latest
         if latest is None or (latest.place, latest.step) == self._seen:
             return None

@@ -1,4 +1,4 @@
-"""What can go wrong in the engine.
+"""The errors that the engine raises.
 
 EngineError
     CheckpointError     the checkpoint cannot be served: missing part, pickle, not an img2img UNet
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 
 class EngineError(Exception):
-    """Base of everything the engine raises on purpose."""
+    """Base of all errors that the engine raises on purpose."""
 
 
 class CheckpointError(EngineError):
@@ -20,7 +20,7 @@ class CheckpointError(EngineError):
 
 
 class InvalidRequest(EngineError):
-    """The request asks for something this model cannot do. `param` is the offending field."""
+    """The request asks for something that this model cannot do. `param` is the offending field."""
 
     def __init__(self, message: str, param: str) -> None:
         super().__init__(message, param)
@@ -32,7 +32,7 @@ class InvalidRequest(EngineError):
 
 
 class RequestAborted(EngineError):
-    """The request left before its image was done."""
+    """The request was aborted before its image was done."""
 
 
 class NumericalError(EngineError):

@@ -1,4 +1,4 @@
-"""What was asked (frozen) and what came of it. No torch here: these cross process borders."""
+"""A request (frozen), its progress and its result. No torch here: these cross process borders."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ Sampler = Literal["dpmpp_2m", "dpmpp_2m_karras", "euler", "euler_ancestral", "dd
 Priority = Literal["interactive", "folder"]
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]  # (height, width, 3), RGB
 Mask = np.ndarray[Any, np.dtype[np.uint8]]  # (height, width)
-Loras = tuple[tuple[str, float], ...]  # names of adapters and their weights
+Loras = tuple[tuple[str, float], ...]  # adapter names and weights
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Img2ImgRequest:
-    """One image to make: the words are diffusers'.
+    """One image to make, in diffusers' words.
 
-    `pixels` has both sides a multiple of the model's VAE factor; `strength` is in [0, 1] and
-    `int(num_inference_steps * strength)` steps are run, at least one; guidance is off at `guidance_scale <= 1`;
-    `negative_prompt=None` is diffusers' None (SDXL zeroes the embedding), which differs from "". Where `mask` is given,
-    (height, width), the picture changes only where it is 128 or more. `loras` are adapters of the checkpoint.
+    Both sides of `pixels` are multiples of the family's size multiple. `strength` is in [0, 1];
+    `int(num_inference_steps * strength)` steps are run, at least one. Guidance is off at `guidance_scale <= 1`.
+    `negative_prompt=None` is diffusers' None (SDXL embeds zeros), which differs from "". With a `mask`, (height,
+    width), the image changes only where the mask is 128 or more. `loras` are adapters of the checkpoint.
     """
 
     request_id: str
@@ -39,13 +39,13 @@ class Img2ImgRequest:
 
     @property
     def num_denoise_steps(self) -> int:
-        """The steps actually run: the schedule's last `int(num_inference_steps * strength)`."""
+        """The steps that are run: the schedule's last `int(num_inference_steps * strength)`."""
         return min(int(self.num_inference_steps * self.strength), self.num_inference_steps)
 
 
 @dataclass(frozen=True, slots=True)
 class Timings:
-    """Seconds a request spent: waiting for a place, encoding, denoising (its steps' wall time), decoding."""
+    """Seconds that a request waited to be admitted, was encoded, denoised (wall time of its steps) and decoded."""
 
     queued_s: float = 0.0
     encode_s: float = 0.0
@@ -55,9 +55,9 @@ class Timings:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Progress:
-    """How far a request is: it is the `place`-th in line (0: it runs) and has done `step` of `num_steps` steps.
+    """How far a request is: its `place` in the queue (0: it runs) and the completed `step` of `num_steps`.
 
-    `preview` is what the picture is going to be, one pixel for each of the latents; None before the first step.
+    `preview` is what the last step expects the image to be, one pixel for each latent; None before the first step.
     """
 
     place: int
@@ -68,7 +68,7 @@ class Progress:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Img2ImgOutput:
-    """The finished image of one request; `truncated` is the part of the prompts CLIP could not see ("" if none)."""
+    """The finished image of one request; `truncated` is the part of the prompts beyond CLIP's window ("" if none)."""
 
     request_id: str
     pixels: Pixels

@@ -1,4 +1,4 @@
-"""How long a step takes by its rows, as measured on the steps that requests need anyway, and how many rows pay."""
+"""Seconds of a step by its rows, measured on the steps that requests need anyway, and how many rows pay."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from collections.abc import Iterable
 
 Shape = tuple[int, int]  # of latents: height, width
 
-NUM_STEPS = 256  # latest steps of a shape that count: what is no longer tried is forgotten, and tried again
-NUM_KEPT = 9  # of these, latest ones of a number of rows, of which the median counts
-NUM_LEAST = 3  # one is no measurement: the first of its kind makes what later ones find
-NUM_SHAPES = 64  # used last
-LEAST_S = 0.001  # below that a step is all overhead
-TOLERANCE = 1.1
+NUM_STEPS = 256  # latest steps of a shape that count: an old measurement is forgotten, and made again
+NUM_KEPT = 9  # latest steps of a number of rows, of which the median counts
+NUM_LEAST = 3  # fewer are no measurement: the first step with a number of rows allocates for the later ones
+NUM_SHAPES = 64  # most recently used
+LEAST_S = 0.001  # a shorter step is all overhead
+COST_TOLERANCE = 1.1
 ROWS_MORE = 2
 
 
 class StepTimes:
-    """The measured curve of each latent shape. Read from any thread, written by the engine's."""
+    """The measured curve of each latent shape. Any thread may read it; the engine's thread writes."""
 
     def __init__(self) -> None:
         self.curves: dict[Shape, dict[int, float]] = {}  # seconds by rows; replaced as a whole, never changed
         self._steps: dict[Shape, deque[tuple[int, float]]] = {}  # rows and seconds, the shape used last at the end
 
     def observe(self, shape: Shape, rows: int, seconds: float) -> None:
-        """Take in one step of so many rows."""
+        """Add the measurement of one step."""
         if seconds < LEAST_S:
             return
         steps = self._steps.pop(shape, deque(maxlen=NUM_STEPS))
@@ -36,20 +36,20 @@ class StepTimes:
         self.curves = {known: self.curves.get(known, {}) for known in self._steps} | {shape: _curve(steps)}
 
     def forget(self) -> None:
-        """Start over, where the networks run otherwise now."""
+        """Start over: another backend runs the networks."""
         self._steps, self.curves = {}, {}
 
     def knee(self, shape: Shape) -> int | None:
         """The fewest rows at which a row costs at most a tenth more than at the best number of rows.
 
-        More of them would make steps longer and images no sooner. None where one guided request more, `ROWS_MORE`, has
-        not been measured: more may be better still, and one row more may cost more than two do.
+        More rows would make steps longer and finish no image sooner. None where one guided request more (ROWS_MORE) has
+        not been measured: more rows may be better still, and one row more may cost more than two do.
         """
         curve = self.curves.get(shape, {})
         if not curve:
             return None
         costs = {rows: seconds / rows for rows, seconds in curve.items()}
-        least = min(rows for rows, cost in costs.items() if cost <= TOLERANCE * min(costs.values()))
+        least = min(rows for rows, cost in costs.items() if cost <= COST_TOLERANCE * min(costs.values()))
         return least if least + ROWS_MORE <= max(costs) else None
 
 

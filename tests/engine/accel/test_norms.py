@@ -1,4 +1,4 @@
-"""Group normalisation that keeps the convolutions' layout gives what the ordinary one gives, and keeps it."""
+"""NHWC group norms give what torch's group norm gives."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torch import nn
 
 from deployments.config import AppConfig
 from deployments.engine.accel.backends import compile_now
-from deployments.engine.accel.cpu.norms import SMALL, ChannelsLastNorm, ChannelsLastResnet, normalize_channels_last
+from deployments.engine.accel.cpu.norms import SMALL, NHWCGroupNorm, NHWCResnet, use_nhwc_norms
 from deployments.engine.request import Img2ImgRequest
 from deployments.engine.runner import Runner
 from tests.support.reference import make_engine, relative_error, run
@@ -26,7 +26,7 @@ Checkpoints = Callable[[str], Path]
 
 def replaced(layer: nn.Module) -> nn.Module:
     network = nn.ModuleList([layer])
-    normalize_channels_last(network)
+    use_nhwc_norms(network)
     return network[0]
 
 
@@ -44,7 +44,7 @@ def test_norm_gives_what_torchs_gives_of_the_sum(channels: int, groups: int) -> 
     norm = group_norm(channels, groups)
     hidden, shift = 3 + torch.randn(2, channels, 5, 7), torch.randn(2, channels, 1, 1)
     torch.testing.assert_close(replaced(norm)(hidden), norm(hidden), atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(ChannelsLastNorm(norm)(hidden, shift), norm(hidden + shift), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(NHWCGroupNorm(norm)(hidden, shift), norm(hidden + shift), atol=1e-5, rtol=1e-5)
 
 
 @torch.no_grad()
@@ -58,7 +58,7 @@ def test_a_mean_far_from_zero_costs_no_more_than_rounding_in_bfloat16() -> None:
     norm = group_norm(48, 8)
     hidden = (20 + torch.randn(1, 48, 16, 16)).bfloat16()
     expected = norm(hidden.float())
-    assert relative_error(ChannelsLastNorm(norm.bfloat16())(hidden), expected) <= 0.02
+    assert relative_error(NHWCGroupNorm(norm.bfloat16())(hidden), expected) <= 0.02
 
 
 @pytest.mark.parametrize("kind", ["sd15", "sdxl"])
@@ -68,7 +68,7 @@ def test_networks_give_what_they_gave(kind: str, checkpoints: Checkpoints) -> No
     vae = AutoencoderKL.from_pretrained(checkpoints(kind), subfolder="vae")
     pixels, latents = torch.rand(1, 3, 32, 48), torch.randn(1, 4, 4, 6)
     before = vae.encode(pixels).latent_dist.mean, vae.decode(latents).sample
-    normalize_channels_last(vae)
+    use_nhwc_norms(vae)
     assert not any(isinstance(module, nn.GroupNorm) for module in vae.modules())
     torch.testing.assert_close(vae.encode(pixels).latent_dist.mean, before[0], atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(vae.decode(latents).sample, before[1], atol=1e-4, rtol=1e-4)
@@ -81,8 +81,8 @@ def test_the_time_embedding_of_a_unet_still_counts(checkpoints: Checkpoints) -> 
     width = unet.config.cross_attention_dim
     inputs = torch.randn(2, 4, 8, 12), torch.tensor([1, 900]), torch.randn(2, 77, width)
     before = unet(*inputs).sample
-    normalize_channels_last(unet)
-    assert sum(isinstance(module, ChannelsLastResnet) for module in unet.modules()) > 0
+    use_nhwc_norms(unet)
+    assert sum(isinstance(module, NHWCResnet) for module in unet.modules()) > 0
     torch.testing.assert_close(unet(*inputs).sample, before, atol=1e-4, rtol=1e-4)
 
 

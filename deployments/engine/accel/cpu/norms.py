@@ -1,11 +1,11 @@
-"""Group normalisation in the layout of the convolutions around it, in which a pixel's channels lie together.
+"""Group normalisation in NHWC, the layout of the convolutions around it.
 
-OpenVINO's own wants each channel's pixels together, and so every ResNet changes the layout and back: a quarter of the
-embedded UNet's time. There a layer's layout is the one that most of its inputs have, and a convolution's is channels
-last: so sums over a group's channels are convolutions here, and whatever is added comes behind one.
+OpenVINO's own group norm runs in NCHW, so every ResNet converts the layout and back: a quarter of the embedded UNet's
+time. OpenVINO gives a layer the layout that most of its inputs have, and runs convolutions in NHWC. So the sums over a
+group's channels are convolutions here, and every addition follows one.
 
-In bfloat16 that rounds a group's mean and scale, which OpenVINO's own norm keeps in float32. In a UNet's last layers
-such an error is a shade over the whole picture, which guidance makes stronger: there OpenVINO's own stays.
+In bfloat16 this rounds a group's mean and scale, which OpenVINO's own norm keeps in float32. In a UNet's last layers
+the error is a shade over the whole image, which guidance amplifies: OpenVINO's own norm stays there.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ from diffusers.models.resnet import ResnetBlock2D
 from torch import nn
 from torch.nn import functional
 
-SMALL = 256  # channels, up to which one product with all of them is quicker than two, to the groups and back
+SMALL = 256  # channels up to which one convolution is faster than two, to the groups and back
 
 
-def normalize_channels_last(network: nn.Module) -> None:
-    """Replace a diffusers network's group normalisations, and the ResNets that add times in front of theirs."""
+def use_nhwc_norms(network: nn.Module) -> None:
+    """Replace a diffusers network's group norms, and the ResNets that add the time embedding in front of theirs."""
     last = _last_layers(network) if next(network.parameters()).dtype == torch.bfloat16 else set()
     for parent in [module for module in network.modules() if module not in last]:
         for name, child in parent.named_children():
             if child in last:
                 continue
             if isinstance(child, nn.GroupNorm) and child.affine:
-                setattr(parent, name, ChannelsLastNorm(child))
+                setattr(parent, name, NHWCGroupNorm(child))
             elif isinstance(child, ResnetBlock2D) and _is_plain(child):
-                setattr(parent, name, ChannelsLastResnet(child))
+                setattr(parent, name, NHWCResnet(child))
 
 
 def _last_layers(network: nn.Module) -> set[nn.Module]:
-    """Those of a UNet's last block, and the norm behind it."""
+    """The modules of a UNet's last block, and the norm behind it."""
     unets = [module for module in network.modules() if isinstance(module, UNet2DConditionModel)]
     ends = [end for unet in unets for end in (unet.up_blocks[-1], unet.conv_norm_out)]
     return {module for end in ends for module in end.modules()}
@@ -43,10 +43,10 @@ def _is_plain(block: ResnetBlock2D) -> bool:
     return block.time_embedding_norm == "default" and block.upsample is None and block.downsample is None
 
 
-class ChannelsLastNorm(nn.Module):
-    """What `norm` gives for (n, channels, h, w) plus a `shift` (n, channels, 1, 1), but for rounding.
+class NHWCGroupNorm(nn.Module):
+    """The output of `norm` for (n, channels, h, w) plus a `shift` (n, channels, 1, 1), but for rounding.
 
-    In two passes: a difference of mean squares would lose all digits in bfloat16.
+    It takes two passes: a difference of mean squares would lose all digits in bfloat16.
     """
 
     def __init__(self, norm: nn.GroupNorm) -> None:
@@ -75,26 +75,26 @@ class ChannelsLastNorm(nn.Module):
         return channels / (len(self.weight) // self.groups)
 
 
-class ChannelsLastResnet(nn.Module):
-    """What `block` gives, with times added within its second normalisation and not by a layer of their own."""
+class NHWCResnet(nn.Module):
+    """The output of `block`, with the time embedding added within its second norm and not by a layer of its own."""
 
     def __init__(self, block: ResnetBlock2D) -> None:
         super().__init__()
         self.block = block
 
     def forward(self, hidden: torch.Tensor, temb: torch.Tensor | None) -> torch.Tensor:
-        """As the block's own, without dropout."""
+        """As the block's own forward, without dropout."""
         block = self.block
         inner = block.conv1(block.nonlinearity(block.norm1(hidden)))
-        inner = block.conv2(block.nonlinearity(block.norm2(inner, self._times(temb))))
+        inner = block.conv2(block.nonlinearity(block.norm2(inner, self._shift(temb))))
         if block.conv_shortcut is not None:
             hidden = block.conv_shortcut(hidden)
         output: torch.Tensor = (hidden + inner) / block.output_scale_factor
         return output
 
-    def _times(self, temb: torch.Tensor | None) -> torch.Tensor | None:
+    def _shift(self, temb: torch.Tensor | None) -> torch.Tensor | None:
         block = self.block
         if block.time_emb_proj is None:
             return None
-        times: torch.Tensor = block.time_emb_proj(temb if block.skip_time_act else block.nonlinearity(temb))
-        return times[..., None, None]
+        shift: torch.Tensor = block.time_emb_proj(temb if block.skip_time_act else block.nonlinearity(temb))
+        return shift[..., None, None]

@@ -21,7 +21,7 @@ import torch
 from platformdirs import user_cache_path
 from torch import nn
 
-from deployments.engine.accel.cpu.norms import normalize_channels_last
+from deployments.engine.accel.cpu.norms import use_nhwc_norms
 from deployments.engine.accel.cpu.upsampling import fuse_upsampling
 from deployments.engine.models.lora import without_adapters
 from deployments.engine.models.stable_diffusion import StableDiffusion
@@ -47,7 +47,7 @@ def openvino_backend(family: StableDiffusion) -> Backend:
 def _compiled_denoiser(family: StableDiffusion, *, in_parallel: bool) -> Denoiser:
     network = without_adapters(family.network)
     fuse_upsampling(network)
-    normalize_channels_last(network)
+    use_nhwc_norms(network)
     example = tuple(tensor.float() for tensor in family.example_inputs(1, SIDES))
     converted = _converted(_Float32(network, network.forward, family.dtype), example)
     shapes = [_any_size(tensor) for tensor in example]
@@ -65,7 +65,7 @@ def _compiled_denoiser(family: StableDiffusion, *, in_parallel: bool) -> Denoise
 def _compiled_vae(family: StableDiffusion) -> tuple[Networks, Networks]:
     vae, dtypes = without_adapters(family.vae), family.checkpoint.vae_dtypes
     fuse_upsampling(vae)
-    normalize_channels_last(vae)
+    use_nhwc_norms(vae)
     pixels, latents = torch.zeros(1, 3, 64, 128), torch.zeros(1, vae.config.latent_channels, *SIDES)
     encoder = _converted(_Float32(vae, vae_encoder(vae), dtypes.encoder), (pixels,))
     decoder = _converted(_Float32(vae, vae_decoder(vae), dtypes.decoder), (latents,))

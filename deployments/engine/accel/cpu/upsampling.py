@@ -1,9 +1,9 @@
-"""Upsampling and the 3x3 convolution behind it as one layer, with 4 of each 9 multiplications.
+"""Upsampling and the 3x3 convolution behind it as one layer, with 4 of every 9 multiplications.
 
-Nearest-neighbour upsampling writes each value four times, so what the convolution computes of them is the value times a
-sum of weights: a transposed convolution of stride 2, whose 4x4 kernel is the 3x3 one added up over squares of 2x2 (Shi
-et al., "Is the deconvolution layer the same as a convolutional layer?", 2016). SD1.5's UNet has 5 % fewer
-multiplications that way, SDXL's 2 %, data/models/tiny-sd15's 10 %.
+Nearest-neighbour upsampling writes each value four times, so the convolution multiplies the value by a sum of weights.
+That is a transposed convolution of stride 2, whose 4x4 kernel is the 3x3 kernel summed over squares of 2x2 (Shi et al.,
+"Is the deconvolution layer the same as a convolutional layer?", 2016). SD1.5's UNet has 5 % fewer multiplications,
+SDXL's 2 %, data/models/tiny-sd15's 10 %.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch.nn import functional
 
 
 def fuse_upsampling(network: nn.Module) -> None:
-    """Replace a diffusers network's layers that upsample and then convolve, where they are of the usual kind."""
+    """Replace a diffusers network's plain layers that upsample and then convolve."""
     for parent, name, layer in _layers(network):
         setattr(parent, name, FusedUpsample(layer.conv))
 
@@ -33,7 +33,7 @@ def _layers(network: nn.Module) -> Iterator[tuple[nn.Module, str, Upsample2D]]:
 
 
 def _join(sequence: nn.Sequential) -> None:
-    """Make one layer, as other networks have it, of the two that AutoencoderTiny has."""
+    """Join AutoencoderTiny's two layers into one, as other networks have it."""
     for (first, upsample), (second, convolution) in pairwise(list(sequence.named_children())):
         if isinstance(convolution, nn.Conv2d) and isinstance(upsample, nn.Upsample) and _doubles(upsample):
             joined = Upsample2D(convolution.in_channels, out_channels=convolution.out_channels)
@@ -54,7 +54,7 @@ def _is_plain(layer: Upsample2D) -> bool:
 
 
 class FusedUpsample(nn.Module):
-    """What `convolution` gives for twice as large (n, channels, h, w), but for rounding."""
+    """The output of `convolution` for (n, channels, h, w) upsampled to twice the size, but for rounding."""
 
     def __init__(self, convolution: nn.Conv2d) -> None:
         super().__init__()
@@ -62,7 +62,7 @@ class FusedUpsample(nn.Module):
         self.weight = nn.Parameter(_spread(convolution.weight.detach()), requires_grad=False)
 
     def forward(self, hidden: torch.Tensor, output_size: Sequence[int] | None = None) -> torch.Tensor:
-        """`output_size`: where not twice the size, one less in height or width or both."""
+        """`output_size` is twice the size, or one less in height, width or both."""
         if output_size is None:
             return self._doubled(hidden)
         if torch.jit.is_tracing():  # type: ignore[attr-defined,no-untyped-call]
@@ -76,9 +76,9 @@ class FusedUpsample(nn.Module):
         return functional.conv_transpose2d(hidden, self.weight, self.convolution.bias, stride=2, padding=1)
 
     def _any_size(self, hidden: torch.Tensor, height: int, width: int) -> torch.Tensor:
-        """In one trace for all sizes, which must be made with odd ones.
+        """One trace for all sizes, which must be made with odd sides.
 
-        Where a side is odd, its last row or column lost a neighbour, and is computed again; else the slices are empty.
+        The last row or column of an odd side lost a neighbour, and is computed again; otherwise the slices are empty.
         """
         odd_rows, odd_columns = 2 * hidden.shape[-2] - height, 2 * hidden.shape[-1] - width
         upsampled = functional.interpolate(hidden, size=[height, width])

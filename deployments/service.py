@@ -18,15 +18,8 @@ from deployments.config import AppConfig
 from deployments.engine.request import Img2ImgRequest, Mask, Pixels, Priority, Progress
 from deployments.handles.caller import ModelCaller
 from deployments.handles.readiness import Readiness
-from deployments.images.codec import (
-    SourceImage,
-    decode_image,
-    encode_image,
-    fit_pixels,
-    is_quick,
-    is_quick_to_decode,
-    restore_size,
-)
+from deployments.images.codec import SourceImage, decode_image, encode_image, is_quick, is_quick_to_decode
+from deployments.images.geometry import fit_pixels, restore_size
 from deployments.images.masks import MASK_BLUR, MaskMode, about_the_mask, fit_mask, paste_back, read_mask
 from deployments.images.metadata import format_parameters
 from deployments.schemas import Img2ImgOptions, Img2ImgResult, OutputFormat, Settings

@@ -26,14 +26,8 @@ from batch.storage.storage import FileTooLarge, Storage
 from deployments.config import Limits
 from deployments.engine.errors import RequestAborted
 from deployments.engine.request import Mask, Pixels
-from deployments.images.codec import (
-    ImageTooLarge,
-    SourceImage,
-    decode_image,
-    encode_image,
-    fit_pixels,
-    restore_size,
-)
+from deployments.images.codec import ImageTooLarge, SourceImage, decode_image, encode_image
+from deployments.images.geometry import fit_pixels, restore_size
 from deployments.images.masks import about_the_mask, fit_mask, paste_back, read_mask
 from deployments.images.metadata import format_parameters
 from deployments.schemas import Img2ImgResult

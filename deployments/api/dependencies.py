@@ -10,7 +10,8 @@ from fastapi import Depends, Request, UploadFile
 from deployments.config import Limits
 from deployments.engine.errors import InvalidRequest
 from deployments.engine.request import Mask
-from deployments.images.codec import ImageTooLarge, SourceImage, crop_to
+from deployments.images.codec import ImageTooLarge, SourceImage
+from deployments.images.geometry import crop_to
 from deployments.schemas import Img2ImgOptions, Img2ImgResult, OutputFormat
 from deployments.service import Img2ImgService, Reshape, as_it_is
 

@@ -89,7 +89,7 @@ def decode_image(data: bytes, *, max_bytes: int, max_pixels: int) -> SourceImage
     """
     if len(data) > max_bytes:
         raise ImageTooLarge(f"the picture has {len(data)} bytes; at most {max_bytes} are allowed")
-    image = _open(data, max_pixels)
+    image = open_image(data, max_pixels)
     try:
         return _read(image)
     except Exception as error:  # Pillow raises nearly anything on damaged files, and all of it means the same
@@ -109,7 +109,8 @@ def is_quick_to_decode(data: bytes) -> bool:
     return False
 
 
-def _open(data: bytes, max_pixels: int = PILLOW_MAX_PIXELS) -> Image.Image:
+def open_image(data: bytes, max_pixels: int = PILLOW_MAX_PIXELS) -> Image.Image:
+    """The image with only its header read. Raises ImageTooLarge or NotAnImage."""
     if not data:
         raise NotAnImage("the picture is empty (0 bytes)")
     try:
@@ -168,43 +169,6 @@ def _deep_grey_to_rgb(image: Image.Image) -> Pixels:
     return np.repeat(grey[..., None], 3, axis=2)
 
 
-def fit_pixels(pixels: Pixels, *, max_side: int, min_side: int) -> Pixels:
-    """Scale down, keeping the shape, to `max_side` on the longest side; what fits comes back untouched.
-
-    Raises UnusableImage where that leaves the shorter side under `min_side`.
-    """
-    height, width = pixels.shape[:2]
-    scale = min(1.0, max_side / max(height, width))
-    size = max(1, round(width * scale)), max(1, round(height * scale))
-    if min(size) < min_side:
-        raise UnusableImage(
-            f"the picture is {width}x{height}, at most {max_side} a side {size[0]}x{size[1]}: "
-            f"its shorter side must then have at least {min_side} pixels"
-        )
-    return restore_size(pixels, size)
-
-
-def pad_to_multiple(pixels: np.ndarray[Any, Any], multiple: int) -> np.ndarray[Any, Any]:
-    """Mirror the right and bottom edges outwards to a multiple each; what fits comes back untouched."""
-    height, width = pixels.shape[:2]
-    if height % multiple == 0 and width % multiple == 0:
-        return pixels
-    return np.pad(pixels, ((0, -height % multiple), (0, -width % multiple), (0, 0))[: pixels.ndim], mode="symmetric")
-
-
-def restore_size(pixels: Pixels, size: tuple[int, int]) -> Pixels:
-    """Resize to `size` (width, height) with LANCZOS; pixels of that size come back untouched."""
-    if (pixels.shape[1], pixels.shape[0]) == size:
-        return pixels
-    return np.array(Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS))
-
-
-def crop_to(pixels: np.ndarray[Any, Any], size: tuple[int, int]) -> np.ndarray[Any, Any]:
-    """Cut to the shape of `size` (width, height) around the centre, then scale to it; colour, alpha or a mask."""
-    resample = Image.Resampling.LANCZOS if pixels.ndim == 3 else Image.Resampling.BILINEAR  # a mask must not ring
-    return np.array(ImageOps.fit(Image.fromarray(pixels), size, resample))
-
-
 def encode_image(
     pixels: Pixels,
     format: Format,
@@ -257,20 +221,3 @@ def _exif_block(comment: bytes) -> bytes:
     root = struct.pack(">HHHLLL", 1, ExifTags.IFD.Exif, long, 1, 26, 0)
     ifd = struct.pack(">HHHLLL", 1, ExifTags.Base.UserComment, undefined, len(comment), 44, 0)
     return b"Exif\0\0" + header + root + ifd + comment
-
-
-def read_parameters(data: bytes) -> str | None:
-    """The text that `encode_image` or AUTOMATIC1111's web UI wrote into a picture, None without one.
-
-    Raises NotAnImage or ImageTooLarge.
-    """
-    image = _open(data)
-    if "parameters" in image.info:
-        return str(image.info["parameters"])
-    with suppress(Exception):  # a damaged EXIF block holds no text
-        comment: bytes = image.getexif().get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.UserComment]
-        if comment.startswith(USER_COMMENT_UNICODE):
-            return comment.removeprefix(USER_COMMENT_UNICODE).decode("utf-16-be", errors="replace")
-    if image.format == "GIF" and "comment" in image.info:
-        return str(image.info["comment"], errors="replace")
-    return None

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import suppress
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 
+from PIL import ExifTags
+
 from deployments.engine.request import Sampler
+from deployments.images.codec import USER_COMMENT_UNICODE, open_image
 from deployments.schemas import Settings
 
 # Sampler and Schedule type. The web UI takes Automatic for Karras with DPM++ 2M, so the plain one is Uniform.
@@ -70,6 +74,23 @@ def parse_parameters(text: str) -> dict[str, str]:
         del pairs["Size"]
         pairs |= {"Size-1": size[1], "Size-2": size[2]}
     return {"Prompt": prompt, "Negative prompt": negative} | pairs
+
+
+def read_parameters(data: bytes) -> str | None:
+    """The text that `encode_image` or AUTOMATIC1111's web UI wrote into a picture, None without one.
+
+    Raises NotAnImage or ImageTooLarge.
+    """
+    image = open_image(data)
+    if "parameters" in image.info:
+        return str(image.info["parameters"])
+    with suppress(Exception):  # a damaged EXIF block holds no text
+        comment: bytes = image.getexif().get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.UserComment]
+        if comment.startswith(USER_COMMENT_UNICODE):
+            return comment.removeprefix(USER_COMMENT_UNICODE).decode("utf-16-be", errors="replace")
+    if image.format == "GIF" and "comment" in image.info:
+        return str(image.info["comment"], errors="replace")
+    return None
 
 
 def _split_prompts(text: str) -> tuple[str, str]:

@@ -12,8 +12,7 @@ import pytest
 from PIL import Image
 
 from deployments.engine.request import Img2ImgRequest
-from deployments.images.codec import read_parameters
-from deployments.images.metadata import parse_parameters
+from deployments.images.metadata import parse_parameters, read_parameters
 from tests.support.doors import ALIASES
 from tests.support.pictures import file_of, gradient
 from tests.support.reference import Reference, picture

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from ray import serve
 
-from deployments.images.codec import decode_image, read_parameters
+from deployments.images.codec import decode_image
 from deployments.images.masks import MASK_BLUR
+from deployments.images.metadata import read_parameters
 from tests.support.folders import assert_refused
 from tests.support.one_image import NAME, run_image, serve_config
 from tests.support.pictures import file_of, gradient

@@ -24,8 +24,8 @@ from deployments.api.webui.schemas import Img2ImgBody, Img2ImgReply, PngInfoBody
 from deployments.api.webui.tasks import Tasks, WebuiTasks
 from deployments.config import AppConfig
 from deployments.engine.errors import InvalidRequest
-from deployments.images.codec import ImageError, NotAnImage, read_parameters
-from deployments.images.metadata import parse_parameters
+from deployments.images.codec import ImageError, NotAnImage
+from deployments.images.metadata import parse_parameters, read_parameters
 from deployments.schemas import Img2ImgResult
 from deployments.service import Img2ImgService, MaskFile, Prepared
 

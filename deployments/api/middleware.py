@@ -15,7 +15,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from deployments.api.errors import AUTHENTICATION, LIMITED, reply
-from deployments.keys import Key, Keys
+from deployments.auth.keys import Key, Keys
 
 WANTED = "an API key is needed, in the header Authorization: Bearer KEY"
 

@@ -21,7 +21,7 @@ ENTRIES = TypeAdapter(dict[str, KeyConfig])
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """One caller's key: its SHA-256 `digest`, its rate limit and its number of concurrent requests; None is unlimited."""
+    """One caller: the SHA-256 `digest` of its key, its rate limit and its concurrent requests; None is unlimited."""
 
     name: str
     digest: bytes
@@ -78,7 +78,4 @@ def _from_environment(config: KeysConfig) -> dict[str, KeyConfig]:
     if config.env is None:
         return {}
     keys = [key.strip() for key in os.environ.get(config.env, "").split(",") if key.strip()]
-    return {
-        f"{config.env}[{number}]": KeyConfig(sha256=sha256_of(key))
-        for number, key in enumerate(keys)
-    }
+    return {f"{config.env}[{number}]": KeyConfig(sha256=sha256_of(key)) for number, key in enumerate(keys)}

@@ -5,8 +5,8 @@ from __future__ import annotations
 from fastapi import FastAPI
 
 from deployments.api import huggingface, native
-from deployments.api.errors import BodyLimit, install_error_handlers
-from deployments.api.middleware import KeyGate
+from deployments.api.errors import install_error_handlers
+from deployments.api.middleware import BodyLimit, KeyGate
 from deployments.api.openai import routes as openai
 from deployments.api.playground import install_playground
 from deployments.api.webui import routes as webui
@@ -44,7 +44,7 @@ def build_api(service: Img2ImgService, webui_tasks: WebuiTasks | None = None) ->
     api.state.service, api.state.webui_tasks = service, webui_tasks
     api.add_middleware(BodyLimit, max_bytes=max_bytes)
     if (keys := service.config.keys) is not None:
-        api.add_middleware(KeyGate, keys=Keys(keys), public=keys.public, seen=CallMetrics())
+        api.add_middleware(KeyGate, keys=Keys(keys), public=keys.public, on_reply=CallMetrics())
     install_error_handlers(api)
     for tag, (routes, _) in CONTRACTS.items():
         api.include_router(routes, tags=[tag])

@@ -10,9 +10,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from ray.exceptions import RayActorError, RayTaskError
-from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from deployments.engine.errors import InvalidRequest, RequestAborted
 from deployments.images.codec import ImageError, ImageTooLarge, NotAnImage, UnusableImage
@@ -63,29 +61,6 @@ def install_error_handlers(api: FastAPI) -> None:
         api.add_exception_handler(error, _any_error)
     api.add_exception_handler(RayTaskError, _any_error)
     api.add_exception_handler(Exception, _any_error)
-
-
-class BodyLimit:
-    """Middleware that reads at most `max_bytes` of a request's body; FastAPI's own answers in plain text."""
-
-    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
-        self._app = app
-        self._max_bytes = max_bytes
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        left = self._max_bytes
-
-        async def limited() -> Message:
-            nonlocal left
-            message = await receive()
-            left -= len(message.get("body", b""))
-            if left < 0 or declared > self._max_bytes:
-                raise HTTPException(413, f"the request has more than {self._max_bytes} bytes")
-            return message
-
-        length = Headers(scope=scope).get("content-length", "") if scope["type"] == "http" else ""
-        declared = int(length) if length.isdigit() else 0
-        await self._app(scope, limited, send)
 
 
 def describe(error: Exception) -> ErrorReply:

@@ -21,9 +21,8 @@ from deployments.engine.async_engine import AsyncEngine
 from deployments.engine.request import Img2ImgOutput, Img2ImgRequest, Pixels, Progress, Sampler
 from deployments.handles.shared_memory import Loan, borrow, give_back
 from deployments.images.geometry import pad_to_multiple
-from deployments.logs import log_with_serve
 from deployments.replica.process_env import prepare_for_torch
-from deployments.telemetry import ModelMetrics
+from deployments.telemetry import ModelMetrics, log_with_serve
 
 logger = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from typing import Any
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
 
-from deployments import logs, routing
+from deployments import ray_private, routing
 from deployments.config import AppConfig
 from deployments.engine.request import Img2ImgRequest, Mask, Pixels, Priority, Progress
 from deployments.handles.caller import ModelCaller
@@ -174,7 +174,7 @@ class Img2ImgService:
         """
         if reason := await self._readiness.reason(settings.model):
             raise ModelNotReady(settings.model, reason)
-        engine_id = f"{request_id or logs.request_id()}-{uuid.uuid4().hex}"
+        engine_id = f"{request_id or ray_private.request_id()}-{uuid.uuid4().hex}"
         request = Img2ImgRequest(engine_id, pixels, priority=priority, mask=mask, **settings.for_engine())
         output = await self._models[settings.model].img2img(request, on_progress)
         return Img2ImgResult(settings, output.pixels, output.num_denoise_steps, output.truncated, output.timings)

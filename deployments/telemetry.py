@@ -1,7 +1,8 @@
-"""What Prometheus sees, through `ray.serve.metrics`; Serve adds the deployment, which for models is their id."""
+"""Logs and Prometheus metrics. Serve tags each metric with its deployment, which for a model is its id."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 
 from ray.serve.metrics import Counter, Gauge, Histogram
@@ -29,6 +30,13 @@ GAUGES = {
     "load_s": "seconds the checkpoint took to load",
     "gpu_memory_bytes": "GPU memory that the replica holds",
 }
+
+
+def log_with_serve() -> None:
+    """Send this package's log to Serve's handlers, with Serve's request ids, encoding and level."""
+    ours, serves = logging.getLogger("deployments"), logging.getLogger("ray.serve")
+    ours.handlers, ours.propagate = serves.handlers, False
+    ours.setLevel(serves.level)
 
 
 class ModelMetrics:

@@ -18,19 +18,13 @@ from deployments.config import AppConfig
 from deployments.engine.request import Img2ImgRequest, Mask, Pixels, Priority, Progress
 from deployments.handles.caller import ModelCaller
 from deployments.handles.readiness import Readiness
-from deployments.images.codec import SourceImage, decode_image, encode_image, is_quick, is_quick_to_decode
-from deployments.images.geometry import fit_pixels, restore_size
-from deployments.images.masks import MASK_BLUR, MaskMode, about_the_mask, fit_mask, paste_back, read_mask
-from deployments.images.metadata import format_parameters
+from deployments.images import flow
+from deployments.images.codec import is_quick, is_quick_to_decode
+from deployments.images.flow import PreparedImage, Reshape, no_reshape
+from deployments.images.masks import MaskFile
 from deployments.schemas import Img2ImgOptions, Img2ImgResult, OutputFormat, Settings
 
 OnProgress = Callable[[int, Progress], None]
-Reshape = Callable[[SourceImage, Mask | None], tuple[SourceImage, Mask | None]]
-
-
-def as_it_is(source: SourceImage, mask: Mask | None) -> tuple[SourceImage, Mask | None]:
-    """The Reshape that changes nothing."""
-    return source, mask
 
 
 class ModelNotReady(Exception):
@@ -54,28 +48,13 @@ class QueueFull(Exception):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class MaskFile:
-    """A mask as it came: the picture's bytes, which part of it stands for change, and the feather's width in pixels."""
-
-    data: bytes
-    mode: MaskMode = "auto"
-    blur: float = MASK_BLUR
-
-
-@dataclass(frozen=True, slots=True, eq=False)
 class Prepared:
-    """A request that can be run: image i of `num_images` has the settings' seed + i.
-
-    `fitted` is the source as the model gets it. `mask` has the source's size.
-    """
+    """A request that can be run. Image i of `num_images` has the settings' seed + i."""
 
     settings: Settings
     num_images: int
     output_format: OutputFormat
-    source: SourceImage
-    fitted: Pixels
-    mask: Mask | None = None
-    mask_blur: float = MASK_BLUR
+    image: PreparedImage
 
     def each(self) -> list[Settings]:
         """The settings of every image."""
@@ -97,49 +76,37 @@ class Img2ImgService:
         image: bytes,
         *,
         mask: MaskFile | None = None,
-        reshape: Reshape = as_it_is,
+        reshape: Reshape = no_reshape,
     ) -> Prepared:
-        """Decide the settings, decode the picture and its mask, and give both the shape that the caller wants.
-
-        Raises InvalidRequest (also UnknownModel) or ImageError.
-        """
+        """Resolve the settings and prepare the image. Raises InvalidRequest (also UnknownModel) or ImageError."""
         seed = routing.pick_seed(options)
         model_id = routing.choose_model(options.model, self.config, seed)
         model_id = routing.first_ready(model_id, self.config, await self._readiness.ready(model_id))
         settings = routing.resolve(options, self.config, model_id, seed)
-        prepare = partial(self._prepare, options, settings, image, mask, reshape)
-        quick = mask is None and reshape is as_it_is and is_quick_to_decode(image)
-        return prepare() if quick else await asyncio.to_thread(prepare)
+        prepare = partial(self._prepare_image, image, settings.max_side, mask, reshape)
+        quick = mask is None and reshape is no_reshape and is_quick_to_decode(image)
+        prepared = prepare() if quick else await asyncio.to_thread(prepare)
+        return Prepared(settings, options.num_images, options.output_format, prepared)
 
-    def _prepare(
-        self, options: Img2ImgOptions, settings: Settings, image: bytes, mask: MaskFile | None, reshape: Reshape
-    ) -> Prepared:
-        source, area = self._decode(image), None
-        if mask is not None:
-            with about_the_mask():
-                picture = self._decode(mask.data)
-            area = read_mask(picture, source.size, mask.mode)
-        source, area = reshape(source, area)
-        fitted = fit_pixels(source.pixels, max_side=settings.max_side, min_side=self.config.limits.min_side)
-        blur = MASK_BLUR if mask is None else mask.blur
-        return Prepared(settings, options.num_images, options.output_format, source, fitted, area, blur)
+    def _prepare_image(self, image: bytes, max_side: int, mask: MaskFile | None, reshape: Reshape) -> PreparedImage:
+        limits = self.config.limits
+        return flow.prepare(flow.decode(image, limits), limits, max_side, mask, reshape)
 
     async def images(self, prepared: Prepared, on_progress: OnProgress | None = None) -> list[Img2ImgResult]:
         """All images, or none: the first failure cancels the rest, as does the deadline (TimeoutError).
 
-        `on_progress` hears of the progress of each image, by its number. Raises what `img2img` does, with QueueFull
-        for Serve's BackPressureError.
+        `on_progress` is called with an image's number and its progress. Raises what `img2img` does, with QueueFull in
+        place of Serve's BackPressureError.
         """
-        mask = None if prepared.mask is None else await asyncio.to_thread(fit_mask, prepared.mask, prepared.fitted)
         with past_serves_handlers(prepared.settings.model):
             async with asyncio.timeout(self.config.limits.deadline_s):
                 return await _all_or_none(
                     [
                         self.img2img(
-                            prepared.fitted,
+                            prepared.image.pixels,
                             settings,
                             "interactive",
-                            mask=mask,
+                            mask=prepared.image.mask,
                             on_progress=None if on_progress is None else partial(on_progress, number),
                         )
                         for number, settings in enumerate(prepared.each())
@@ -147,9 +114,9 @@ class Img2ImgService:
                 )
 
     async def encode(self, prepared: Prepared, result: Img2ImgResult, quality: int | None = None) -> bytes:
-        """The picture's file, in the source's size; `quality`, 0 to 100, is of JPEG and WebP."""
+        """The image's file, in the source's size; `quality`, 0 to 100, applies to JPEG and WebP."""
         encode = partial(_encode, prepared, result.settings, result.pixels, quality)
-        quick = prepared.mask is None and is_quick(prepared.output_format, prepared.source.size)
+        quick = prepared.image.mask is None and is_quick(prepared.output_format, prepared.image.size)
         return encode() if quick else await asyncio.to_thread(encode)
 
     async def encode_preview(
@@ -199,10 +166,6 @@ class Img2ImgService:
             **described,
         }
 
-    def _decode(self, data: bytes) -> SourceImage:
-        limits = self.config.limits
-        return decode_image(data, max_bytes=limits.max_upload_bytes, max_pixels=limits.max_pixels)
-
 
 @contextmanager
 def past_serves_handlers(model: str) -> Iterator[None]:
@@ -225,16 +188,4 @@ async def _all_or_none(coroutines: Sequence[Coroutine[Any, Any, Img2ImgResult]])
 
 
 def _encode(prepared: Prepared, settings: Settings, pixels: Pixels, quality: int | None) -> bytes:
-    height, width = prepared.fitted.shape[:2]
-    source = prepared.source
-    pixels = restore_size(pixels, source.size)
-    if prepared.mask is not None:
-        pixels = paste_back(source.pixels, pixels, prepared.mask, prepared.mask_blur)
-    return encode_image(
-        pixels,
-        prepared.output_format,
-        parameters=format_parameters(settings, (width, height)),
-        alpha=source.alpha,
-        icc_profile=source.icc_profile,
-        quality=quality,
-    )
+    return flow.finish(prepared.image, pixels, settings, prepared.output_format, quality).data

@@ -11,9 +11,10 @@ from deployments.config import Limits
 from deployments.engine.errors import InvalidRequest
 from deployments.engine.request import Mask
 from deployments.images.codec import ImageTooLarge, SourceImage
+from deployments.images.flow import Reshape, Reshaped, no_reshape
 from deployments.images.geometry import crop_to
 from deployments.schemas import Img2ImgOptions, Img2ImgResult, OutputFormat
-from deployments.service import Img2ImgService, Reshape, as_it_is
+from deployments.service import Img2ImgService
 
 Options = TypeVar("Options", bound=Img2ImgOptions)
 MEDIA_TYPES: dict[OutputFormat, str] = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp"}
@@ -40,16 +41,16 @@ def in_size(options: Options, size: tuple[int, int] | None, limits: Limits, fiel
     around the centre and scaled, never stretched. None is the source's own size. Raises InvalidRequest.
     """
     if size is None:
-        return options, as_it_is
+        return options, no_reshape
     if not all(limits.min_side <= side <= limits.max_side for side in size):
         width, height = size
         message = f"{field}: both sides must be {limits.min_side} to {limits.max_side} pixels, not {width}x{height}"
         raise InvalidRequest(message, field)
 
-    def reshape(source: SourceImage, mask: Mask | None) -> tuple[SourceImage, Mask | None]:
+    def reshape(source: SourceImage, mask: Mask | None) -> Reshaped:
         alpha = None if source.alpha is None else crop_to(source.alpha, size)
         cropped = replace(source, pixels=crop_to(source.pixels, size), alpha=alpha)
-        return cropped, None if mask is None else crop_to(mask, size)
+        return Reshaped(cropped, None if mask is None else crop_to(mask, size))
 
     return options.model_copy(update={"max_side": options.max_side or max(size)}), reshape
 

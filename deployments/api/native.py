@@ -17,9 +17,9 @@ from deployments.api.dependencies import MEDIA_TYPES, Service, read_upload, resu
 from deployments.api.sse import Event, follow, preview_png, respond
 from deployments.engine.errors import InvalidRequest
 from deployments.engine.request import Progress, Timings
-from deployments.images.masks import MASK_BLUR, MAX_MASK_BLUR, MaskMode
+from deployments.images.masks import MASK_BLUR, MAX_MASK_BLUR, MaskFile, MaskMode
 from deployments.schemas import ImageReply, Img2ImgOptions, Img2ImgReply, Img2ImgResult
-from deployments.service import Img2ImgService, MaskFile, Prepared
+from deployments.service import Img2ImgService, Prepared
 
 routes = APIRouter()
 
@@ -100,7 +100,7 @@ def _progress(number: int, progress: Progress) -> dict[str, Any]:
 async def _reply(
     service: Img2ImgService, request_id: str, prepared: Prepared, results: list[Img2ImgResult]
 ) -> dict[str, Any]:
-    width, height = prepared.source.size
+    width, height = prepared.image.size
     first = results[0]
     encoded = await asyncio.gather(*(service.encode(prepared, result) for result in results))
     reply = Img2ImgReply(

@@ -23,7 +23,9 @@ from deployments.config import AppConfig
 from deployments.engine.errors import InvalidRequest
 from deployments.engine.request import Mask, Progress
 from deployments.images.codec import SourceImage
-from deployments.service import Img2ImgService, MaskFile, Prepared, Reshape
+from deployments.images.flow import Reshape, Reshaped
+from deployments.images.masks import MaskFile
+from deployments.service import Img2ImgService, Prepared
 
 routes = APIRouter()
 SIZE = re.compile(r"(\d{1,5})x(\d{1,5})")
@@ -103,7 +105,7 @@ def _steps(form: ImageEditForm, config: AppConfig, seed: int) -> int | None:
 
 
 def _opaque(reshape: Reshape) -> Reshape:
-    def without_alpha(source: SourceImage, mask: Mask | None) -> tuple[SourceImage, Mask | None]:
+    def without_alpha(source: SourceImage, mask: Mask | None) -> Reshaped:
         return reshape(replace(source, alpha=None), mask)
 
     return without_alpha
@@ -114,12 +116,12 @@ def _is_opaque(form: ImageEditForm) -> bool:
 
 
 def _look(prepared: Prepared, form: ImageEditForm) -> dict[str, Any]:
-    width, height = prepared.source.size
+    width, height = prepared.image.size
     look = Look(
         model=prepared.settings.model,
         output_format=form.output_format,
         size=f"{width}x{height}",
-        background="opaque" if prepared.source.alpha is None else "transparent",
+        background="opaque" if prepared.image.alpha is None else "transparent",
         quality="medium" if form.quality in ("auto", "standard") else form.quality,
     )
     return look.model_dump()

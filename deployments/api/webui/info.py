@@ -15,7 +15,7 @@ from deployments.service import Prepared
 
 def info_of(body: Img2ImgBody, prepared: Prepared, results: list[Img2ImgResult], model: ModelConfig) -> str:
     """Of the images that were finished; `infotexts` are the texts inside them."""
-    height, width = prepared.fitted.shape[:2]
+    height, width = prepared.image.pixels.shape[:2]
     made = [result.settings for result in results]
     texts = [format_parameters(settings, (width, height)) for settings in made]
     document = {

@@ -9,13 +9,13 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, HTTPException, Query
 
 from deployments.api.dependencies import Service
-from deployments.api.webui import lists
-from deployments.api.webui.canvas import Canvas, mask_mode_of
+from deployments.api.webui import canvas, lists
 from deployments.api.webui.info import info_of
 from deployments.api.webui.mapping import current_model, find_model, to_options
 from deployments.api.webui.progress import overall_progress, task_progress
@@ -25,9 +25,10 @@ from deployments.api.webui.tasks import Tasks, WebuiTasks
 from deployments.config import AppConfig
 from deployments.engine.errors import InvalidRequest
 from deployments.images.codec import ImageError, NotAnImage
+from deployments.images.masks import MaskFile
 from deployments.images.metadata import parse_parameters, read_parameters
 from deployments.schemas import Img2ImgResult
-from deployments.service import Img2ImgService, MaskFile, Prepared
+from deployments.service import Img2ImgService, Prepared
 
 routes = APIRouter(route_class=WebuiRoute)
 
@@ -37,13 +38,13 @@ async def post_img2img(body: Img2ImgBody, service: Service, tasks: Tasks) -> Img
     """Restyle one picture. An interrupted request answers with the images that were finished by then."""
     image, mask = _init_image(body), await _mask(body, service)
     options = to_options(body, await _model(body, service.config, tasks), service.config.limits)
-    canvas = Canvas(body, "white" if mask is None else mask.mode)
     with _about_the_picture():
-        prepared = await service.prepare(options, image, mask=mask, reshape=canvas.reshape)
-    prepared = await asyncio.to_thread(canvas.start, _without_empty_negative(prepared))
+        prepared = await service.prepare(options, image, mask=mask, reshape=partial(canvas.reshape, body, mask))
+    filled = await asyncio.to_thread(canvas.fill_masked, body, prepared.image)
+    prepared = replace(_without_empty_negative(prepared), image=filled)
     results = await tasks.images(service, prepared, body.force_task_id or f"task({uuid.uuid4().hex[:15]})")
     return Img2ImgReply(
-        images=await asyncio.gather(*(_encoded(service, canvas, prepared, result) for result in results)),
+        images=await asyncio.gather(*(_encoded(service, prepared, result) for result in results)),
         parameters=_echo(body),
         info=info_of(body, prepared, results, service.config.models[prepared.settings.model]),
     )
@@ -121,7 +122,7 @@ async def _mask(body: Img2ImgBody, service: Img2ImgService) -> MaskFile | None:
     if blur_x != blur_y:
         raise InvalidRequest(f"mask_blur_y must be the same as mask_blur_x, {blur_x}, not {blur_y}", "mask_blur_y")
     mask = _picture(body.mask, "mask")
-    return MaskFile(mask, await asyncio.to_thread(mask_mode_of, mask, service.config.limits), blur_x)
+    return MaskFile(mask, await asyncio.to_thread(canvas.mask_mode_of, mask, service.config.limits), blur_x)
 
 
 def _picture(text: str, param: str) -> bytes:
@@ -147,9 +148,8 @@ def _without_empty_negative(prepared: Prepared) -> Prepared:
     return replace(prepared, settings=settings.model_copy(update={"negative_prompt": settings.negative_prompt or None}))
 
 
-async def _encoded(service: Img2ImgService, canvas: Canvas, prepared: Prepared, result: Img2ImgResult) -> str:
-    whole = await asyncio.to_thread(canvas.whole, prepared, result)
-    return base64.b64encode(await service.encode(*whole)).decode()
+async def _encoded(service: Img2ImgService, prepared: Prepared, result: Img2ImgResult) -> str:
+    return base64.b64encode(await service.encode(prepared, result)).decode()
 
 
 def _echo(body: Img2ImgBody) -> dict[str, Any]:

@@ -12,10 +12,11 @@ from fastapi.responses import JSONResponse
 from ray.exceptions import RayActorError, RayTaskError
 from starlette.exceptions import HTTPException
 
+from deployments.allowed_values import allowed_numbers
 from deployments.engine.errors import InvalidRequest, RequestAborted
 from deployments.images.codec import ImageError, ImageTooLarge, NotAnImage, UnusableImage
 from deployments.routing import UnknownModel
-from deployments.schemas import ErrorDetail, ErrorReply, Img2ImgOptions
+from deployments.schemas import ErrorDetail, ErrorReply
 from deployments.service import ModelNotReady, QueueFull
 
 logger = logging.getLogger(__name__)
@@ -102,7 +103,7 @@ async def _any_error(request: Request, error: Exception) -> JSONResponse:
 
 
 async def _invalid_field(request: Request, error: Exception) -> JSONResponse:
-    """pydantic's first complaint, naming the field; its messages already name the allowed range or values."""
+    """pydantic's first error, with the field's name and, for a number, its whole range: pydantic names one end."""
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
     param = ".".join(str(part) for part in first["loc"][1:]) or None
@@ -116,21 +117,9 @@ async def _invalid_field(request: Request, error: Exception) -> JSONResponse:
     elif first["type"] == "unsupported_value":
         message = f"{name}: {first['msg']}"
     else:
-        message = f"{name}: {first['msg']}{_allowed(name)}, not {str(first.get('input'))[:100]!r}"
+        numbers = allowed_numbers(name.rpartition(".")[2])
+        message = f"{name}: {first['msg']}{numbers and f' ({numbers})'}, not {str(first.get('input'))[:100]!r}"
     return reply(Kind(400, "invalid_request_error", first["type"], param), message)
-
-
-def _allowed(param: str) -> str:
-    """The whole range of a number field, where pydantic names only the end that was passed."""
-    schema = Img2ImgOptions.model_json_schema()["properties"].get(param.rpartition(".")[2], {})
-    number = next((option for option in (schema, *schema.get("anyOf", ())) if "minimum" in option), None)
-    if number is None:
-        return ""
-    return (
-        f" ({number['minimum']:g} to {number['maximum']:g})"
-        if "maximum" in number
-        else f" ({number['minimum']:g} or more)"
-    )
 
 
 async def _http_exception(request: Request, error: Exception) -> JSONResponse:

@@ -98,7 +98,7 @@ class Img2ImgService:
         `on_progress` is called with an image's number and its progress. Raises what `img2img` does, with QueueFull in
         place of Serve's BackPressureError.
         """
-        with past_serves_handlers(prepared.settings.model):
+        with translate_serve_errors(prepared.settings.model):
             async with asyncio.timeout(self.config.limits.deadline_s):
                 return await _all_or_none(
                     [
@@ -168,8 +168,8 @@ class Img2ImgService:
 
 
 @contextmanager
-def past_serves_handlers(model: str) -> Iterator[None]:
-    """Serve answers its own exceptions itself, in plain text, before our handlers see them: rename those."""
+def translate_serve_errors(model: str) -> Iterator[None]:
+    """Raise Serve's own exceptions as QueueFull or ModelNotReady; Serve would answer its own in plain text."""
     try:
         yield
     except BackPressureError as exc:

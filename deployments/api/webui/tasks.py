@@ -15,7 +15,7 @@ from ray.serve.handle import DeploymentHandle
 from deployments.api.webui.state import WEBUI_STATE, Stop, TaskReport, TaskState
 from deployments.engine.request import Pixels, Progress
 from deployments.schemas import Img2ImgResult
-from deployments.service import Img2ImgService, Prepared, past_serves_handlers
+from deployments.service import Img2ImgService, Prepared, translate_serve_errors
 
 T = TypeVar("T")
 START_TIMEOUT_S = 60.0  # of the state's replica, which starts when it is first called
@@ -132,7 +132,7 @@ class _Watch:
 
 async def _asked(answer: Awaitable[T]) -> T:
     """Raises ModelNotReady, QueueFull or TimeoutError where the state cannot answer."""
-    with past_serves_handlers(WEBUI_STATE):
+    with translate_serve_errors(WEBUI_STATE):
         async with asyncio.timeout(START_TIMEOUT_S):
             return await answer
 

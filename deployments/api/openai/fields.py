@@ -143,15 +143,15 @@ class Usage(BaseModel):
 
 
 class EditedImage(BaseModel):
-    """One image of the reply; `seed` is ours."""
+    """One image of the reply; `seed` is our addition."""
 
     b64_json: str
     revised_prompt: None = None
     seed: int
 
 
-class Look(BaseModel):
-    """What replies and events say of their images beside the pixels; `model` is ours."""
+class ImageMetadata(BaseModel):
+    """The metadata of a reply or event; `model` is our addition."""
 
     model: str
     output_format: OutputFormat
@@ -160,7 +160,7 @@ class Look(BaseModel):
     quality: Quality
 
 
-class ImagesReply(Look):
+class ImagesReply(ImageMetadata):
     """The reply to `POST /v1/images/edits`."""
 
     created: int

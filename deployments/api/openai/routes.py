@@ -17,7 +17,7 @@ from fastapi.responses import JSONResponse
 
 from deployments import routing
 from deployments.api.dependencies import Service, in_size, read_upload, result_headers
-from deployments.api.openai.fields import EditedImage, ImageEditForm, ImagesReply, Look, Usage
+from deployments.api.openai.fields import EditedImage, ImageEditForm, ImageMetadata, ImagesReply, Usage
 from deployments.api.sse import Event, follow, respond
 from deployments.config import AppConfig
 from deployments.engine.errors import InvalidRequest
@@ -46,7 +46,7 @@ async def post_edits(
         EditedImage(b64_json=base64.b64encode(image).decode(), seed=result.settings.seed)
         for image, result in zip(images, results, strict=True)
     ]
-    reply = ImagesReply(**_look(prepared, form), created=int(time.time()), data=data)
+    reply = ImagesReply(**_metadata(prepared, form), created=int(time.time()), data=data)
     return JSONResponse(reply.model_dump(), headers=result_headers(results[0]))
 
 
@@ -115,16 +115,16 @@ def _is_opaque(form: ImageEditForm) -> bool:
     return form.background == "opaque" or form.output_format == "jpeg"
 
 
-def _look(prepared: Prepared, form: ImageEditForm) -> dict[str, Any]:
+def _metadata(prepared: Prepared, form: ImageEditForm) -> dict[str, Any]:
     width, height = prepared.image.size
-    look = Look(
+    metadata = ImageMetadata(
         model=prepared.settings.model,
         output_format=form.output_format,
         size=f"{width}x{height}",
         background="opaque" if prepared.image.alpha is None else "transparent",
         quality="medium" if form.quality in ("auto", "standard") else form.quality,
     )
-    return look.model_dump()
+    return metadata.model_dump()
 
 
 async def _events(service: Img2ImgService, prepared: Prepared, form: ImageEditForm) -> AsyncGenerator[Event, None]:
@@ -157,4 +157,4 @@ def _event(kind: str, prepared: Prepared, form: ImageEditForm, number: int, imag
         "image_index": number,
         "seed": prepared.settings.seed + number,
     }
-    return name, told | _look(prepared, form) | more
+    return name, told | _metadata(prepared, form) | more

@@ -110,7 +110,7 @@ class WebuiOptions(WebuiSettings):
     )
 
 
-class Served(WebuiBody):
+class Img2ImgFields(WebuiBody):
     """The fields of an img2img request that do something."""
 
     init_images: list[str] = Field(
@@ -163,7 +163,7 @@ class Served(WebuiBody):
     force_task_id: str = Field("", description="Id for `POST /internal/progress`.")
 
 
-class Img2ImgBody(Served):
+class Img2ImgBody(Img2ImgFields):
     """The fields of an img2img request."""
 
     subseed: int = Field(-1, description="Ignored: it counts with subseed_strength only.")

@@ -16,7 +16,7 @@ from ray.serve.handle import DeploymentHandle
 from deployments import ray_private, routing
 from deployments.config import AppConfig
 from deployments.engine.request import Img2ImgRequest, Mask, Pixels, Priority, Progress
-from deployments.handles.caller import ModelCaller
+from deployments.handles.caller import ModelClient
 from deployments.handles.readiness import Readiness
 from deployments.images import flow
 from deployments.images.codec import is_quick, is_quick_to_decode
@@ -67,7 +67,7 @@ class Img2ImgService:
 
     def __init__(self, config: AppConfig, models: Mapping[str, DeploymentHandle], readiness: Readiness) -> None:
         self.config = config
-        self._models = {model_id: ModelCaller(handle) for model_id, handle in models.items()}
+        self._models = {model_id: ModelClient(handle) for model_id, handle in models.items()}
         self._readiness = readiness
 
     async def prepare(

@@ -1,4 +1,4 @@
-"""The ingress deployment: the HTTP door and the handle that folder jobs call. Any number of replicas share nothing."""
+"""The ingress deployment: the HTTP API, and the handle that folder jobs call. Its replicas share no state."""
 
 from __future__ import annotations
 

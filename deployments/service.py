@@ -63,7 +63,7 @@ class Prepared:
 
 
 class Img2ImgService:
-    """What every door of the application does with a request; `models` are the deployments' handles by model id."""
+    """The life of a request, whatever API received it; `models` holds the deployments' handles by model id."""
 
     def __init__(self, config: AppConfig, models: Mapping[str, DeploymentHandle], readiness: Readiness) -> None:
         self.config = config

@@ -30,9 +30,9 @@ FIELDS_BYTES = 1024**2
 
 
 def build_api(service: Img2ImgService, webui_tasks: WebuiTasks | None = None) -> FastAPI:
-    """The application behind the door; every route finds `service` as `app.state.service`.
+    """The HTTP API. Every route finds `service` as `app.state.service`.
 
-    Without `webui_tasks` the routes of the web UI are there to be described only.
+    Without `webui_tasks` the web UI routes are only documented, not callable.
     """
     max_bytes = MAX_PARTS * service.config.limits.max_upload_bytes + FIELDS_BYTES
     api = FastAPI(

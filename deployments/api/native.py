@@ -74,7 +74,7 @@ async def get_models(service: Service) -> dict[str, Any]:
 
 @routes.get("/healthz")
 async def get_healthz() -> dict[str, str]:
-    """Whether the door is open; `GET /v1/models` says which models are."""
+    """Whether the HTTP API is up; `GET /v1/models` has the state of each model."""
     return {"status": "ok"}
 
 

@@ -51,8 +51,8 @@ class Limits(Strict):
     """What one request may ask for."""
 
     max_upload_bytes: int = Field(32 * 1024**2, ge=1)
-    max_pixels: int = Field(64_000_000, ge=1, le=178_956_970, description="of the picture sent, before it is decoded")
-    min_side: int = Field(16, ge=1, description="of the picture after it was fitted to max_side")
+    max_pixels: int = Field(64_000_000, ge=1, le=178_956_970, description="of the image sent, before it is decoded")
+    min_side: int = Field(16, ge=1, description="of the image after it was fitted to max_side")
     max_side: int = Field(2048, ge=16)
     max_steps: int = Field(150, ge=1, le=1000)
     max_images: int = Field(8, ge=1)

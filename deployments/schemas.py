@@ -37,7 +37,7 @@ def _canonical_loras(text: str | None) -> str | None:
 class ImageOptions(Strict):
     """What a caller may say about how an image is made; what is left out takes the model's defaults, then the app's."""
 
-    prompt: str | None = Field(None, description="What the picture should become.")
+    prompt: str | None = Field(None, description="What the image should become.")
     negative_prompt: str | None = Field(None, description="What it should not become. Needs guidance_scale above 1.")
     strength: float | None = Field(
         None, ge=0, le=1, allow_inf_nan=False, description="0 keeps the source, 1 ignores it."
@@ -58,12 +58,12 @@ class Img2ImgOptions(ImageOptions):
     """What a caller may say about a request."""
 
     model: str | None = Field(None, description="Model id, alias, or `auto` for a seeded random choice.")
-    output_format: OutputFormat = Field("png", description="Of the picture that comes back.")
+    output_format: OutputFormat = Field("png", description="Of the image that comes back.")
     num_images: int = Field(1, ge=1, description="How many images; up to the server's `max_images`.")
 
 
 class Settings(Strict):
-    """Everything that decides one image's pixels, apart from the source picture."""
+    """Everything that decides one image's pixels, apart from the source image."""
 
     model: str
     prompt: str

@@ -1,4 +1,4 @@
-"""The way of a request: pick the model, read and fit the picture, ask the model, encode what it made. Knows no HTTP."""
+"""The way of a request: pick the model, read and fit the image, ask the model, encode what it made. Knows no HTTP."""
 
 from __future__ import annotations
 

@@ -20,8 +20,8 @@ COUNTERS = {
     "out_of_memory": "steps that ran out of memory and were tried again with fewer rows",
     "prompt_hits": "prompts that were encoded before",
     "prompt_misses": "prompts that had to be encoded",
-    "image_hits": "pictures that were encoded before",
-    "image_misses": "pictures that had to be encoded",
+    "image_hits": "images that were encoded before",
+    "image_misses": "images that had to be encoded",
 }
 GAUGES = {
     "waiting": "requests that wait for a place in the step batch",

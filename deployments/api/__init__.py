@@ -25,7 +25,7 @@ CONTRACTS = {
     "Hugging Face": (huggingface.routes, "The Inference API's image-to-image task, a URL for each model."),
     "AUTOMATIC1111": (webui.routes, "The web UI's API, for the clients, plugins and front ends written for it."),
 }
-MAX_PARTS = 3  # a picture and its mask, a third larger each where they come as base64
+MAX_PARTS = 3  # an image and its mask, a third larger each where they come as base64
 FIELDS_BYTES = 1024**2
 
 

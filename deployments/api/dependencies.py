@@ -56,7 +56,7 @@ def in_size(options: Options, size: tuple[int, int] | None, limits: Limits, fiel
 
 
 def result_headers(first: Img2ImgResult) -> dict[str, str]:
-    """What a reply says of its (first) image beside the picture."""
+    """What a reply says of its (first) image beside the image."""
     headers = {
         "x-model": first.settings.model,
         "x-seed": str(first.settings.seed),

@@ -27,7 +27,7 @@ def _decoded(inputs: Any) -> Any:
     try:
         return base64.b64decode(inputs[start.end() if start else 0 :], validate=True)
     except (binascii.Error, ValueError):
-        raise PydanticCustomError("not_base64", "must be a picture in base64, or a data: URL of one") from None
+        raise PydanticCustomError("not_base64", "must be an image in base64, or a data: URL of one") from None
 
 
 class TargetSize(Strict):
@@ -38,7 +38,7 @@ class TargetSize(Strict):
 
 
 class Parameters(ImageOptions):
-    """What the client passes beside the picture; an unknown one is refused by name."""
+    """What the client passes beside the image; an unknown one is refused by name."""
 
     target_size: TargetSize | None = Field(
         None, description="The size of the reply, `{width, height}` in pixels; otherwise the source's own."
@@ -46,16 +46,16 @@ class Parameters(ImageOptions):
 
 
 class HuggingFaceRequest(Strict):
-    """The body as JSON; a body of any other type is the picture itself."""
+    """The body as JSON; a body of any other type is the image itself."""
 
     inputs: Annotated[
         bytes, BeforeValidator(_decoded), WithJsonSchema({"type": "string", "contentEncoding": "base64"})
-    ] = Field(description="The picture in base64, or as a data: URL: JPEG, PNG, WebP, GIF, BMP or TIFF.")
+    ] = Field(description="The image in base64, or as a data: URL: JPEG, PNG, WebP, GIF, BMP or TIFF.")
     parameters: Parameters = Field(Parameters(), description="How the image is made.")
 
     @model_validator(mode="before")
     @classmethod
-    def _picture_alone(cls, body: Any) -> Any:
+    def _wrap_raw_body(cls, body: Any) -> Any:
         return {"inputs": body} if isinstance(body, bytes) else body
 
 
@@ -71,7 +71,7 @@ async def post_model(
     body: HuggingFaceRequest,
     service: Service,
 ) -> Response:
-    """Restyle one picture with the model of this id or alias; `auto` chooses one by the seed.
+    """Restyle one image with the model of this id or alias; `auto` chooses one by the seed.
 
     Answers with the image, in the format that the header Accept names (`image/png` otherwise).
     """

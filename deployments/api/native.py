@@ -29,7 +29,7 @@ class Img2ImgForm(Img2ImgOptions):
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
     image: Annotated[UploadFile, File(description="JPEG, PNG, WebP, GIF (first frame), BMP or TIFF.")]
-    mask: Annotated[UploadFile | None, File(description="A picture that says where the image may change.")] = None
+    mask: Annotated[UploadFile | None, File(description="An image that says where the image may change.")] = None
     mask_mode: MaskMode = Field(
         "auto", description="What in the mask stands for change; `auto`: what is transparent, if anything, else white."
     )
@@ -44,7 +44,7 @@ class Img2ImgForm(Img2ImgOptions):
 
 @routes.post("/v1/img2img", response_model=Img2ImgReply, responses={200: {"content": {"image/*": {}}}})
 async def post_img2img(request: Request, form: Annotated[Img2ImgForm, Form()], service: Service) -> Response:
-    """Restyle one picture. Answers with the image; with JSON if the request accepts `application/json`; and with
+    """Restyle one image. Answers with the image; with JSON if the request accepts `application/json`; and with
     events `progress` (place in line, steps, a preview as base64 PNG) and `completed` if it accepts `text/event-stream`.
     """
     accepted = request.headers.get("accept", "")

@@ -1,4 +1,4 @@
-"""The playground: a page that asks `POST /v1/img2img` for pictures, at `/`, with its files under `/playground/`."""
+"""The playground: a page that asks `POST /v1/img2img` for images, at `/`, with its files under `/playground/`."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""Picture bytes to pixels and back: decode with limits, fit to a model, encode with the settings inside.
+"""Image bytes to pixels and back: decode with limits, fit to a model, encode with the settings inside.
 
 ImageError
-    NotAnImage       not a picture this server reads, or a damaged one (HTTP 415)
+    NotAnImage       not an image this server reads, or a damaged one (HTTP 415)
     ImageTooLarge    more bytes or pixels than the limits allow (HTTP 413)
-    UnusableImage    a sound picture of a shape that cannot be worked with (HTTP 400)
+    UnusableImage    a valid image of a shape that cannot be worked with (HTTP 400)
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ QUICK_PIXELS, QUICK_BYTES = 512 * 512, 512 * 1024
 
 
 class ImageError(Exception):
-    """Base of everything this module raises on purpose. `param` is the field that the picture came in."""
+    """Base of everything this module raises on purpose. `param` is the field that the image came in."""
 
     def __init__(self, message: str, param: str = "image") -> None:
         super().__init__(message, param)
@@ -52,20 +52,20 @@ class ImageError(Exception):
 
 
 class NotAnImage(ImageError):
-    """The bytes are no picture this server reads, or a damaged one."""
+    """The bytes are no image this server reads, or a damaged one."""
 
 
 class ImageTooLarge(ImageError):
-    """The picture has more bytes or pixels than the limits allow."""
+    """The image has more bytes or pixels than the limits allow."""
 
 
 class UnusableImage(ImageError):
-    """The picture is sound, but its shape cannot be worked with."""
+    """The image is sound, but its shape cannot be worked with."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SourceImage:
-    """A decoded picture, upright.
+    """A decoded image, upright.
 
     `pixels` is (height, width, 3) RGB, white where nothing shows; `alpha` is (height, width) or None;
     `icc_profile` is the RGB profile of `pixels`, None for sRGB.
@@ -88,16 +88,16 @@ def decode_image(data: bytes, *, max_bytes: int, max_pixels: int) -> SourceImage
     The header is checked against `max_pixels` before anything is decoded. Raises ImageTooLarge or NotAnImage.
     """
     if len(data) > max_bytes:
-        raise ImageTooLarge(f"the picture has {len(data)} bytes; at most {max_bytes} are allowed")
+        raise ImageTooLarge(f"the image has {len(data)} bytes; at most {max_bytes} are allowed")
     image = open_image(data, max_pixels)
     try:
         return _read(image)
     except Exception as error:  # Pillow raises nearly anything on damaged files, and all of it means the same
-        raise NotAnImage(f"the {image.format} picture is damaged: {error}") from error
+        raise NotAnImage(f"the {image.format} image is damaged: {error}") from error
 
 
 def is_quick(format: Format, size: tuple[int, int]) -> bool:
-    """Whether a picture is read or written in 1 to 3 ms: under load, changing threads and back costs more than that."""
+    """Whether an image is read or written in 1 to 3 ms: under load, changing threads and back costs more than that."""
     return format == "jpeg" and size[0] * size[1] <= QUICK_PIXELS
 
 
@@ -112,24 +112,24 @@ def is_quick_to_decode(data: bytes) -> bool:
 def open_image(data: bytes, max_pixels: int = PILLOW_MAX_PIXELS) -> Image.Image:
     """The image with only its header read. Raises ImageTooLarge or NotAnImage."""
     if not data:
-        raise NotAnImage("the picture is empty (0 bytes)")
+        raise NotAnImage("the image is empty (0 bytes)")
     try:
         image = Image.open(BytesIO(data), formats=FORMATS)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ImageTooLarge(f"the picture has too many pixels; at most {max_pixels} are allowed") from error
+        raise ImageTooLarge(f"the image has too many pixels; at most {max_pixels} are allowed") from error
     except Exception as error:  # as in decode_image
-        raise NotAnImage("the file is not a picture in JPEG, PNG, WebP, GIF, BMP or TIFF") from error
+        raise NotAnImage("the file is not an image in JPEG, PNG, WebP, GIF, BMP or TIFF") from error
     width, height = image.size
     if width * height > max_pixels:
-        raise ImageTooLarge(f"the picture is {width}x{height}; at most {max_pixels} pixels are allowed")
+        raise ImageTooLarge(f"the image is {width}x{height}; at most {max_pixels} pixels are allowed")
     return image
 
 
 def _read(image: Image.Image) -> SourceImage:
-    # Pillow calls a JPEG with a second picture inside, as many phones write them, MPO.
+    # Pillow calls a JPEG with a second image inside, as many phones write them, MPO.
     source_format: Format = next((name for name in FORMATS if name.upper() == image.format), "jpeg")
     image.load()
-    with suppress(Exception):  # a damaged EXIF block is no reason to refuse a sound picture
+    with suppress(Exception):  # a damaged EXIF block is no reason to refuse a valid image
         ImageOps.exif_transpose(image, in_place=True)
     alpha = np.array(image.convert("RGBA").getchannel("A")) if image.has_transparency_data else None
     pixels, icc_profile = _to_rgb(image)
@@ -154,7 +154,7 @@ def _to_rgb(image: Image.Image) -> tuple[Pixels, bytes | None]:
 def _to_srgb(image: Image.Image, profile: BytesIO) -> Pixels:
     try:
         converted = ImageCms.profileToProfile(image, profile, ImageCms.createProfile("sRGB"), outputMode="RGB")
-    except (ImageCms.PyCMSError, OSError):  # a broken profile costs exact colours, not the picture
+    except (ImageCms.PyCMSError, OSError):  # a broken profile costs exact colours, not the image
         converted = None
     return np.array(converted or image.convert("RGB"))
 
@@ -178,15 +178,15 @@ def encode_image(
     icc_profile: bytes | None = None,
     quality: int | None = None,
 ) -> bytes:
-    """The picture's file, with `parameters` inside where `read_parameters` and other tools look for them.
+    """The image's file, with `parameters` inside where `read_parameters` and other tools look for them.
 
     `alpha` is written to PNG, WebP and TIFF; `quality`, 0 to 100, is of JPEG and WebP. A BMP holds no parameters,
     nor does a JPEG when they pass 64 KB.
-    Raises UnusableImage when the picture has a longer side than the format can hold.
+    Raises UnusableImage when the image has a longer side than the format can hold.
     """
     height, width = pixels.shape[:2]
     if max(width, height) > MAX_SIDE.get(format, max(width, height)):
-        raise UnusableImage(f"the picture is {width}x{height}; {format} holds at most {MAX_SIDE[format]} pixels a side")
+        raise UnusableImage(f"the image is {width}x{height}; {format} holds at most {MAX_SIDE[format]} pixels a side")
     image = Image.fromarray(pixels)
     if alpha is not None and format in ("png", "webp", "tiff"):
         image.putalpha(Image.fromarray(alpha))

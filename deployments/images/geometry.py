@@ -21,7 +21,7 @@ def fit_pixels(pixels: Pixels, *, max_side: int, min_side: int) -> Pixels:
     size = max(1, round(width * scale)), max(1, round(height * scale))
     if min(size) < min_side:
         raise UnusableImage(
-            f"the picture is {width}x{height}, at most {max_side} a side {size[0]}x{size[1]}: "
+            f"the image is {width}x{height}, at most {max_side} a side {size[0]}x{size[1]}: "
             f"its shorter side must then have at least {min_side} pixels"
         )
     return restore_size(pixels, size)

@@ -1,4 +1,4 @@
-"""A picture's settings as the text AUTOMATIC1111's web UI writes into pictures, and that text read back."""
+"""An image's settings as the text AUTOMATIC1111's web UI writes into images, and that text read back."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def parse_parameters(text: str) -> dict[str, str]:
 
 
 def read_parameters(data: bytes) -> str | None:
-    """The text that `encode_image` or AUTOMATIC1111's web UI wrote into a picture, None without one.
+    """The text that `encode_image` or AUTOMATIC1111's web UI wrote into an image, None without one.
 
     Raises NotAnImage or ImageTooLarge.
     """

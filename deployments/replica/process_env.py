@@ -2,7 +2,7 @@
 
 import os
 
-# Pictures' tensors are new memory at each layer, which the kernel hands out page by page; with pages of 2 MB instead
+# Images' tensors are new memory at each layer, which the kernel hands out page by page; with pages of 2 MB instead
 # of 4 KB a VAE spends a third as long in the kernel (benchmarks/pages.py).
 LARGE_PAGES = {"THP_MEM_ALLOC_ENABLE": "1"}
 

@@ -138,7 +138,7 @@ def test_result_carries_the_settings_of_its_row(job: tuple[Result, Folder]):
 @pytest.mark.parametrize(
     ("source", "error_type", "error"),
     [
-        ("text.jpg", "NotAnImage", "not a picture"),
+        ("text.jpg", "NotAnImage", "not an image"),
         ("empty.png", "NotAnImage", "empty"),
         ("cut.jpg", "NotAnImage", "damaged"),
         ("thin.png", "UnusableImage", "at least 16 pixels"),

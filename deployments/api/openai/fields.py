@@ -31,17 +31,17 @@ class ImageEditForm(Img2ImgOptions):
 
     model_config = ConfigDict(extra="ignore", arbitrary_types_allowed=True)
 
-    image: Annotated[list[UploadFile], File(description="The picture to edit, exactly one.")] = []
-    image_list: Annotated[list[UploadFile], File(alias="image[]", description="The picture, as a list of one.")] = []
+    image: Annotated[list[UploadFile], File(description="The image to edit, exactly one.")] = []
+    image_list: Annotated[list[UploadFile], File(alias="image[]", description="The image, as a list of one.")] = []
     mask: Annotated[
         UploadFile | None,
         File(
             validation_alias=AliasChoices("mask", "mask_image"),
-            description="Where the picture may change: where it is transparent, or white if it is nowhere transparent. "
+            description="Where the image may change: where it is transparent, or white if it is nowhere transparent. "
             "Also as `mask_image`.",
         ),
     ] = None
-    prompt: str = Field(description="What the picture should become.")
+    prompt: str = Field(description="What the image should become.")
     num_images: int = Field(
         1,
         ge=1,

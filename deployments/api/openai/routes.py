@@ -35,7 +35,7 @@ SIZE = re.compile(r"(\d{1,5})x(\d{1,5})")
 async def post_edits(
     form: Annotated[ImageEditForm, Form(media_type="multipart/form-data")], service: Service
 ) -> Response:
-    """Edit one picture. With `stream`, events `image_edit.partial_image`, and `image_edit.completed` for each image."""
+    """Edit one image. With `stream`, events `image_edit.partial_image`, and `image_edit.completed` for each image."""
     prepared = await _prepare(service, form)
     if form.stream:
         headers = {"x-model": prepared.settings.model}
@@ -73,15 +73,15 @@ async def _prepare(service: Img2ImgService, form: ImageEditForm) -> Prepared:
     mask = None
     if form.mask is not None:
         mask = MaskFile(await read_upload(form.mask, config.limits, "mask"), form.mask_mode, form.mask_blur)
-    picture = await read_upload(_the_one_picture(form), config.limits)
-    return await service.prepare(options, picture, mask=mask, reshape=_opaque(reshape) if _is_opaque(form) else reshape)
+    image = await read_upload(_single_upload(form), config.limits)
+    return await service.prepare(options, image, mask=mask, reshape=_opaque(reshape) if _is_opaque(form) else reshape)
 
 
-def _the_one_picture(form: ImageEditForm) -> UploadFile:
-    pictures = form.image + form.image_list
-    if len(pictures) != 1:
-        raise InvalidRequest(f"image: this takes one picture to edit, not {len(pictures)}", "image")
-    return pictures[0]
+def _single_upload(form: ImageEditForm) -> UploadFile:
+    images = form.image + form.image_list
+    if len(images) != 1:
+        raise InvalidRequest(f"image: this takes one image to edit, not {len(images)}", "image")
+    return images[0]
 
 
 def _size(text: str) -> tuple[int, int] | None:

@@ -17,7 +17,7 @@ from deployments.images.codec import SourceImage, decode_image
 from deployments.images.flow import PreparedImage, Reshaped
 from deployments.images.masks import MaskFile, MaskMode, errors_name_the_mask, paste_back
 
-Plane = np.ndarray[Any, np.dtype[np.uint8]]  # a picture or a mask
+Plane = np.ndarray[Any, np.dtype[np.uint8]]  # an image or a mask
 Size = tuple[int, int]  # (width, height)
 Box = tuple[int, int, int, int]  # left, top, right, bottom
 

@@ -35,10 +35,10 @@ routes = APIRouter(route_class=WebuiRoute)
 
 @routes.post("/sdapi/v1/img2img", response_model=Img2ImgReply)
 async def post_img2img(body: Img2ImgBody, service: Service, tasks: Tasks) -> Img2ImgReply:
-    """Restyle one picture. An interrupted request answers with the images that were finished by then."""
+    """Restyle one image. An interrupted request answers with the images that were finished by then."""
     image, mask = _init_image(body), await _mask(body, service)
     options = to_options(body, await _model(body, service.config, tasks), service.config.limits)
-    with _about_the_picture():
+    with _errors_name_init_images():
         prepared = await service.prepare(options, image, mask=mask, reshape=partial(canvas.reshape, body, mask))
     filled = await asyncio.to_thread(canvas.fill_masked, body, prepared.image)
     prepared = replace(_without_empty_negative(prepared), image=filled)
@@ -88,8 +88,8 @@ async def get_pending_tasks(tasks: Tasks) -> dict[str, Any]:
 
 @routes.post("/sdapi/v1/png-info")
 async def post_png_info(body: PngInfoBody) -> dict[str, Any]:
-    """The settings inside a picture, as text and in parts."""
-    text = await asyncio.to_thread(read_parameters, _picture(body.image, "image")) or ""
+    """The settings inside an image, as text and in parts."""
+    text = await asyncio.to_thread(read_parameters, _decode_base64(body.image, "image")) or ""
     return {"info": text, "items": {}, "parameters": parse_parameters(text) if text else {}}
 
 
@@ -100,12 +100,12 @@ def _init_image(body: Img2ImgBody) -> bytes:
     if not body.init_images:
         raise HTTPException(404, "Init image not found")
     if len(body.init_images) > 1:
-        raise InvalidRequest(f"init_images must be one picture, not {len(body.init_images)}", "init_images")
-    return _picture(body.init_images[0], "init_images")
+        raise InvalidRequest(f"init_images must be one image, not {len(body.init_images)}", "init_images")
+    return _decode_base64(body.init_images[0], "init_images")
 
 
 @contextmanager
-def _about_the_picture() -> Iterator[None]:
+def _errors_name_init_images() -> Iterator[None]:
     """What is wrong with `image` in here is wrong with init_images, and says so."""
     try:
         yield
@@ -121,14 +121,14 @@ async def _mask(body: Img2ImgBody, service: Img2ImgService) -> MaskFile | None:
     blur_x, blur_y = (body.mask_blur_x, body.mask_blur_y) if body.mask_blur is None else (body.mask_blur,) * 2
     if blur_x != blur_y:
         raise InvalidRequest(f"mask_blur_y must be the same as mask_blur_x, {blur_x}, not {blur_y}", "mask_blur_y")
-    mask = _picture(body.mask, "mask")
+    mask = _decode_base64(body.mask, "mask")
     return MaskFile(mask, await asyncio.to_thread(canvas.mask_mode_of, mask, service.config.limits), blur_x)
 
 
-def _picture(text: str, param: str) -> bytes:
+def _decode_base64(text: str, param: str) -> bytes:
     """The bytes of base64 text. Raises NotAnImage, and InvalidRequest for an address: none is fetched for a caller."""
     if text.startswith(("http://", "https://")):
-        raise InvalidRequest(f"{param}: addresses are not fetched; send the picture itself as base64", param)
+        raise InvalidRequest(f"{param}: addresses are not fetched; send the image itself as base64", param)
     encoded = text.partition(",")[2] if text.startswith("data:") else text
     try:
         return base64.b64decode("".join(encoded.split()), validate=True)

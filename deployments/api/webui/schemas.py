@@ -69,7 +69,7 @@ SamplesFormat = Annotated[Literal["png", "jpg", "jpeg", "webp"], BeforeValidator
 
 
 class WebuiSettings(WebuiBody):
-    """Those of the web UI's settings that change pictures; all others are ignored."""
+    """Those of the web UI's settings that change images; all others are ignored."""
 
     CLIP_stop_at_last_layers: Annotated[int, only(1)] = Field(1, description="Refused if not 1.")
     sd_vae: Annotated[str, only("Automatic", "None", "")] = Field(
@@ -96,7 +96,7 @@ class Overrides(WebuiSettings):
     """The settings of one request."""
 
     sd_model_checkpoint: str = Field("", description="The model of this request: title, name, id or alias.")
-    samples_format: SamplesFormat = Field("png", description="Format of the pictures.")
+    samples_format: SamplesFormat = Field("png", description="Format of the images.")
 
 
 class WebuiOptions(WebuiSettings):
@@ -114,11 +114,11 @@ class Img2ImgFields(WebuiBody):
     """The fields of an img2img request that do something."""
 
     init_images: list[str] = Field(
-        default_factory=list, description="One picture as base64, with or without `data:image/...;base64,`. Required."
+        default_factory=list, description="One image as base64, with or without `data:image/...;base64,`. Required."
     )
     prompt: str = Field(
         "",
-        description="What the picture should become. `<lora:name:weight>` switches an adapter of the model on. "
+        description="What the image should become. `<lora:name:weight>` switches an adapter of the model on. "
         "Weights such as (word:1.2) are plain text.",
     )
     negative_prompt: str = Field("", description="What it should not become.")
@@ -134,14 +134,14 @@ class Img2ImgFields(WebuiBody):
         description="`karras` and `uniform` with DPM++ 2M (`automatic`: karras); others have one of their own.",
     )
     seed: int = Field(-1, description="Image i has seed + i; -1 is random.")
-    width: int | None = Field(512, description="Of the reply, and what the model sees; null: the picture's own.")
-    height: int | None = Field(512, description="Of the reply, and what the model sees; null: the picture's own.")
+    width: int | None = Field(512, description="Of the reply, and what the model sees; null: the image's own.")
+    height: int | None = Field(512, description="Of the reply, and what the model sees; null: the image's own.")
     resize_mode: Annotated[int, only(0, 1, 2)] = Field(
-        0, description="0 stretches, 1 crops, 2 fills the borders with the picture's edge; 3 is refused."
+        0, description="0 stretches, 1 crops, 2 fills the borders with the image's edge; 3 is refused."
     )
     batch_size: int = Field(1, ge=1, description="batch_size * n_iter images are made.")
     n_iter: int = Field(1, ge=1, description="batch_size * n_iter images are made.")
-    mask: str = Field("", description="A picture as base64. White is repainted; opaque, if any of it is transparent.")
+    mask: str = Field("", description="An image as base64. White is repainted; opaque, if any of it is transparent.")
     mask_blur: int | None = Field(
         None, ge=0, le=MAX_MASK_BLUR, description="Pixels the mask's border is feathered by, all inside the mask."
     )
@@ -150,13 +150,13 @@ class Img2ImgFields(WebuiBody):
     mask_round: bool = Field(True, description="Makes a mask that goes by transparency black and white.")
     inpainting_mask_invert: Annotated[int, only(0, 1)] = Field(0, description="1 repaints what the mask keeps.")
     inpainting_fill: Annotated[int, only(0, 1)] = Field(
-        0, description="What to start from: 0 the mask filled from around it, 1 the picture; 2 and 3 are refused."
+        0, description="What to start from: 0 the mask filled from around it, 1 the image; 2 and 3 are refused."
     )
     inpaint_full_res: bool = Field(
-        True, description="Work on the masked part alone, at width x height; the reply then has the picture's size."
+        True, description="Work on the masked part alone, at width x height; the reply then has the image's size."
     )
     inpaint_full_res_padding: int = Field(0, ge=0, description="Pixels around the masked part that are looked at too.")
-    include_init_images: bool = Field(False, description="Whether `parameters` of the reply repeats the pictures.")
+    include_init_images: bool = Field(False, description="Whether `parameters` of the reply repeats the images.")
     override_settings: Overrides = Field(
         default_factory=Overrides, description="Settings for this request; others are ignored."
     )
@@ -198,14 +198,14 @@ class Img2ImgBody(Img2ImgFields):
     override_settings_restore_afterwards: Annotated[bool, only(True)] = Field(
         True, description="Refused if false: the model for later requests is set by `POST /sdapi/v1/options`."
     )
-    send_images: Annotated[bool, only(True)] = Field(True, description="Refused if false: pictures are kept nowhere.")
-    save_images: Annotated[bool, only(False)] = Field(False, description="Refused if true: pictures are kept nowhere.")
-    do_not_save_samples: bool = Field(False, description="Ignored: pictures are kept nowhere.")
+    send_images: Annotated[bool, only(True)] = Field(True, description="Refused if false: images are kept nowhere.")
+    save_images: Annotated[bool, only(False)] = Field(False, description="Refused if true: images are kept nowhere.")
+    do_not_save_samples: bool = Field(False, description="Ignored: images are kept nowhere.")
     do_not_save_grid: bool = Field(False, description="Ignored: there is no grid.")
 
 
 class Img2ImgReply(BaseModel):
-    """The pictures as base64, the request's fields, and a JSON document, as text, about what was made."""
+    """The images as base64, the request's fields, and a JSON document, as text, about what was made."""
 
     images: list[str]
     parameters: dict[str, Any]
@@ -213,7 +213,7 @@ class Img2ImgReply(BaseModel):
 
 
 class PngInfoBody(WebuiBody):
-    """A picture to read."""
+    """An image to read."""
 
     image: str = Field("", description="As base64, with or without `data:image/...;base64,`.")
 

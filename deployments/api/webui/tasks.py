@@ -83,7 +83,7 @@ class WebuiTasks:
     async def _goes_on(self, report: TaskReport) -> bool:
         try:
             return bool(await self._state.update.remote(report))
-        except Exception:  # whatever the state has, the picture is worth more than its progress
+        except Exception:  # whatever the state has, the image is worth more than its progress
             return True
 
 

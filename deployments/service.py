@@ -1,4 +1,4 @@
-"""The way of a request: pick the model, read and fit the image, ask the model, encode what it made. Knows no HTTP."""
+"""The life of a request: choose the model, prepare the image, call the model, encode the result. Knows no HTTP."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ OnProgress = Callable[[int, Progress], None]
 
 
 class ModelNotReady(Exception):
-    """The model is starting, waiting for resources, or failed to load; `reason` says which."""
+    """The model is starting, waiting for resources, or failed to load, as `reason` says."""
 
     def __init__(self, model: str, reason: str) -> None:
         super().__init__(model, reason)
@@ -40,7 +40,7 @@ class ModelNotReady(Exception):
 
 
 class QueueFull(Exception):
-    """The model has as many requests as it may hold."""
+    """The model's queue is full."""
 
     def __init__(self, retry_after_s: float | None) -> None:
         super().__init__(retry_after_s)
@@ -57,13 +57,13 @@ class Prepared:
     image: PreparedImage
 
     def each(self) -> list[Settings]:
-        """The settings of every image."""
+        """The settings of each image."""
         seed = self.settings.seed
         return [self.settings.model_copy(update={"seed": seed + number}) for number in range(self.num_images)]
 
 
 class Img2ImgService:
-    """The life of a request, whatever API received it; `models` holds the deployments' handles by model id."""
+    """Handles the requests of every API. `models` holds the deployments' handles by model id."""
 
     def __init__(self, config: AppConfig, models: Mapping[str, DeploymentHandle], readiness: Readiness) -> None:
         self.config = config
@@ -122,7 +122,7 @@ class Img2ImgService:
     async def encode_preview(
         self, prepared: Prepared, number: int, preview: Pixels, quality: int | None = None
     ) -> bytes:
-        """A preview of image `number` as `encode` makes the image itself."""
+        """A preview of image `number`, encoded as `encode` encodes the image."""
         return await asyncio.to_thread(_encode, prepared, prepared.each()[number], preview, quality)
 
     async def img2img(
@@ -135,9 +135,9 @@ class Img2ImgService:
         mask: Mask | None = None,
         on_progress: Callable[[Progress], None] | None = None,
     ) -> Img2ImgResult:
-        """The image for fitted pixels (and their mask) and resolved settings, in the size that was sent.
+        """The image for fitted pixels, their mask and resolved settings, in the size of `pixels`.
 
-        Raises ModelNotReady, EngineError, Serve's BackPressureError.
+        Raises ModelNotReady, EngineError and Serve's BackPressureError.
         """
         if reason := await self._readiness.reason(settings.model):
             raise ModelNotReady(settings.model, reason)
@@ -147,7 +147,7 @@ class Img2ImgService:
         return Img2ImgResult(settings, output.pixels, output.num_denoise_steps, output.truncated, output.timings)
 
     async def model_cards(self) -> list[dict[str, Any]]:
-        """The models as OpenAI lists them, with what each can do and whether it is ready, and if not, why."""
+        """The models in OpenAI's list format, with each model's limits, state and, if it is not ready, the reason."""
         described = await self._readiness.describe()
         return [self._model_card(model_id, described[model_id]) for model_id in self._models]
 

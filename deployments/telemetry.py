@@ -12,23 +12,23 @@ from deployments.engine.request import Img2ImgOutput
 SECONDS = [0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300]
 COUNTERS = {
     "steps": "UNet steps, each of one step batch",
-    "unet_rows": "rows of those steps that belonged to requests",
-    "step_s": "seconds spent in those steps",
+    "unet_rows": "rows of requests in UNet steps, without padding",
+    "step_s": "seconds spent in UNet steps",
     "finished": "images finished",
-    "failed": "requests that ended in an error of their own",
-    "aborted": "requests whose caller went away",
-    "out_of_memory": "steps that ran out of memory and were tried again with fewer rows",
-    "prompt_hits": "prompts that were encoded before",
-    "prompt_misses": "prompts that had to be encoded",
-    "image_hits": "images that were encoded before",
-    "image_misses": "images that had to be encoded",
+    "failed": "requests that failed with an error",
+    "aborted": "requests whose caller disconnected",
+    "out_of_memory": "steps that ran out of memory and were retried with fewer rows",
+    "prompt_hits": "prompts found in the cache of encoded prompts",
+    "prompt_misses": "prompts that were encoded",
+    "image_hits": "images found in the cache of encoded images",
+    "image_misses": "images that were encoded",
 }
 GAUGES = {
-    "waiting": "requests that wait for a place in the step batch",
+    "waiting": "requests that wait for the step batch",
     "running": "requests in the step batch",
-    "queued_steps": "steps still to run for all of them",
+    "queued_steps": "steps left to run of all requests",
     "load_s": "seconds the checkpoint took to load",
-    "gpu_memory_bytes": "GPU memory that the replica holds",
+    "gpu_memory_bytes": "GPU memory reserved by the replica",
 }
 
 
@@ -40,7 +40,7 @@ def log_with_serve() -> None:
 
 
 class ModelMetrics:
-    """The replica's counters and gauges (`update`, now and then) and the times of each image (`observe`)."""
+    """A replica's counters and gauges, set by `update`, and the times of each image, added by `observe`."""
 
     def __init__(self, load_s: float) -> None:
         self._counters = {name: Counter(f"img2img_{name}", text) for name, text in COUNTERS.items()}
@@ -51,23 +51,23 @@ class ModelMetrics:
         self._load_s = load_s
 
     def update(self, stats: Mapping[str, float], gpu_memory_bytes: int) -> None:
-        """Bring all up to the engine's own counts since start."""
+        """Set all metrics from the engine's counts since its start."""
         for name, counter in self._counters.items():
             if (more := stats[name] - self._counted[name]) > 0:
                 counter.inc(more)
                 self._counted[name] = stats[name]
         now = {**stats, "load_s": self._load_s, "gpu_memory_bytes": gpu_memory_bytes}
-        for name, gauge in self._gauges.items():  # every one each time: Ray forgets a gauge that is not set again
+        for name, gauge in self._gauges.items():  # all of them each time: Ray drops a gauge that is not set again
             gauge.set(now[name])
 
     def observe(self, output: Img2ImgOutput) -> None:
-        """The times of one finished image."""
+        """Add the times of a finished image."""
         self._queue_wait.observe(output.timings.queued_s)
         self._denoise.observe(output.timings.denoise_s)
 
 
 class CallMetrics:
-    """Who calls: requests by the name of the key, and how they ended."""
+    """Requests by the name of the API key and the status of the reply."""
 
     def __init__(self) -> None:
         self._calls = Counter("img2img_calls", "requests by key and status", ("key", "status"))

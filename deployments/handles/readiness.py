@@ -1,4 +1,4 @@
-"""Which models can take a request now, and if not, why: Serve's own status, kept for a second while it says yes."""
+"""Whether each model can take requests, from Serve's status, which is cached for a second while the model is ready."""
 
 from __future__ import annotations
 
@@ -26,42 +26,42 @@ class AppFailed(Exception):
 
 
 class Readiness:
-    """The application's view of its models; each router replica keeps its own."""
+    """The state of the application's models. Each router replica has its own."""
 
     def __init__(self, app_name: str, models: Mapping[str, DeploymentHandle]) -> None:
         self._app_name = app_name
         self._models = models
-        self._reasons: dict[str, str] = {}  # of the models that are not ready
+        self._reasons: dict[str, str] = {}  # why a model is not ready
         self._cards: dict[str, dict[str, Any]] = {}
-        self._asked = -math.inf
+        self._refreshed = -math.inf
         self._lock = asyncio.Lock()
 
     async def ready(self, wanted: str | None = None) -> set[str]:
         """Ids of the models that have a running replica, or are scaled to zero and start on demand.
 
-        As of at most a second ago; if the `wanted` one is not among them, as of now: another router may know better.
+        The status is at most a second old. If the `wanted` model is not ready in it, a new status is fetched.
         """
         now = time.monotonic()
-        await self._look(since=now - MAX_AGE_S)
+        await self._refresh(since=now - MAX_AGE_S)
         if wanted in self._reasons:
-            await self._look(since=now)
+            await self._refresh(since=now)
         return set(self._models) - set(self._reasons)
 
     async def reason(self, model_id: str) -> str:
-        """Why the model is not ready, in Serve's words; empty if it is."""
+        """Serve's reason why the model is not ready; "" if it is."""
         await self.ready(model_id)
         return self._reasons.get(model_id, "")
 
-    async def _look(self, since: float) -> None:
-        """Ask Serve, unless somebody has since then."""
+    async def _refresh(self, since: float) -> None:
+        """Fetch Serve's status if the last one is older than `since`."""
         async with self._lock:
             started = time.monotonic()
-            if self._asked < since:
-                self._reasons = await asyncio.to_thread(self._ask)
-                self._asked = started
+            if self._refreshed < since:
+                self._reasons = await asyncio.to_thread(self._fetch_reasons)
+                self._refreshed = started
 
     async def describe(self) -> dict[str, dict[str, Any]]:
-        """For each model its state and, once it has been ready, what the loaded checkpoint is and how it runs."""
+        """Each model's state and, once it has been ready, the description of its loaded checkpoint."""
         ready = await self.ready()
         await asyncio.gather(*(self._fetch_card(model_id) for model_id in ready))
         return {
@@ -77,10 +77,10 @@ class Readiness:
         try:
             async with asyncio.timeout(DESCRIBE_TIMEOUT_S):
                 self._cards[model_id] = await self._models[model_id].describe.remote()
-        except Exception:  # whatever it is, the list of models can do with the last card, or without one
+        except Exception:  # the last card, or none, is enough for the list of models
             return
 
-    def _ask(self) -> dict[str, str]:
+    def _fetch_reasons(self) -> dict[str, str]:
         deployments = deployment_details(self._app_name)
         if not deployments:  # during a redeployment the replicas still answer as before
             return self._reasons
@@ -92,7 +92,7 @@ class Readiness:
 
 
 def _explain(details: dict[str, Any] | None) -> str:
-    """Serve's message; for the half minute before it has one, the states of the replicas."""
+    """Serve's message, or the replicas' states in the half minute before Serve has one."""
     if details is None:
         return "it has not been deployed yet"
     states = ", ".join(f"{count} {state}" for state, count in _replica_states(details).items())

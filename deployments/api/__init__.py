@@ -1,4 +1,4 @@
-"""The HTTP API: one module for each contract that clients know, one error table for all."""
+"""The HTTP API: one module or package for each contract, one error table for all."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from deployments.service import Img2ImgService
 from deployments.telemetry import CallMetrics
 
 CONTRACTS = {
-    "img2img-serve": (native.routes, "Our own contract: everything that the server can do."),
+    "img2img-serve": (native.routes, "This server's own API, with all of its features."),
     "OpenAI": (
         openai.routes,
-        "Image edits as OpenAI's SDKs ask for them, with what else this server can do as more fields.",
+        "Image edits for OpenAI's SDKs, with additional fields for the other features of this server.",
     ),
-    "Hugging Face": (huggingface.routes, "The Inference API's image-to-image task, a URL for each model."),
-    "AUTOMATIC1111": (webui.routes, "The web UI's API, for the clients, plugins and front ends written for it."),
+    "Hugging Face": (huggingface.routes, "The Inference API's image-to-image task, with one URL per model."),
+    "AUTOMATIC1111": (webui.routes, "The web UI's API, for its clients, plugins and front ends."),
 }
-MAX_PARTS = 3  # an image and its mask, a third larger each where they come as base64
+MAX_PARTS = 3  # an image and its mask, each a third larger in base64
 FIELDS_BYTES = 1024**2
 
 
@@ -54,8 +54,8 @@ def build_api(service: Img2ImgService, webui_tasks: WebuiTasks | None = None) ->
 
 
 def _document_only_our_errors(api: FastAPI) -> None:
-    """FastAPI describes a 422 for every route with fields; a bad field here is a 400, in the one error body."""
-    document = api.openapi()  # which FastAPI keeps
+    """Remove the 422 that FastAPI documents for every route with fields: here an invalid field is a 400."""
+    document = api.openapi()  # FastAPI caches this document
     for methods in document["paths"].values():
         for route in methods.values():
             route["responses"].pop("422", None)

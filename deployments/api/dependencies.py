@@ -1,4 +1,4 @@
-"""What the routes of every contract need."""
+"""What the routes of every contract share."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Options = TypeVar("Options", bound=Img2ImgOptions)
 MEDIA_TYPES: dict[OutputFormat, str] = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp"}
 
 
-async def _service(request: Request) -> Img2ImgService:  # async, or FastAPI asks a thread for it
+async def _service(request: Request) -> Img2ImgService:  # async: FastAPI runs other dependencies in threads
     service: Img2ImgService = request.app.state.service
     return service
 
@@ -29,16 +29,18 @@ Service = Annotated[Img2ImgService, Depends(_service)]
 
 
 async def read_upload(upload: UploadFile, limits: Limits, field: str = "image") -> bytes:
-    """The file's bytes. Raises ImageTooLarge before any is read."""
+    """The file's bytes. Raises ImageTooLarge before reading."""
     most = limits.max_upload_bytes
     if (upload.size or 0) > most:
-        raise ImageTooLarge(f"{field}: {upload.size} bytes are more than the {most} that are accepted", field)
+        raise ImageTooLarge(f"{field}: the file has {upload.size} bytes; at most {most} are allowed", field)
     return await upload.read()
 
 
 def in_size(options: Options, size: tuple[int, int] | None, limits: Limits, field: str) -> tuple[Options, Reshape]:
-    """What makes a reply of `size` (width, height), which the model sees too: the source and its mask are cropped
-    around the centre and scaled, never stretched. None is the source's own size. Raises InvalidRequest.
+    """Options and Reshape for a reply of `size` (width, height), which is also the model's input size.
+
+    The source and its mask are cropped around the centre and scaled, not stretched. None keeps the source's size.
+    Raises InvalidRequest.
     """
     if size is None:
         return options, no_reshape
@@ -56,7 +58,7 @@ def in_size(options: Options, size: tuple[int, int] | None, limits: Limits, fiel
 
 
 def result_headers(first: Img2ImgResult) -> dict[str, str]:
-    """What a reply says of its (first) image beside the image."""
+    """The headers of a reply, about its first image."""
     headers = {
         "x-model": first.settings.model,
         "x-seed": str(first.settings.seed),

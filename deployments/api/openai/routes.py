@@ -1,4 +1,4 @@
-"""OpenAI's contract: `POST /v1/images/edits` as its SDKs and those that copy them send it, and one model by name."""
+"""OpenAI's contract: `POST /v1/images/edits` for its SDKs and compatible clients, and `GET /v1/models/{model}`."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ SIZE = re.compile(r"(\d{1,5})x(\d{1,5})")
 async def post_edits(
     form: Annotated[ImageEditForm, Form(media_type="multipart/form-data")], service: Service
 ) -> Response:
-    """Edit one image. With `stream`, events `image_edit.partial_image`, and `image_edit.completed` for each image."""
+    """Edit one image. With `stream`: events `image_edit.partial_image`, and `image_edit.completed` for each image."""
     prepared = await _prepare(service, form)
     if form.stream:
         headers = {"x-model": prepared.settings.model}
@@ -52,7 +52,7 @@ async def post_edits(
 
 @routes.get("/v1/models/{model:path}")
 async def get_model(model: Annotated[str, Path(description="Model id or alias.")], service: Service) -> dict[str, Any]:
-    """The model of this id or alias, as `GET /v1/models` lists it."""
+    """The model of this id or alias, as in `GET /v1/models`."""
     cards = await service.model_cards()
     found = next((card for card in cards if model == card["id"] or model in card["aliases"]), None)
     if found is None:
@@ -65,7 +65,7 @@ async def _prepare(service: Img2ImgService, form: ImageEditForm) -> Prepared:
     if form.num_images > config.limits.max_images:
         raise InvalidRequest(f"n must be at most {config.limits.max_images}, not {form.num_images}", "n")
     if form.output_format == "png" and form.output_compression not in (None, 100):
-        raise InvalidRequest("output_compression must be 100 with output_format png, or left out", "output_compression")
+        raise InvalidRequest("output_compression must be 100 or omitted with output_format png", "output_compression")
     seed = routing.pick_seed(form)
     steps = form.num_inference_steps or _steps(form, config, seed)
     options = form.model_copy(update={"seed": seed, "num_inference_steps": steps})
@@ -80,7 +80,7 @@ async def _prepare(service: Img2ImgService, form: ImageEditForm) -> Prepared:
 def _single_upload(form: ImageEditForm) -> UploadFile:
     images = form.image + form.image_list
     if len(images) != 1:
-        raise InvalidRequest(f"image: this takes one image to edit, not {len(images)}", "image")
+        raise InvalidRequest(f"image: exactly one image is required, not {len(images)}", "image")
     return images[0]
 
 
@@ -93,7 +93,7 @@ def _size(text: str) -> tuple[int, int] | None:
 
 
 def _steps(form: ImageEditForm, config: AppConfig, seed: int) -> int | None:
-    """The steps that the quality stands for, None for the model's own; never so few that none is run."""
+    """The number of steps for the quality, None for the model's default. At least one of them runs."""
     if form.quality not in ("low", "high"):
         return None
     defaults = config.defaults_for(routing.choose_model(form.model, config, seed))
@@ -144,17 +144,17 @@ async def _events(service: Img2ImgService, prepared: Prepared, form: ImageEditFo
 
 
 def partial_images_due(progress: Progress, partial_images: int) -> int:
-    """How many partial images there should be by now: the steps before, between and after them are alike."""
+    """The number of partial images due by now, when they are spread evenly over the steps."""
     return min(progress.step * (partial_images + 1) // progress.num_steps, partial_images)
 
 
 def _event(kind: str, prepared: Prepared, form: ImageEditForm, number: int, image: bytes, **more: Any) -> Event:
     name = f"image_edit.{kind}"
-    told = {
+    data = {
         "type": name,
         "b64_json": base64.b64encode(image).decode(),
         "created_at": int(time.time()),
         "image_index": number,
         "seed": prepared.settings.seed + number,
     }
-    return name, told | _metadata(prepared, form) | more
+    return name, data | _metadata(prepared, form) | more

@@ -23,7 +23,7 @@ Box = tuple[int, int, int, int]  # left, top, right, bottom
 
 STRETCH, CROP, FILL = range(3)  # resize_mode
 FILL_FROM_AROUND = 0  # inpainting_fill
-BLURS = ((256, 1), (64, 1), (16, 2), (4, 4), (2, 2), (0, 1))  # radius in pixels, and how often it is laid on
+BLURS = ((256, 1), (64, 1), (16, 2), (4, 4), (2, 2), (0, 1))  # radius in pixels, number of layers
 
 
 def reshape(body: Img2ImgBody, file: MaskFile | None, source: SourceImage, mask: Mask | None) -> Reshaped:
@@ -73,7 +73,7 @@ def fill_masked(body: Img2ImgBody, image: PreparedImage) -> PreparedImage:
 
 
 def mask_mode_of(mask: bytes, limits: Limits) -> MaskMode:
-    """A mask with any transparency goes by what is opaque, another one by what is white. Raises ImageError."""
+    """`opaque` for a mask with any transparency, else `white`. Raises ImageError."""
     with errors_name_the_mask():
         alpha = decode_image(mask, max_bytes=limits.max_upload_bytes, max_pixels=limits.max_pixels).alpha
     return "white" if alpha is None or alpha.min() == 255 else "opaque"
@@ -88,7 +88,7 @@ def _on_white(source: SourceImage) -> SourceImage:
 
 
 def place(plane: Plane, size: Size, mode: int) -> Plane:
-    """Stretched, cropped or filled with its edges to `size`."""
+    """Stretch, crop, or pad with edge pixels to `size`, by resize_mode."""
     (width, height), (wide, high) = size, _scaled(_size(plane), size, mode)
     left, top = width // 2 - wide // 2, height // 2 - high // 2
     scaled = _resize(plane, (wide, high))
@@ -101,7 +101,7 @@ def place(plane: Plane, size: Size, mode: int) -> Plane:
 
 
 def take_out(pixels: Pixels, size: Size) -> Pixels:
-    """What `place` made with FILL, back in its own `size`."""
+    """The inverse of `place` with FILL: the content in its own `size`."""
     (width, height), (wide, high) = _size(pixels), _scaled(size, _size(pixels), FILL)
     left, top = width // 2 - wide // 2, height // 2 - high // 2
     return _resize(pixels[top : top + high, left : left + wide], size)
@@ -112,7 +112,7 @@ def _size(plane: Plane) -> Size:
 
 
 def _scaled(content: Size, size: Size, mode: int) -> Size:
-    """The content's size once it is stretched to `size`, covers it, or lies inside it."""
+    """The content's size after it is stretched to, scaled to cover, or scaled to fit `size`."""
     if mode == STRETCH:
         return size
     (wide, high), (width, height) = content, size
@@ -130,7 +130,7 @@ def _resize(plane: Plane, size: Size) -> Plane:
 
 
 def part_around(mask: Mask, padding: int, size: Size) -> Box:
-    """The smallest part with all of the mask and `padding` pixels around it, grown to the shape of `size`."""
+    """The smallest box around the mask with `padding` pixels, extended to the aspect ratio of `size`."""
     width, height = _size(mask)
     box = Image.fromarray(mask).getbbox()
     assert box is not None, "the mask is not empty"
@@ -144,15 +144,15 @@ def part_around(mask: Mask, padding: int, size: Size) -> Box:
 
 
 def _grown(start: int, end: int, length: int, limit: int) -> tuple[int, int]:
-    """`length` around start to end, moved and if need be cut to lie within 0 to `limit`."""
+    """Extend start to end to `length`, within 0 to `limit`."""
     length = min(length, limit)
     start = min(max(start - (length - (end - start)) // 2, 0), limit - length)
     return start, start + length
 
 
 def fill(pixels: Pixels, mask: Mask) -> Pixels:
-    """What is masked, filled from around it: ever finer blurs of the rest, one over the other."""
-    rest = Image.fromarray(np.dstack([pixels, 255 - mask])).convert("RGBa")  # colours count as much as they show
+    """Fill the masked part from around it: increasingly fine blurs of the rest, composited."""
+    rest = Image.fromarray(np.dstack([pixels, 255 - mask])).convert("RGBa")  # premultiplied alpha
     filled = Image.new("RGBA", rest.size)
     for radius, times in BLURS:
         blurred = rest.filter(ImageFilter.GaussianBlur(radius)).convert("RGBA")

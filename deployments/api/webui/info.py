@@ -1,4 +1,4 @@
-"""The `info` of an img2img reply: a JSON document about what was made, with the web UI's keys."""
+"""The `info` of an img2img reply: JSON about the results, with the web UI's keys."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from deployments.service import Prepared
 
 
 def info_of(body: Img2ImgBody, prepared: Prepared, results: list[Img2ImgResult], model: ModelConfig) -> str:
-    """Of the images that were finished; `infotexts` are the texts inside them."""
+    """The info of the finished images. `infotexts` are the settings inside their files."""
     height, width = prepared.image.pixels.shape[:2]
     made = [result.settings for result in results]
     texts = [format_parameters(settings, (width, height)) for settings in made]
     document = {
-        **_what_was_asked(body),
+        **_request_fields(body),
         **_seeds(body, prepared.settings, made),
         "all_prompts": [body.prompt] * len(made),
         "all_negative_prompts": [body.negative_prompt] * len(made),
@@ -42,7 +42,7 @@ def info_of(body: Img2ImgBody, prepared: Prepared, results: list[Img2ImgResult],
     return json.dumps(document)
 
 
-def _what_was_asked(body: Img2ImgBody) -> dict[str, Any]:
+def _request_fields(body: Img2ImgBody) -> dict[str, Any]:
     names = "prompt negative_prompt cfg_scale steps batch_size restore_faces denoising_strength styles"
     return {name: getattr(body, name) for name in names.split()}
 

@@ -8,11 +8,8 @@ from collections.abc import Container
 
 from deployments.config import AppConfig
 from deployments.engine.errors import InvalidRequest
+from deployments.errors import UnknownModel
 from deployments.schemas import MAX_SEED, Img2ImgOptions, Settings, parse_loras
-
-
-class UnknownModel(InvalidRequest):
-    """No model has the requested name."""
 
 
 def pick_seed(options: Img2ImgOptions) -> int:

@@ -16,6 +16,7 @@ from ray.serve.handle import DeploymentHandle
 from deployments import ray_private, routing
 from deployments.config import AppConfig
 from deployments.engine.request import Img2ImgRequest, Mask, Pixels, Priority, Progress
+from deployments.errors import ModelNotReady, QueueFull
 from deployments.handles.caller import ModelClient
 from deployments.handles.readiness import Readiness
 from deployments.images import flow
@@ -25,26 +26,6 @@ from deployments.images.masks import MaskFile
 from deployments.schemas import Img2ImgOptions, Img2ImgResult, OutputFormat, Settings
 
 OnProgress = Callable[[int, Progress], None]
-
-
-class ModelNotReady(Exception):
-    """The model is starting, waiting for resources, or failed to load, as `reason` says."""
-
-    def __init__(self, model: str, reason: str) -> None:
-        super().__init__(model, reason)
-        self.model = model
-        self.reason = reason
-
-    def __str__(self) -> str:
-        return f"model {self.model!r} is not ready: {self.reason}"
-
-
-class QueueFull(Exception):
-    """The model's queue is full."""
-
-    def __init__(self, retry_after_s: float | None) -> None:
-        super().__init__(retry_after_s)
-        self.retry_after_s = retry_after_s
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -25,12 +25,12 @@ from batch.report.thumbnails import Pair, thumbnail
 from batch.storage.storage import FileTooLarge, Storage
 from deployments.config import Limits
 from deployments.engine.errors import RequestAborted
+from deployments.errors import ModelNotReady
 from deployments.images import flow
 from deployments.images.codec import ImageTooLarge
 from deployments.images.flow import PreparedImage
 from deployments.images.masks import MaskFile, errors_name_the_mask
 from deployments.schemas import Img2ImgResult
-from deployments.service import ModelNotReady
 
 # Someone else's failure: the same request may well succeed on another replica, or on this one restarted.
 TRANSIENT = (RayActorError, DeploymentUnavailableError, ModelNotReady, RequestAborted)

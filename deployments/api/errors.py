@@ -14,10 +14,9 @@ from starlette.exceptions import HTTPException
 
 from deployments.allowed_values import allowed_numbers
 from deployments.engine.errors import InvalidRequest, RequestAborted
+from deployments.errors import ModelNotReady, QueueFull, UnknownModel
 from deployments.images.codec import ImageError, ImageTooLarge, NotAnImage, UnusableImage
-from deployments.routing import UnknownModel
 from deployments.schemas import ErrorDetail, ErrorReply
-from deployments.service import ModelNotReady, QueueFull
 
 logger = logging.getLogger(__name__)
 RETRY_AFTER_S = 2

@@ -11,7 +11,8 @@ import pytest
 from deployments.config import AppConfig
 from deployments.engine.errors import InvalidRequest
 from deployments.engine.request import Img2ImgRequest
-from deployments.routing import UnknownModel, choose_model, first_ready, least_strength, pick_seed, resolve
+from deployments.errors import UnknownModel
+from deployments.routing import choose_model, first_ready, least_strength, pick_seed, resolve
 from deployments.schemas import MAX_SEED, Img2ImgOptions, Settings
 
 

@@ -22,6 +22,7 @@ from deployments.api.sse import Event, follow, respond
 from deployments.config import AppConfig
 from deployments.engine.errors import InvalidRequest
 from deployments.engine.request import Mask, Progress
+from deployments.errors import UnknownModel
 from deployments.images.codec import SourceImage
 from deployments.images.flow import Reshape, Reshaped
 from deployments.images.masks import MaskFile
@@ -56,7 +57,7 @@ async def get_model(model: Annotated[str, Path(description="Model id or alias.")
     cards = await service.model_cards()
     found = next((card for card in cards if model == card["id"] or model in card["aliases"]), None)
     if found is None:
-        raise routing.UnknownModel(f"no model {model!r}; models: {', '.join(service.config.models)}", "model")
+        raise UnknownModel(f"no model {model!r}; models: {', '.join(service.config.models)}", "model")
     return found
 
 

@@ -1,6 +1,6 @@
-"""Makes one image: reads and fits the source, asks the router, restores the size, writes the result.
+"""Makes one image: reads and prepares the source, calls the router, finishes and writes the result.
 
-Both jobs share this code. Whatever goes wrong with an image ends in its own Result and nowhere else.
+The folder job and the one-image command share this code. Every failure of an image ends in its own Result.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class ImageWorker:
     outputs: Storage
 
     async def run(self, job: Job) -> tuple[Result, Pair | None]:
-        """Make one image and write it; also its thumbnails. Never raises: a failure is a Result that says why."""
+        """Make and write one image; also return its thumbnails. Never raises: a failure is a Result with the error."""
         started = time.perf_counter()
         facts: dict[str, Any] = {"attempts": 0}
         pair = None
@@ -62,16 +62,16 @@ class ImageWorker:
         return Result.of(job, **facts, total_s=time.perf_counter() - started), pair
 
     async def make(self, job: Job, facts: dict[str, Any]) -> tuple[bytes, Pair]:
-        """The file of one image and its thumbnails; `facts` hears what a Result says of them. Raises what fails."""
+        """The file of one image and its thumbnails. Adds a Result's fields to `facts`. Raises the image's error."""
         image, before = await asyncio.to_thread(self._prepare, job, facts)
-        made = await self._ask(job, image, facts)
+        result = await self._call_router(job, image, facts)
         facts |= {
-            "num_denoise_steps": made.num_denoise_steps,
-            "truncated": made.truncated,
-            "queued_s": made.timings.queued_s,
-            "denoise_s": made.timings.denoise_s,
+            "num_denoise_steps": result.num_denoise_steps,
+            "truncated": result.truncated,
+            "queued_s": result.timings.queued_s,
+            "denoise_s": result.timings.denoise_s,
         }
-        return await asyncio.to_thread(_finish, job, image, before, made)
+        return await asyncio.to_thread(_finish, job, image, before, result)
 
     def _prepare(self, job: Job, facts: dict[str, Any]) -> tuple[PreparedImage, bytes]:
         """The prepared image, and the source's thumbnail."""
@@ -95,14 +95,14 @@ class ImageWorker:
         except FileTooLarge as error:
             raise ImageTooLarge(str(error)) from error
 
-    async def _ask(self, job: Job, image: PreparedImage, facts: dict[str, Any]) -> Img2ImgResult:
-        """The router's answer, waiting while it is full (up to deadline_s) and retrying transient failures."""
+    async def _call_router(self, job: Job, image: PreparedImage, facts: dict[str, Any]) -> Img2ImgResult:
+        """The router's result. Retries while the queue is full, up to deadline_s, and after transient failures."""
         give_up = time.monotonic() + self.limits.deadline_s
         failures = 0
         for pause_s in _pauses():
             facts["attempts"] += 1
             try:
-                return await self._ask_once(job, image)
+                return await self._call_once(job, image)
             except BackPressureError as error:
                 if time.monotonic() > give_up:
                     raise
@@ -114,7 +114,7 @@ class ImageWorker:
             await asyncio.sleep(pause_s)
         raise AssertionError("pauses never end")
 
-    async def _ask_once(self, job: Job, image: PreparedImage) -> Img2ImgResult:
+    async def _call_once(self, job: Job, image: PreparedImage) -> Img2ImgResult:
         response = self.router.img2img.remote(image.pixels, job.settings, "folder", uuid.uuid4().hex, image.mask)
         deadline = asyncio.timeout(self.limits.deadline_s)
         try:
@@ -128,10 +128,10 @@ class ImageWorker:
             raise TimeoutError(f"no answer within {self.limits.deadline_s:g} s") from error
 
 
-def _finish(job: Job, image: PreparedImage, before: bytes, made: Img2ImgResult) -> tuple[bytes, Pair]:
+def _finish(job: Job, image: PreparedImage, before: bytes, result: Img2ImgResult) -> tuple[bytes, Pair]:
     """The file, in the format of its name, and the thumbnails of the source and of the result."""
     format = FORMATS[PurePosixPath(job.output).suffix.lower()]
-    finished = flow.finish(image, made.pixels, made.settings, format)
+    finished = flow.finish(image, result.pixels, result.settings, format)
     return finished.data, Pair(before, thumbnail(finished.pixels, image.icc_profile))
 
 

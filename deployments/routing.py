@@ -68,7 +68,7 @@ def _check_limits(options: Img2ImgOptions, settings: Settings, config: AppConfig
     for name, _ in parse_loras(settings.loras or ""):
         if name not in known:
             names = ", ".join(known) or "none"
-            raise InvalidRequest(f"loras: model {settings.model!r} has no adapter {name!r}; adapters: {names}", "loras")
+            raise InvalidRequest(f"loras: model {settings.model!r} has no LoRA {name!r}; LoRAs: {names}", "loras")
     if settings.seed + options.num_images - 1 > MAX_SEED:
         raise InvalidRequest(f"seed + num_images must stay below {MAX_SEED + 2}", "seed")
     steps = settings.num_inference_steps

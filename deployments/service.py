@@ -29,7 +29,7 @@ OnProgress = Callable[[int, Progress], None]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Prepared:
+class PreparedRequest:
     """A request that can be run. Image i of `num_images` has the settings' seed + i."""
 
     settings: Settings
@@ -37,7 +37,7 @@ class Prepared:
     output_format: OutputFormat
     image: PreparedImage
 
-    def each(self) -> list[Settings]:
+    def image_settings(self) -> list[Settings]:
         """The settings of each image."""
         seed = self.settings.seed
         return [self.settings.model_copy(update={"seed": seed + number}) for number in range(self.num_images)]
@@ -58,7 +58,7 @@ class Img2ImgService:
         *,
         mask: MaskFile | None = None,
         reshape: Reshape = no_reshape,
-    ) -> Prepared:
+    ) -> PreparedRequest:
         """Resolve the settings and prepare the image. Raises InvalidRequest (also UnknownModel) or ImageError."""
         seed = routing.pick_seed(options)
         model_id = routing.choose_model(options.model, self.config, seed)
@@ -67,44 +67,44 @@ class Img2ImgService:
         prepare = partial(self._prepare_image, image, settings.max_side, mask, reshape)
         quick = mask is None and reshape is no_reshape and is_quick_to_decode(image)
         prepared = prepare() if quick else await asyncio.to_thread(prepare)
-        return Prepared(settings, options.num_images, options.output_format, prepared)
+        return PreparedRequest(settings, options.num_images, options.output_format, prepared)
 
     def _prepare_image(self, image: bytes, max_side: int, mask: MaskFile | None, reshape: Reshape) -> PreparedImage:
         limits = self.config.limits
         return flow.prepare(flow.decode(image, limits), limits, max_side, mask, reshape)
 
-    async def images(self, prepared: Prepared, on_progress: OnProgress | None = None) -> list[Img2ImgResult]:
+    async def images(self, prepared: PreparedRequest, on_progress: OnProgress | None = None) -> list[Img2ImgResult]:
         """All images, or none: the first failure cancels the rest, as does the deadline (TimeoutError).
 
         `on_progress` is called with an image's number and its progress. Raises what `img2img` does, with QueueFull in
         place of Serve's BackPressureError.
         """
+        image = prepared.image
+        calls = [
+            self.img2img(
+                image.pixels,
+                settings,
+                "interactive",
+                mask=image.mask,
+                on_progress=None if on_progress is None else partial(on_progress, number),
+            )
+            for number, settings in enumerate(prepared.image_settings())
+        ]
         with translate_serve_errors(prepared.settings.model):
             async with asyncio.timeout(self.config.limits.deadline_s):
-                return await _all_or_none(
-                    [
-                        self.img2img(
-                            prepared.image.pixels,
-                            settings,
-                            "interactive",
-                            mask=prepared.image.mask,
-                            on_progress=None if on_progress is None else partial(on_progress, number),
-                        )
-                        for number, settings in enumerate(prepared.each())
-                    ]
-                )
+                return await _all_or_none(calls)
 
-    async def encode(self, prepared: Prepared, result: Img2ImgResult, quality: int | None = None) -> bytes:
+    async def encode(self, prepared: PreparedRequest, result: Img2ImgResult, quality: int | None = None) -> bytes:
         """The image's file, in the source's size; `quality`, 0 to 100, applies to JPEG and WebP."""
         encode = partial(_encode, prepared, result.settings, result.pixels, quality)
         quick = prepared.image.mask is None and is_quick(prepared.output_format, prepared.image.size)
         return encode() if quick else await asyncio.to_thread(encode)
 
     async def encode_preview(
-        self, prepared: Prepared, number: int, preview: Pixels, quality: int | None = None
+        self, prepared: PreparedRequest, number: int, preview: Pixels, quality: int | None = None
     ) -> bytes:
         """A preview of image `number`, encoded as `encode` encodes the image."""
-        return await asyncio.to_thread(_encode, prepared, prepared.each()[number], preview, quality)
+        return await asyncio.to_thread(_encode, prepared, prepared.image_settings()[number], preview, quality)
 
     async def img2img(
         self,
@@ -168,5 +168,5 @@ async def _all_or_none(coroutines: Sequence[Coroutine[Any, Any, Img2ImgResult]])
     return [task.result() for task in tasks]
 
 
-def _encode(prepared: Prepared, settings: Settings, pixels: Pixels, quality: int | None) -> bytes:
+def _encode(prepared: PreparedRequest, settings: Settings, pixels: Pixels, quality: int | None) -> bytes:
     return flow.finish(prepared.image, pixels, settings, prepared.output_format, quality).data

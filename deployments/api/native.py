@@ -19,7 +19,7 @@ from deployments.engine.errors import InvalidRequest
 from deployments.engine.request import Progress, Timings
 from deployments.images.masks import MASK_BLUR, MAX_MASK_BLUR, MaskFile, MaskMode
 from deployments.schemas import ImageReply, Img2ImgOptions, Img2ImgReply, Img2ImgResult
-from deployments.service import Img2ImgService, Prepared
+from deployments.service import Img2ImgService, PreparedRequest
 
 routes = APIRouter()
 
@@ -78,7 +78,7 @@ async def get_healthz() -> dict[str, str]:
     return {"status": "ok"}
 
 
-async def _events(service: Img2ImgService, prepared: Prepared, request_id: str) -> AsyncGenerator[Event, None]:
+async def _events(service: Img2ImgService, prepared: PreparedRequest, request_id: str) -> AsyncGenerator[Event, None]:
     async with aclosing(follow(service, prepared)) as events:
         async for event in events:
             if isinstance(event, list):
@@ -98,7 +98,7 @@ def _progress(number: int, progress: Progress) -> dict[str, Any]:
 
 
 async def _reply(
-    service: Img2ImgService, request_id: str, prepared: Prepared, results: list[Img2ImgResult]
+    service: Img2ImgService, request_id: str, prepared: PreparedRequest, results: list[Img2ImgResult]
 ) -> dict[str, Any]:
     width, height = prepared.image.size
     first = results[0]

@@ -16,13 +16,13 @@ from PIL import Image
 from deployments.api.errors import describe
 from deployments.engine.request import Pixels, Progress
 from deployments.schemas import Img2ImgResult
-from deployments.service import Img2ImgService, Prepared
+from deployments.service import Img2ImgService, PreparedRequest
 
 Event = tuple[str | None, dict[str, Any]]  # name, where there is one, and data
 
 
 async def follow(
-    service: Img2ImgService, prepared: Prepared
+    service: Img2ImgService, prepared: PreparedRequest
 ) -> AsyncGenerator[tuple[int, Progress] | list[Img2ImgResult], None]:
     """The number and progress of each image, and at the end all results. Raises what `service.images` raises.
 

@@ -69,12 +69,12 @@ def fit_mask(mask: Mask, fitted: Pixels) -> Mask:
     return np.array(Image.fromarray(mask).resize((width, height), Image.Resampling.BOX))
 
 
-def paste_back(source: Pixels, made: Pixels, mask: Mask, blur: float = MASK_BLUR) -> Pixels:
-    """Mix `made` where the mask is white with `source` where it is black.
+def paste_back(source: Pixels, result: Pixels, mask: Mask, blur: float = MASK_BLUR) -> Pixels:
+    """Mix `result` where the mask is white with `source` where it is black.
 
     The border is feathered inwards over about `blur` pixels, so pixels outside the mask keep the source's values.
     """
     feathered = np.asarray(Image.fromarray(mask).filter(ImageFilter.GaussianBlur(blur)))
     share = np.minimum(mask, feathered)[..., None].astype(np.float32) / 255
-    mixed: Pixels = np.rint(source * (1 - share) + made * share).astype(np.uint8)
+    mixed: Pixels = np.rint(source * (1 - share) + result * share).astype(np.uint8)
     return mixed

@@ -26,7 +26,7 @@ from deployments.errors import UnknownModel
 from deployments.images.codec import SourceImage
 from deployments.images.flow import Reshape, Reshaped
 from deployments.images.masks import MaskFile
-from deployments.service import Img2ImgService, Prepared
+from deployments.service import Img2ImgService, PreparedRequest
 
 routes = APIRouter()
 SIZE = re.compile(r"(\d{1,5})x(\d{1,5})")
@@ -61,7 +61,7 @@ async def get_model(model: Annotated[str, Path(description="Model id or alias.")
     return found
 
 
-async def _prepare(service: Img2ImgService, form: ImageEditForm) -> Prepared:
+async def _prepare(service: Img2ImgService, form: ImageEditForm) -> PreparedRequest:
     config = service.config
     if form.num_images > config.limits.max_images:
         raise InvalidRequest(f"n must be at most {config.limits.max_images}, not {form.num_images}", "n")
@@ -116,7 +116,7 @@ def _is_opaque(form: ImageEditForm) -> bool:
     return form.background == "opaque" or form.output_format == "jpeg"
 
 
-def _metadata(prepared: Prepared, form: ImageEditForm) -> dict[str, Any]:
+def _metadata(prepared: PreparedRequest, form: ImageEditForm) -> dict[str, Any]:
     width, height = prepared.image.size
     metadata = ImageMetadata(
         model=prepared.settings.model,
@@ -128,7 +128,9 @@ def _metadata(prepared: Prepared, form: ImageEditForm) -> dict[str, Any]:
     return metadata.model_dump()
 
 
-async def _events(service: Img2ImgService, prepared: Prepared, form: ImageEditForm) -> AsyncGenerator[Event, None]:
+async def _events(
+    service: Img2ImgService, prepared: PreparedRequest, form: ImageEditForm
+) -> AsyncGenerator[Event, None]:
     quality, sent = form.output_compression, Counter[int]()
     async with aclosing(follow(service, prepared)) as events:
         async for event in events:
@@ -149,7 +151,7 @@ def partial_images_due(progress: Progress, partial_images: int) -> int:
     return min(progress.step * (partial_images + 1) // progress.num_steps, partial_images)
 
 
-def _event(kind: str, prepared: Prepared, form: ImageEditForm, number: int, image: bytes, **more: Any) -> Event:
+def _event(kind: str, prepared: PreparedRequest, form: ImageEditForm, number: int, image: bytes, **more: Any) -> Event:
     name = f"image_edit.{kind}"
     data = {
         "type": name,

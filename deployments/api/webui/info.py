@@ -10,19 +10,19 @@ from deployments.api.webui.schemas import Img2ImgBody
 from deployments.config import ModelConfig
 from deployments.images.metadata import SAMPLER_NAMES, format_parameters, parse_parameters
 from deployments.schemas import Img2ImgResult, Settings
-from deployments.service import Prepared
+from deployments.service import PreparedRequest
 
 
-def info_of(body: Img2ImgBody, prepared: Prepared, results: list[Img2ImgResult], model: ModelConfig) -> str:
+def info_of(body: Img2ImgBody, prepared: PreparedRequest, results: list[Img2ImgResult], model: ModelConfig) -> str:
     """The info of the finished images. `infotexts` are the settings inside their files."""
     height, width = prepared.image.pixels.shape[:2]
-    made = [result.settings for result in results]
-    texts = [format_parameters(settings, (width, height)) for settings in made]
+    images = [result.settings for result in results]
+    texts = [format_parameters(settings, (width, height)) for settings in images]
     document = {
         **_request_fields(body),
-        **_seeds(body, prepared.settings, made),
-        "all_prompts": [body.prompt] * len(made),
-        "all_negative_prompts": [body.negative_prompt] * len(made),
+        **_seeds(body, prepared.settings, images),
+        "all_prompts": [body.prompt] * len(images),
+        "all_negative_prompts": [body.negative_prompt] * len(images),
         "width": width,
         "height": height,
         "sampler_name": SAMPLER_NAMES[prepared.settings.sampler][0],
@@ -47,13 +47,13 @@ def _request_fields(body: Img2ImgBody) -> dict[str, Any]:
     return {name: getattr(body, name) for name in names.split()}
 
 
-def _seeds(body: Img2ImgBody, settings: Settings, made: list[Settings]) -> dict[str, Any]:
+def _seeds(body: Img2ImgBody, settings: Settings, images: list[Settings]) -> dict[str, Any]:
     subseed = max(body.subseed, 0)
     return {
         "seed": settings.seed,
-        "all_seeds": [each.seed for each in made],
+        "all_seeds": [each.seed for each in images],
         "subseed": subseed,
-        "all_subseeds": [subseed + each.seed - settings.seed for each in made],
+        "all_subseeds": [subseed + each.seed - settings.seed for each in images],
         "subseed_strength": body.subseed_strength,
         "seed_resize_from_w": body.seed_resize_from_w,
         "seed_resize_from_h": body.seed_resize_from_h,

@@ -97,8 +97,8 @@ def split_loras(prompt: str) -> tuple[str, str | None]:
     for kind, content in _NETWORK.findall(prompt):
         name, *weights = content.split(":")
         if kind != "lora" or len(weights) > 1 or "," in content or not name.strip():
-            wanted = "use <lora:name:weight> with a LoRA of the model"
-            raise InvalidRequest(f"prompt: <{kind}:{content}> is not served; {wanted}", "prompt")
+            expected = "use <lora:name:weight> with a LoRA of the model"
+            raise InvalidRequest(f"prompt: <{kind}:{content}> is not served; {expected}", "prompt")
         loras.append(content)
     try:
         parse_loras(",".join(loras))
@@ -115,9 +115,9 @@ def title_of(model_id: str, model: ModelConfig) -> str:
 def find_model(name: str, config: AppConfig, param: str) -> str:
     """The id of the model with this title, name, id or alias, in any case. Raises InvalidRequest."""
     plain = re.sub(r"\s*\[\w*\]$", "", name.strip()).casefold()
-    wanted = {plain, plain.removesuffix(".safetensors")}
+    names = {plain, plain.removesuffix(".safetensors")}
     for model_id, model in config.models.items():
-        if wanted & {known.casefold() for known in (model_id, *model.aliases)}:
+        if names & {known.casefold() for known in (model_id, *model.aliases)}:
             return model_id
     raise InvalidRequest(f"{param}: no model {name!r}; models: {', '.join(config.models)}", param)
 

@@ -28,7 +28,7 @@ from deployments.images.codec import ImageError, NotAnImage
 from deployments.images.masks import MaskFile
 from deployments.images.metadata import parse_parameters, read_parameters
 from deployments.schemas import Img2ImgResult
-from deployments.service import Img2ImgService, Prepared
+from deployments.service import Img2ImgService, PreparedRequest
 
 routes = APIRouter(route_class=WebuiRoute)
 
@@ -142,13 +142,13 @@ async def _model(body: Img2ImgBody, config: AppConfig, tasks: WebuiTasks) -> str
     return current_model(await tasks.picked(), config)
 
 
-def _without_empty_negative(prepared: Prepared) -> Prepared:
+def _without_empty_negative(prepared: PreparedRequest) -> PreparedRequest:
     """None for an empty negative prompt: the web UI embeds that as SDXL's zeros."""
     settings = prepared.settings
     return replace(prepared, settings=settings.model_copy(update={"negative_prompt": settings.negative_prompt or None}))
 
 
-async def _encoded(service: Img2ImgService, prepared: Prepared, result: Img2ImgResult) -> str:
+async def _encoded(service: Img2ImgService, prepared: PreparedRequest, result: Img2ImgResult) -> str:
     return base64.b64encode(await service.encode(prepared, result)).decode()
 
 

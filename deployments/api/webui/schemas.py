@@ -76,7 +76,7 @@ class WebuiSettings(WebuiBody):
         "Automatic", description="Refused if it names a VAE: each model has its own."
     )
     sd_hypernetwork: Annotated[str, only("None", "")] = Field("None", description="Refused if it names one.")
-    sd_lora: Annotated[str, only("None", "")] = Field("None", description="Refused; name adapters in the prompt.")
+    sd_lora: Annotated[str, only("None", "")] = Field("None", description="Refused; name LoRAs in the prompt.")
     img2img_fix_steps: Annotated[bool, only(False)] = Field(False, description="Refused if true.")
     img2img_color_correction: Annotated[bool, only(False)] = Field(False, description="Refused if true.")
     img2img_background_color: Annotated[str, only("#ffffff")] = Field("#ffffff", description="Refused if not white.")

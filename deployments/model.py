@@ -19,11 +19,10 @@ from deployments.autoscaling import METRIC
 from deployments.config import ModelConfig
 from deployments.engine.async_engine import AsyncEngine
 from deployments.engine.request import Img2ImgOutput, Img2ImgRequest, Pixels, Progress
-from deployments.handles.shared_memory import Loan, borrow, give_back
-from deployments.images.codec import pad_to_multiple
-from deployments.logs import log_with_serve
+from deployments.handles.shared_memory import SharedBuffer, attach, write_back
+from deployments.images.geometry import pad_to_multiple
 from deployments.replica.process_env import prepare_for_torch
-from deployments.telemetry import ModelMetrics
+from deployments.telemetry import ModelMetrics, log_with_serve
 
 logger = logging.getLogger(__name__)
 
@@ -64,26 +63,26 @@ class Img2ImgModel:
         self._engine = AsyncEngine(engine)
         self._multiple: int = self._engine.describe()["size_multiple"]
 
-    async def img2img(self, request: Img2ImgRequest, loan: Loan | None = None) -> Img2ImgOutput:
+    async def img2img(self, request: Img2ImgRequest, buffer: SharedBuffer | None = None) -> Img2ImgOutput:
         """The image for a request of any size, padded for the VAE and cropped again.
 
-        Raises EngineError, and Elsewhere for a loan that is none here. Cancelling the call frees the request's rows at
+        Raises EngineError, and NotShared for a buffer of another host. Cancelling the call frees the request's rows at
         the next step boundary.
         """
-        request, shared = borrow(request, loan)
+        request, shared = attach(request, buffer)
         admitted = await self._admit(request)
-        return give_back(await self._finished(request, admitted), shared)
+        return write_back(await self._finished(request, admitted), shared)
 
     async def img2img_events(
-        self, request: Img2ImgRequest, loan: Loan | None = None
+        self, request: Img2ImgRequest, buffer: SharedBuffer | None = None
     ) -> AsyncIterator[Progress | Img2ImgOutput]:
         """As `img2img`, with the request's progress before the image."""
-        request, shared = borrow(request, loan)
+        request, shared = attach(request, buffer)
         admitted = await self._admit(request)
         async with aclosing(self._engine.events(request.request_id, admitted)) as events:
             async for progress in events:
                 yield replace(progress, preview=self._cropped_preview(progress.preview, request))
-        yield give_back(await self._finished(request, admitted), shared)
+        yield write_back(await self._finished(request, admitted), shared)
 
     async def _finished(self, request: Img2ImgRequest, admitted: Future[Img2ImgOutput]) -> Img2ImgOutput:
         output = await self._engine.wait(request.request_id, admitted)

@@ -1,4 +1,4 @@
-"""The ingress deployment: the HTTP door and the handle that folder jobs call. Any number of replicas share nothing."""
+"""The ingress deployment: the HTTP API, and the handle that folder jobs call. Its replicas share no state."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from deployments.api.webui.tasks import WebuiTasks
 from deployments.config import AppConfig
 from deployments.engine.request import Mask, Pixels, Priority
 from deployments.handles.readiness import Readiness
-from deployments.logs import log_with_serve
 from deployments.schemas import Img2ImgResult, Settings
 from deployments.service import Img2ImgService
+from deployments.telemetry import log_with_serve
 
 ROUTER = "router"
 

@@ -1,4 +1,4 @@
-"""Which model a request gets, and the settings it becomes. Pure functions of the request and the configuration."""
+"""The choice of a request's model, and its settings. Pure functions of the request and the configuration."""
 
 from __future__ import annotations
 
@@ -8,22 +8,19 @@ from collections.abc import Container
 
 from deployments.config import AppConfig
 from deployments.engine.errors import InvalidRequest
+from deployments.errors import UnknownModel
 from deployments.schemas import MAX_SEED, Img2ImgOptions, Settings, parse_loras
 
 
-class UnknownModel(InvalidRequest):
-    """No model goes by the name that was asked for."""
-
-
 def pick_seed(options: Img2ImgOptions) -> int:
-    """The caller's seed, or a fresh random one of 32 bits (short enough for every client's number type)."""
+    """The caller's seed, or a random one of 32 bits, which fits every client's number type."""
     return random.getrandbits(32) if options.seed is None else options.seed
 
 
 def choose_model(name: str | None, config: AppConfig, seed: int) -> str:
-    """The id that `name` (id, alias, old hub name, `auto`) stands for; without a name, the first in the configuration.
+    """The id of the model with this id or alias; without a name, the first in the configuration.
 
-    `auto` draws by weight from a generator seeded with `seed`, so the same request always gets the same model.
+    `auto` draws by weight from a generator seeded with `seed`, so equal requests get the same model.
     Raises UnknownModel.
     """
     if name is None:
@@ -38,18 +35,18 @@ def choose_model(name: str | None, config: AppConfig, seed: int) -> str:
 
 
 def first_ready(model_id: str, config: AppConfig, ready: Container[str]) -> str:
-    """The model itself if it is ready, else the first ready one of its fallback list, else the model itself."""
+    """The model if it is ready, else the first ready one of its fallbacks, else the model."""
     candidates = (model_id, *config.models[model_id].fallback)
     return next((candidate for candidate in candidates if candidate in ready), model_id)
 
 
 def resolve(options: Img2ImgOptions, config: AppConfig, model_id: str, seed: int) -> Settings:
-    """Fill what `options` leaves out from the model's defaults, then the app's, and check it against the limits.
+    """Complete `options` with the model's defaults, then the app's, and check the limits.
 
-    Raises InvalidRequest naming the field and its allowed range.
+    Raises InvalidRequest that names the field and its allowed range.
     """
-    asked = options.model_dump(exclude_none=True, include=set(Settings.model_fields) - {"model", "seed"})
-    settings = Settings(**{**config.defaults_for(model_id).model_dump(), **asked}, model=model_id, seed=seed)
+    requested = options.model_dump(exclude_none=True, include=set(Settings.model_fields) - {"model", "seed"})
+    settings = Settings(**{**config.defaults_for(model_id).model_dump(), **requested}, model=model_id, seed=seed)
     _check_limits(options, settings, config)
     return settings
 
@@ -71,20 +68,20 @@ def _check_limits(options: Img2ImgOptions, settings: Settings, config: AppConfig
     for name, _ in parse_loras(settings.loras or ""):
         if name not in known:
             names = ", ".join(known) or "none"
-            raise InvalidRequest(f"loras: model {settings.model!r} has no adapter {name!r}; adapters: {names}", "loras")
+            raise InvalidRequest(f"loras: model {settings.model!r} has no LoRA {name!r}; LoRAs: {names}", "loras")
     if settings.seed + options.num_images - 1 > MAX_SEED:
         raise InvalidRequest(f"seed + num_images must stay below {MAX_SEED + 2}", "seed")
     steps = settings.num_inference_steps
     if int(steps * settings.strength) < 1:
         raise InvalidRequest(
-            f"strength {settings.strength:g} leaves no step to run of num_inference_steps {steps}: "
-            f"the least usable strength is {least_strength(steps):g}, the most is 1",
+            f"strength {settings.strength:g} runs no step of num_inference_steps {steps}: "
+            f"the minimum is {least_strength(steps):g}, the maximum is 1",
             "strength",
         )
 
 
 def least_strength(num_inference_steps: int) -> float:
-    """The smallest strength that still runs one step, rounded up to within 1% (0.05 of 20 steps, 0.0205 of 49)."""
+    """The smallest strength that runs one step, rounded up by at most 1%: 0.05 of 20 steps, 0.0205 of 49."""
     exact = 1 / num_inference_steps
     candidates = (math.ceil(10.0**digits * exact) / 10.0**digits for digits in range(1, 6))
     return next(s for s in candidates if s <= 1.01 * exact and int(num_inference_steps * s) >= 1)

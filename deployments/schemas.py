@@ -1,4 +1,4 @@
-"""The request as callers write it, the settings it becomes once defaults are filled in, and the reply."""
+"""The request as callers write it, the settings with all defaults filled in, and the reply."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MAX_LORA_WEIGHT = 4.0
 
 
 def parse_loras(text: str) -> Loras:
-    """Adapters and weights of "name:0.8,other". Raises ValueError."""
+    """LoRAs and weights of "name:0.8,other"; the default weight is 1. Raises ValueError."""
     loras: dict[str, float] = {}
     for part in filter(None, (part.strip() for part in text.split(","))):
         name, _, weight = part.partition(":")
@@ -35,35 +35,37 @@ def _canonical_loras(text: str | None) -> str | None:
 
 
 class ImageOptions(Strict):
-    """What a caller may say about how an image is made; what is left out takes the model's defaults, then the app's."""
+    """The options of an image. Omitted ones take the model's defaults, then the app's."""
 
-    prompt: str | None = Field(None, description="What the picture should become.")
-    negative_prompt: str | None = Field(None, description="What it should not become. Needs guidance_scale above 1.")
+    prompt: str | None = Field(None, description="What the result should show.")
+    negative_prompt: str | None = Field(None, description="What the result should avoid. Needs guidance_scale above 1.")
     strength: float | None = Field(
         None, ge=0, le=1, allow_inf_nan=False, description="0 keeps the source, 1 ignores it."
     )
     guidance_scale: float | None = Field(
-        None, ge=0, le=50, allow_inf_nan=False, description="How closely to follow the prompt; up to 1 it is off."
+        None, ge=0, le=50, allow_inf_nan=False, description="How closely to follow the prompt. Guidance is off up to 1."
     )
-    num_inference_steps: int | None = Field(None, ge=1, description="int(steps * strength) of these are run.")
+    num_inference_steps: int | None = Field(
+        None, ge=1, description="Steps of the schedule; int(steps * strength) of them run."
+    )
     seed: int | None = Field(None, ge=0, le=MAX_SEED, description="Image i of a request uses seed + i.")
-    sampler: Sampler | None = Field(None, description="How the steps are computed.")
+    sampler: Sampler | None = Field(None, description="The sampling method.")
     loras: Annotated[str | None, AfterValidator(_canonical_loras)] = Field(
-        None, description="Adapters of the model and their weights, `name:0.8,other:0.5`."
+        None, description="LoRAs of the model and their weights, `name:0.8,other:0.5`."
     )
-    max_side: int | None = Field(None, ge=16, description="The longest side the model sees; never enlarged.")
+    max_side: int | None = Field(None, ge=16, description="Longest side of the model's input; never enlarged.")
 
 
 class Img2ImgOptions(ImageOptions):
-    """What a caller may say about a request."""
+    """The options of a request."""
 
     model: str | None = Field(None, description="Model id, alias, or `auto` for a seeded random choice.")
-    output_format: OutputFormat = Field("png", description="Of the picture that comes back.")
-    num_images: int = Field(1, ge=1, description="How many images; up to the server's `max_images`.")
+    output_format: OutputFormat = Field("png", description="Format of the result.")
+    num_images: int = Field(1, ge=1, description="Number of images, up to the server's `max_images`.")
 
 
 class Settings(Strict):
-    """Everything that decides one image's pixels, apart from the source picture."""
+    """Everything but the source that determines an image's pixels."""
 
     model: str
     prompt: str
@@ -77,13 +79,13 @@ class Settings(Strict):
     loras: str | None = None
 
     def for_engine(self) -> dict[str, Any]:
-        """The fields of an Img2ImgRequest that they decide."""
+        """The fields of an Img2ImgRequest that these settings determine."""
         return self.model_dump(exclude={"model", "max_side"}) | {"loras": parse_loras(self.loras or "")}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Img2ImgResult:
-    """One finished image as it comes back through a handle: the pixels have the size that was sent."""
+    """One finished image. The pixels have the size of the request's pixels."""
 
     settings: Settings
     pixels: Pixels
@@ -103,7 +105,7 @@ class ImageReply(BaseModel):
 
 
 class Img2ImgReply(BaseModel):
-    """The JSON reply to `POST /v1/img2img`; `truncated` is what the text encoder could not see of the prompts."""
+    """The JSON reply to `POST /v1/img2img`. `truncated` is the part of the prompts beyond the text encoder's limit."""
 
     id: str
     model: str
@@ -115,7 +117,7 @@ class Img2ImgReply(BaseModel):
 
 
 class ErrorDetail(BaseModel):
-    """What went wrong; `param` names the offending field where there is one."""
+    """An error. `param` names the offending field, if any."""
 
     message: str
     type: str

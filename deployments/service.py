@@ -1,4 +1,4 @@
-"""The way of a request: pick the model, read and fit the picture, ask the model, encode what it made. Knows no HTTP."""
+"""The life of a request: choose the model, prepare the image, call the model, encode the result. Knows no HTTP."""
 
 from __future__ import annotations
 
@@ -13,89 +13,42 @@ from typing import Any
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
 
-from deployments import logs, routing
+from deployments import ray_private, routing
 from deployments.config import AppConfig
 from deployments.engine.request import Img2ImgRequest, Mask, Pixels, Priority, Progress
-from deployments.handles.caller import ModelCaller
+from deployments.errors import ModelNotReady, QueueFull
+from deployments.handles.caller import ModelClient
 from deployments.handles.readiness import Readiness
-from deployments.images.codec import (
-    SourceImage,
-    decode_image,
-    encode_image,
-    fit_pixels,
-    is_quick,
-    is_quick_to_decode,
-    restore_size,
-)
-from deployments.images.masks import MASK_BLUR, MaskMode, about_the_mask, fit_mask, paste_back, read_mask
-from deployments.images.metadata import format_parameters
+from deployments.images import flow
+from deployments.images.codec import is_quick, is_quick_to_decode
+from deployments.images.flow import PreparedImage, Reshape, no_reshape
+from deployments.images.masks import MaskFile
 from deployments.schemas import Img2ImgOptions, Img2ImgResult, OutputFormat, Settings
 
 OnProgress = Callable[[int, Progress], None]
-Reshape = Callable[[SourceImage, Mask | None], tuple[SourceImage, Mask | None]]
-
-
-def as_it_is(source: SourceImage, mask: Mask | None) -> tuple[SourceImage, Mask | None]:
-    """The Reshape that changes nothing."""
-    return source, mask
-
-
-class ModelNotReady(Exception):
-    """The model is starting, waiting for resources, or failed to load; `reason` says which."""
-
-    def __init__(self, model: str, reason: str) -> None:
-        super().__init__(model, reason)
-        self.model = model
-        self.reason = reason
-
-    def __str__(self) -> str:
-        return f"model {self.model!r} is not ready: {self.reason}"
-
-
-class QueueFull(Exception):
-    """The model has as many requests as it may hold."""
-
-    def __init__(self, retry_after_s: float | None) -> None:
-        super().__init__(retry_after_s)
-        self.retry_after_s = retry_after_s
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class MaskFile:
-    """A mask as it came: the picture's bytes, which part of it stands for change, and the feather's width in pixels."""
-
-    data: bytes
-    mode: MaskMode = "auto"
-    blur: float = MASK_BLUR
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Prepared:
-    """A request that can be run: image i of `num_images` has the settings' seed + i.
-
-    `fitted` is the source as the model gets it. `mask` has the source's size.
-    """
+class PreparedRequest:
+    """A request that can be run. Image i of `num_images` has the settings' seed + i."""
 
     settings: Settings
     num_images: int
     output_format: OutputFormat
-    source: SourceImage
-    fitted: Pixels
-    mask: Mask | None = None
-    mask_blur: float = MASK_BLUR
+    image: PreparedImage
 
-    def each(self) -> list[Settings]:
-        """The settings of every image."""
+    def image_settings(self) -> list[Settings]:
+        """The settings of each image."""
         seed = self.settings.seed
         return [self.settings.model_copy(update={"seed": seed + number}) for number in range(self.num_images)]
 
 
 class Img2ImgService:
-    """What every door of the application does with a request; `models` are the deployments' handles by model id."""
+    """Handles the requests of every API. `models` holds the deployments' handles by model id."""
 
     def __init__(self, config: AppConfig, models: Mapping[str, DeploymentHandle], readiness: Readiness) -> None:
         self.config = config
-        self._models = {model_id: ModelCaller(handle) for model_id, handle in models.items()}
+        self._models = {model_id: ModelClient(handle) for model_id, handle in models.items()}
         self._readiness = readiness
 
     async def prepare(
@@ -104,66 +57,54 @@ class Img2ImgService:
         image: bytes,
         *,
         mask: MaskFile | None = None,
-        reshape: Reshape = as_it_is,
-    ) -> Prepared:
-        """Decide the settings, decode the picture and its mask, and give both the shape that the caller wants.
-
-        Raises InvalidRequest (also UnknownModel) or ImageError.
-        """
+        reshape: Reshape = no_reshape,
+    ) -> PreparedRequest:
+        """Resolve the settings and prepare the image. Raises InvalidRequest (also UnknownModel) or ImageError."""
         seed = routing.pick_seed(options)
         model_id = routing.choose_model(options.model, self.config, seed)
         model_id = routing.first_ready(model_id, self.config, await self._readiness.ready(model_id))
         settings = routing.resolve(options, self.config, model_id, seed)
-        prepare = partial(self._prepare, options, settings, image, mask, reshape)
-        quick = mask is None and reshape is as_it_is and is_quick_to_decode(image)
-        return prepare() if quick else await asyncio.to_thread(prepare)
+        prepare = partial(self._prepare_image, image, settings.max_side, mask, reshape)
+        quick = mask is None and reshape is no_reshape and is_quick_to_decode(image)
+        prepared = prepare() if quick else await asyncio.to_thread(prepare)
+        return PreparedRequest(settings, options.num_images, options.output_format, prepared)
 
-    def _prepare(
-        self, options: Img2ImgOptions, settings: Settings, image: bytes, mask: MaskFile | None, reshape: Reshape
-    ) -> Prepared:
-        source, area = self._decode(image), None
-        if mask is not None:
-            with about_the_mask():
-                picture = self._decode(mask.data)
-            area = read_mask(picture, source.size, mask.mode)
-        source, area = reshape(source, area)
-        fitted = fit_pixels(source.pixels, max_side=settings.max_side, min_side=self.config.limits.min_side)
-        blur = MASK_BLUR if mask is None else mask.blur
-        return Prepared(settings, options.num_images, options.output_format, source, fitted, area, blur)
+    def _prepare_image(self, image: bytes, max_side: int, mask: MaskFile | None, reshape: Reshape) -> PreparedImage:
+        limits = self.config.limits
+        return flow.prepare(flow.decode(image, limits), limits, max_side, mask, reshape)
 
-    async def images(self, prepared: Prepared, on_progress: OnProgress | None = None) -> list[Img2ImgResult]:
+    async def images(self, prepared: PreparedRequest, on_progress: OnProgress | None = None) -> list[Img2ImgResult]:
         """All images, or none: the first failure cancels the rest, as does the deadline (TimeoutError).
 
-        `on_progress` hears of the progress of each image, by its number. Raises what `img2img` does, with QueueFull
-        for Serve's BackPressureError.
+        `on_progress` is called with an image's number and its progress. Raises what `img2img` does, with QueueFull in
+        place of Serve's BackPressureError.
         """
-        mask = None if prepared.mask is None else await asyncio.to_thread(fit_mask, prepared.mask, prepared.fitted)
-        with past_serves_handlers(prepared.settings.model):
+        image = prepared.image
+        calls = [
+            self.img2img(
+                image.pixels,
+                settings,
+                "interactive",
+                mask=image.mask,
+                on_progress=None if on_progress is None else partial(on_progress, number),
+            )
+            for number, settings in enumerate(prepared.image_settings())
+        ]
+        with translate_serve_errors(prepared.settings.model):
             async with asyncio.timeout(self.config.limits.deadline_s):
-                return await _all_or_none(
-                    [
-                        self.img2img(
-                            prepared.fitted,
-                            settings,
-                            "interactive",
-                            mask=mask,
-                            on_progress=None if on_progress is None else partial(on_progress, number),
-                        )
-                        for number, settings in enumerate(prepared.each())
-                    ]
-                )
+                return await _all_or_none(calls)
 
-    async def encode(self, prepared: Prepared, result: Img2ImgResult, quality: int | None = None) -> bytes:
-        """The picture's file, in the source's size; `quality`, 0 to 100, is of JPEG and WebP."""
+    async def encode(self, prepared: PreparedRequest, result: Img2ImgResult, quality: int | None = None) -> bytes:
+        """The image's file, in the source's size; `quality`, 0 to 100, applies to JPEG and WebP."""
         encode = partial(_encode, prepared, result.settings, result.pixels, quality)
-        quick = prepared.mask is None and is_quick(prepared.output_format, prepared.source.size)
+        quick = prepared.image.mask is None and is_quick(prepared.output_format, prepared.image.size)
         return encode() if quick else await asyncio.to_thread(encode)
 
     async def encode_preview(
-        self, prepared: Prepared, number: int, preview: Pixels, quality: int | None = None
+        self, prepared: PreparedRequest, number: int, preview: Pixels, quality: int | None = None
     ) -> bytes:
-        """A preview of image `number` as `encode` makes the image itself."""
-        return await asyncio.to_thread(_encode, prepared, prepared.each()[number], preview, quality)
+        """A preview of image `number`, encoded as `encode` encodes the image."""
+        return await asyncio.to_thread(_encode, prepared, prepared.image_settings()[number], preview, quality)
 
     async def img2img(
         self,
@@ -175,19 +116,19 @@ class Img2ImgService:
         mask: Mask | None = None,
         on_progress: Callable[[Progress], None] | None = None,
     ) -> Img2ImgResult:
-        """The image for fitted pixels (and their mask) and resolved settings, in the size that was sent.
+        """The image for fitted pixels, their mask and resolved settings, in the size of `pixels`.
 
-        Raises ModelNotReady, EngineError, Serve's BackPressureError.
+        Raises ModelNotReady, EngineError and Serve's BackPressureError.
         """
         if reason := await self._readiness.reason(settings.model):
             raise ModelNotReady(settings.model, reason)
-        engine_id = f"{request_id or logs.request_id()}-{uuid.uuid4().hex}"
+        engine_id = f"{request_id or ray_private.request_id()}-{uuid.uuid4().hex}"
         request = Img2ImgRequest(engine_id, pixels, priority=priority, mask=mask, **settings.for_engine())
         output = await self._models[settings.model].img2img(request, on_progress)
         return Img2ImgResult(settings, output.pixels, output.num_denoise_steps, output.truncated, output.timings)
 
     async def model_cards(self) -> list[dict[str, Any]]:
-        """The models as OpenAI lists them, with what each can do and whether it is ready, and if not, why."""
+        """The models in OpenAI's list format, with each model's limits, state and, if it is not ready, the reason."""
         described = await self._readiness.describe()
         return [self._model_card(model_id, described[model_id]) for model_id in self._models]
 
@@ -206,14 +147,10 @@ class Img2ImgService:
             **described,
         }
 
-    def _decode(self, data: bytes) -> SourceImage:
-        limits = self.config.limits
-        return decode_image(data, max_bytes=limits.max_upload_bytes, max_pixels=limits.max_pixels)
-
 
 @contextmanager
-def past_serves_handlers(model: str) -> Iterator[None]:
-    """Serve answers its own exceptions itself, in plain text, before our handlers see them: rename those."""
+def translate_serve_errors(model: str) -> Iterator[None]:
+    """Raise Serve's own exceptions as QueueFull or ModelNotReady; Serve would answer its own in plain text."""
     try:
         yield
     except BackPressureError as exc:
@@ -231,17 +168,5 @@ async def _all_or_none(coroutines: Sequence[Coroutine[Any, Any, Img2ImgResult]])
     return [task.result() for task in tasks]
 
 
-def _encode(prepared: Prepared, settings: Settings, pixels: Pixels, quality: int | None) -> bytes:
-    height, width = prepared.fitted.shape[:2]
-    source = prepared.source
-    pixels = restore_size(pixels, source.size)
-    if prepared.mask is not None:
-        pixels = paste_back(source.pixels, pixels, prepared.mask, prepared.mask_blur)
-    return encode_image(
-        pixels,
-        prepared.output_format,
-        parameters=format_parameters(settings, (width, height)),
-        alpha=source.alpha,
-        icc_profile=source.icc_profile,
-        quality=quality,
-    )
+def _encode(prepared: PreparedRequest, settings: Settings, pixels: Pixels, quality: int | None) -> bytes:
+    return flow.finish(prepared.image, pixels, settings, prepared.output_format, quality).data

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from deployments.allowed_values import with_range
 from deployments.api import build_api
 from deployments.config import REPO_ROOT, AppConfig, ModelConfig
 from deployments.handles.readiness import Readiness
@@ -90,11 +91,7 @@ def _simple(document: Schema, schema: Schema) -> str:
     kind = "file" if "contentMediaType" in schema else schema.get("type", "any")
     if kind == "array":
         return f"list of {_kind(document, schema['items'])}" if schema.get("items") else "list"
-    if "minimum" in schema:
-        kind += f" from {schema['minimum']:g}"
-    if "maximum" in schema:
-        kind += f" to {schema['maximum']:g}"
-    return str(kind)
+    return with_range(str(kind), schema)
 
 
 def _resolved(document: Schema, schema: Schema) -> Schema:

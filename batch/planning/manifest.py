@@ -21,7 +21,7 @@ import pyarrow.parquet
 from pydantic import ValidationError
 
 from batch.planning.naming import FORMATS, NAME_BYTES, folded, is_image, valid_name
-from batch.values import refusal
+from deployments.allowed_values import refusal
 from deployments.engine.errors import InvalidRequest
 from deployments.schemas import Img2ImgOptions, Settings
 

@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from pydantic import ValidationError
 
-from batch.values import refusal
+from deployments.allowed_values import refusal
 from deployments.engine.errors import InvalidRequest
 from deployments.schemas import Img2ImgOptions
 

@@ -1,6 +1,6 @@
-"""Makes one image: reads and fits the source, asks the router, restores the size, writes the result.
+"""Makes one image: reads and prepares the source, calls the router, finishes and writes the result.
 
-Both jobs share this code. Whatever goes wrong with an image ends in its own Result and nowhere else.
+The folder job and the one-image command share this code. Every failure of an image ends in its own Result.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import random
 import time
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -25,34 +25,17 @@ from batch.report.thumbnails import Pair, thumbnail
 from batch.storage.storage import FileTooLarge, Storage
 from deployments.config import Limits
 from deployments.engine.errors import RequestAborted
-from deployments.engine.request import Mask, Pixels
-from deployments.images.codec import (
-    ImageTooLarge,
-    SourceImage,
-    decode_image,
-    encode_image,
-    fit_pixels,
-    restore_size,
-)
-from deployments.images.masks import about_the_mask, fit_mask, paste_back, read_mask
-from deployments.images.metadata import format_parameters
+from deployments.errors import ModelNotReady
+from deployments.images import flow
+from deployments.images.codec import ImageTooLarge
+from deployments.images.flow import PreparedImage
+from deployments.images.masks import MaskFile, errors_name_the_mask
 from deployments.schemas import Img2ImgResult
-from deployments.service import ModelNotReady
 
 # Someone else's failure: the same request may well succeed on another replica, or on this one restarted.
 TRANSIENT = (RayActorError, DeploymentUnavailableError, ModelNotReady, RequestAborted)
 MAX_FAILURES = 7  # with the pauses below, about a minute: time for a model to load again
 LONGEST_PAUSE_S = 30.0
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Prepared:
-    """What is kept of a source while its request waits: the whole picture only where a mask needs it again."""
-
-    source: SourceImage  # its pixels fitted to the model
-    size: tuple[int, int]  # the whole picture's
-    before: bytes  # the thumbnail
-    kept: tuple[Pixels, Mask] | None  # the whole picture, and how much of each pixel is to change, of 255
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +48,7 @@ class ImageWorker:
     outputs: Storage
 
     async def run(self, job: Job) -> tuple[Result, Pair | None]:
-        """Make one image and write it; also its thumbnails. Never raises: a failure is a Result that says why."""
+        """Make and write one image; also return its thumbnails. Never raises: a failure is a Result with the error."""
         started = time.perf_counter()
         facts: dict[str, Any] = {"attempts": 0}
         pair = None
@@ -79,47 +62,47 @@ class ImageWorker:
         return Result.of(job, **facts, total_s=time.perf_counter() - started), pair
 
     async def make(self, job: Job, facts: dict[str, Any]) -> tuple[bytes, Pair]:
-        """The file of one image and its thumbnails; `facts` hears what a Result says of them. Raises what fails."""
-        prepared = await asyncio.to_thread(self._prepare, job, facts)
-        made = await self._ask(job, prepared, facts)
+        """The file of one image and its thumbnails. Adds a Result's fields to `facts`. Raises the image's error."""
+        image, before = await asyncio.to_thread(self._prepare, job, facts)
+        result = await self._call_router(job, image, facts)
         facts |= {
-            "num_denoise_steps": made.num_denoise_steps,
-            "truncated": made.truncated,
-            "queued_s": made.timings.queued_s,
-            "denoise_s": made.timings.denoise_s,
+            "num_denoise_steps": result.num_denoise_steps,
+            "truncated": result.truncated,
+            "queued_s": result.timings.queued_s,
+            "denoise_s": result.timings.denoise_s,
         }
-        return await asyncio.to_thread(_finish, job, prepared, made)
+        return await asyncio.to_thread(_finish, job, image, before, result)
 
-    def _prepare(self, job: Job, facts: dict[str, Any]) -> _Prepared:
-        source, facts["source_sha256"] = self._read(job.source)
+    def _prepare(self, job: Job, facts: dict[str, Any]) -> tuple[PreparedImage, bytes]:
+        """The prepared image, and the source's thumbnail."""
+        data = self._read(job.source)
+        source = flow.decode(data, self.limits)
+        facts["source_sha256"] = hashlib.sha256(data).hexdigest()
         facts["source_width"], facts["source_height"] = facts["width"], facts["height"] = source.size
-        fitted = fit_pixels(source.pixels, max_side=job.settings.max_side, min_side=self.limits.min_side)
-        kept = None
-        if job.mask is not None:
-            with about_the_mask():
-                picture, facts["mask_sha256"] = self._read(job.mask)
-            kept = source.pixels, read_mask(picture, source.size)
-        before = thumbnail(source.pixels, source.icc_profile)
-        return _Prepared(replace(source, pixels=fitted), source.size, before, kept)
+        mask = None if job.mask is None else self._read_mask(job.mask)
+        image = flow.prepare(source, self.limits, job.settings.max_side, mask)
+        if mask is not None:
+            facts["mask_sha256"] = hashlib.sha256(mask.data).hexdigest()
+        return image, thumbnail(source.pixels, source.icc_profile)
 
-    def _read(self, path: str) -> tuple[SourceImage, str]:
-        """The picture, and the SHA-256 of its file."""
-        limit = self.limits.max_upload_bytes
+    def _read_mask(self, path: str) -> MaskFile:
+        with errors_name_the_mask():
+            return MaskFile(self._read(path))
+
+    def _read(self, path: str) -> bytes:
         try:
-            data = self.inputs.read(path, limit)
+            return self.inputs.read(path, self.limits.max_upload_bytes)
         except FileTooLarge as error:
             raise ImageTooLarge(str(error)) from error
-        source = decode_image(data, max_bytes=limit, max_pixels=self.limits.max_pixels)
-        return source, hashlib.sha256(data).hexdigest()
 
-    async def _ask(self, job: Job, prepared: _Prepared, facts: dict[str, Any]) -> Img2ImgResult:
-        """The router's answer, waiting while it is full (up to deadline_s) and retrying transient failures."""
+    async def _call_router(self, job: Job, image: PreparedImage, facts: dict[str, Any]) -> Img2ImgResult:
+        """The router's result. Retries while the queue is full, up to deadline_s, and after transient failures."""
         give_up = time.monotonic() + self.limits.deadline_s
         failures = 0
         for pause_s in _pauses():
             facts["attempts"] += 1
             try:
-                return await self._ask_once(job, prepared)
+                return await self._call_once(job, image)
             except BackPressureError as error:
                 if time.monotonic() > give_up:
                     raise
@@ -131,10 +114,8 @@ class ImageWorker:
             await asyncio.sleep(pause_s)
         raise AssertionError("pauses never end")
 
-    async def _ask_once(self, job: Job, prepared: _Prepared) -> Img2ImgResult:
-        pixels = prepared.source.pixels
-        mask = None if prepared.kept is None else fit_mask(prepared.kept[1], pixels)
-        response = self.router.img2img.remote(pixels, job.settings, "folder", uuid.uuid4().hex, mask)
+    async def _call_once(self, job: Job, image: PreparedImage) -> Img2ImgResult:
+        response = self.router.img2img.remote(image.pixels, job.settings, "folder", uuid.uuid4().hex, image.mask)
         deadline = asyncio.timeout(self.limits.deadline_s)
         try:
             async with deadline:
@@ -147,20 +128,11 @@ class ImageWorker:
             raise TimeoutError(f"no answer within {self.limits.deadline_s:g} s") from error
 
 
-def _finish(job: Job, prepared: _Prepared, made: Img2ImgResult) -> tuple[bytes, Pair]:
-    """The file, of the source's size and in the format of its name, and the thumbnails."""
-    source, pixels = prepared.source, restore_size(made.pixels, prepared.size)
-    if prepared.kept is not None:
-        whole, mask = prepared.kept
-        pixels = paste_back(whole, pixels, mask)
-    data = encode_image(
-        pixels,
-        FORMATS[PurePosixPath(job.output).suffix.lower()],
-        parameters=format_parameters(made.settings, source.size),
-        alpha=source.alpha,
-        icc_profile=source.icc_profile,
-    )
-    return data, Pair(prepared.before, thumbnail(pixels, source.icc_profile))
+def _finish(job: Job, image: PreparedImage, before: bytes, result: Img2ImgResult) -> tuple[bytes, Pair]:
+    """The file, in the format of its name, and the thumbnails of the source and of the result."""
+    format = FORMATS[PurePosixPath(job.output).suffix.lower()]
+    finished = flow.finish(image, result.pixels, result.settings, format)
+    return finished.data, Pair(before, thumbnail(finished.pixels, image.icc_profile))
 
 
 def _pauses() -> Iterator[float]:

@@ -21,7 +21,8 @@ from benchmarks.workload import closed_loop
 from deployments.config import AppConfig
 from deployments.engine.async_engine import AsyncEngine
 from deployments.engine.request import Img2ImgRequest, Pixels
-from deployments.images.codec import decode_image, fit_pixels
+from deployments.images.codec import decode_image
+from deployments.images.geometry import fit_pixels
 from deployments.replica.build import build_engine
 from deployments.schemas import Img2ImgOptions
 

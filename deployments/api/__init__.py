@@ -1,38 +1,38 @@
-"""The HTTP API: one module for each contract that clients know, one error table for all."""
+"""The HTTP API: one module or package for each contract, one error table for all."""
 
 from __future__ import annotations
 
 from fastapi import FastAPI
 
 from deployments.api import huggingface, native
-from deployments.api.errors import BodyLimit, install_error_handlers
-from deployments.api.middleware import KeyGate
+from deployments.api.errors import install_error_handlers
+from deployments.api.middleware import BodyLimit, KeyGate
 from deployments.api.openai import routes as openai
 from deployments.api.playground import install_playground
 from deployments.api.webui import routes as webui
 from deployments.api.webui.tasks import WebuiTasks
-from deployments.keys import Keys
+from deployments.auth.keys import Keys
 from deployments.schemas import ErrorReply
 from deployments.service import Img2ImgService
 from deployments.telemetry import CallMetrics
 
 CONTRACTS = {
-    "img2img-serve": (native.routes, "Our own contract: everything that the server can do."),
+    "img2img-serve": (native.routes, "This server's own API, with all of its features."),
     "OpenAI": (
         openai.routes,
-        "Image edits as OpenAI's SDKs ask for them, with what else this server can do as more fields.",
+        "Image edits for OpenAI's SDKs, with additional fields for the other features of this server.",
     ),
-    "Hugging Face": (huggingface.routes, "The Inference API's image-to-image task, a URL for each model."),
-    "AUTOMATIC1111": (webui.routes, "The web UI's API, for the clients, plugins and front ends written for it."),
+    "Hugging Face": (huggingface.routes, "The Inference API's image-to-image task, with one URL per model."),
+    "AUTOMATIC1111": (webui.routes, "The web UI's API, for its clients, plugins and front ends."),
 }
-MAX_PARTS = 3  # a picture and its mask, a third larger each where they come as base64
+MAX_PARTS = 3  # an image and its mask, each a third larger in base64
 FIELDS_BYTES = 1024**2
 
 
 def build_api(service: Img2ImgService, webui_tasks: WebuiTasks | None = None) -> FastAPI:
-    """The application behind the door; every route finds `service` as `app.state.service`.
+    """The HTTP API. Every route finds `service` as `app.state.service`.
 
-    Without `webui_tasks` the routes of the web UI are there to be described only.
+    Without `webui_tasks` the web UI routes are only documented, not callable.
     """
     max_bytes = MAX_PARTS * service.config.limits.max_upload_bytes + FIELDS_BYTES
     api = FastAPI(
@@ -44,7 +44,7 @@ def build_api(service: Img2ImgService, webui_tasks: WebuiTasks | None = None) ->
     api.state.service, api.state.webui_tasks = service, webui_tasks
     api.add_middleware(BodyLimit, max_bytes=max_bytes)
     if (keys := service.config.keys) is not None:
-        api.add_middleware(KeyGate, keys=Keys(keys), public=keys.public, seen=CallMetrics())
+        api.add_middleware(KeyGate, keys=Keys(keys), public=keys.public, on_reply=CallMetrics())
     install_error_handlers(api)
     for tag, (routes, _) in CONTRACTS.items():
         api.include_router(routes, tags=[tag])
@@ -54,8 +54,8 @@ def build_api(service: Img2ImgService, webui_tasks: WebuiTasks | None = None) ->
 
 
 def _document_only_our_errors(api: FastAPI) -> None:
-    """FastAPI describes a 422 for every route with fields; a bad field here is a 400, in the one error body."""
-    document = api.openapi()  # which FastAPI keeps
+    """Remove the 422 that FastAPI documents for every route with fields: here an invalid field is a 400."""
+    document = api.openapi()  # FastAPI caches this document
     for methods in document["paths"].values():
         for route in methods.values():
             route["responses"].pop("422", None)

@@ -1,4 +1,4 @@
-"""What the routes of every contract need."""
+"""What the routes of every contract share."""
 
 from __future__ import annotations
 
@@ -10,15 +10,17 @@ from fastapi import Depends, Request, UploadFile
 from deployments.config import Limits
 from deployments.engine.errors import InvalidRequest
 from deployments.engine.request import Mask
-from deployments.images.codec import ImageTooLarge, SourceImage, crop_to
+from deployments.images.codec import ImageTooLarge, SourceImage
+from deployments.images.flow import Reshape, Reshaped, no_reshape
+from deployments.images.geometry import crop_to
 from deployments.schemas import Img2ImgOptions, Img2ImgResult, OutputFormat
-from deployments.service import Img2ImgService, Reshape, as_it_is
+from deployments.service import Img2ImgService
 
 Options = TypeVar("Options", bound=Img2ImgOptions)
 MEDIA_TYPES: dict[OutputFormat, str] = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp"}
 
 
-async def _service(request: Request) -> Img2ImgService:  # async, or FastAPI asks a thread for it
+async def _service(request: Request) -> Img2ImgService:  # async: FastAPI runs other dependencies in threads
     service: Img2ImgService = request.app.state.service
     return service
 
@@ -27,34 +29,36 @@ Service = Annotated[Img2ImgService, Depends(_service)]
 
 
 async def read_upload(upload: UploadFile, limits: Limits, field: str = "image") -> bytes:
-    """The file's bytes. Raises ImageTooLarge before any is read."""
+    """The file's bytes. Raises ImageTooLarge before reading."""
     most = limits.max_upload_bytes
     if (upload.size or 0) > most:
-        raise ImageTooLarge(f"{field}: {upload.size} bytes are more than the {most} that are accepted", field)
+        raise ImageTooLarge(f"{field}: the file has {upload.size} bytes; at most {most} are allowed", field)
     return await upload.read()
 
 
 def in_size(options: Options, size: tuple[int, int] | None, limits: Limits, field: str) -> tuple[Options, Reshape]:
-    """What makes a reply of `size` (width, height), which the model sees too: the source and its mask are cropped
-    around the centre and scaled, never stretched. None is the source's own size. Raises InvalidRequest.
+    """Options and Reshape for a reply of `size` (width, height), which is also the model's input size.
+
+    The source and its mask are cropped around the centre and scaled, not stretched. None keeps the source's size.
+    Raises InvalidRequest.
     """
     if size is None:
-        return options, as_it_is
+        return options, no_reshape
     if not all(limits.min_side <= side <= limits.max_side for side in size):
         width, height = size
         message = f"{field}: both sides must be {limits.min_side} to {limits.max_side} pixels, not {width}x{height}"
         raise InvalidRequest(message, field)
 
-    def reshape(source: SourceImage, mask: Mask | None) -> tuple[SourceImage, Mask | None]:
+    def reshape(source: SourceImage, mask: Mask | None) -> Reshaped:
         alpha = None if source.alpha is None else crop_to(source.alpha, size)
         cropped = replace(source, pixels=crop_to(source.pixels, size), alpha=alpha)
-        return cropped, None if mask is None else crop_to(mask, size)
+        return Reshaped(cropped, None if mask is None else crop_to(mask, size))
 
     return options.model_copy(update={"max_side": options.max_side or max(size)}), reshape
 
 
 def result_headers(first: Img2ImgResult) -> dict[str, str]:
-    """What a reply says of its (first) image beside the picture."""
+    """The headers of a reply, about its first image."""
     headers = {
         "x-model": first.settings.model,
         "x-seed": str(first.settings.seed),

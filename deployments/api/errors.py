@@ -1,4 +1,4 @@
-"""Every failure as an HTTP reply: one table from exception to status, one error body, one place."""
+"""Error replies: one table from exception to status, and one error body."""
 
 from __future__ import annotations
 
@@ -10,22 +10,20 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from ray.exceptions import RayActorError, RayTaskError
-from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from deployments.allowed_values import allowed_numbers
 from deployments.engine.errors import InvalidRequest, RequestAborted
+from deployments.errors import ModelNotReady, QueueFull, UnknownModel
 from deployments.images.codec import ImageError, ImageTooLarge, NotAnImage, UnusableImage
-from deployments.routing import UnknownModel
-from deployments.schemas import ErrorDetail, ErrorReply, Img2ImgOptions
-from deployments.service import ModelNotReady, QueueFull
+from deployments.schemas import ErrorDetail, ErrorReply
 
 logger = logging.getLogger(__name__)
 RETRY_AFTER_S = 2
 
 
-class Kind(NamedTuple):
-    """A sort of failure, as a reply tells it."""
+class ErrorSpec(NamedTuple):
+    """The status and the fields of an error reply."""
 
     status: int
     type: str
@@ -33,20 +31,20 @@ class Kind(NamedTuple):
     param: str | None = None
 
 
-AUTHENTICATION = Kind(401, "authentication_error", "invalid_api_key")
-LIMITED = Kind(429, "rate_limit_error", "rate_limit_exceeded")
-# The first entry that an exception is an instance of decides; anything else is a 500 that keeps its text to the log.
-_KINDS: tuple[tuple[type[Exception], Kind], ...] = (
-    (UnknownModel, Kind(404, "invalid_request_error", "model_not_found")),
-    (InvalidRequest, Kind(400, "invalid_request_error", "invalid_value")),
-    (UnusableImage, Kind(400, "invalid_request_error", "unusable_image")),
-    (ImageTooLarge, Kind(413, "invalid_request_error", "image_too_large")),
-    (NotAnImage, Kind(415, "invalid_request_error", "not_an_image")),
-    (QueueFull, Kind(429, "rate_limit_error", "queue_full")),
-    (ModelNotReady, Kind(503, "service_unavailable_error", "model_not_ready")),
-    (RequestAborted, Kind(503, "service_unavailable_error", "model_stopped")),
-    (RayActorError, Kind(503, "service_unavailable_error", "replica_died")),
-    (TimeoutError, Kind(504, "timeout_error", "deadline_exceeded")),
+AUTHENTICATION = ErrorSpec(401, "authentication_error", "invalid_api_key")
+LIMITED = ErrorSpec(429, "rate_limit_error", "rate_limit_exceeded")
+# The first matching entry wins; every other exception is a 500 whose details are only logged.
+_ERRORS: tuple[tuple[type[Exception], ErrorSpec], ...] = (
+    (UnknownModel, ErrorSpec(404, "invalid_request_error", "model_not_found")),
+    (InvalidRequest, ErrorSpec(400, "invalid_request_error", "invalid_value")),
+    (UnusableImage, ErrorSpec(400, "invalid_request_error", "unusable_image")),
+    (ImageTooLarge, ErrorSpec(413, "invalid_request_error", "image_too_large")),
+    (NotAnImage, ErrorSpec(415, "invalid_request_error", "not_an_image")),
+    (QueueFull, ErrorSpec(429, "rate_limit_error", "queue_full")),
+    (ModelNotReady, ErrorSpec(503, "service_unavailable_error", "model_not_ready")),
+    (RequestAborted, ErrorSpec(503, "service_unavailable_error", "model_stopped")),
+    (RayActorError, ErrorSpec(503, "service_unavailable_error", "replica_died")),
+    (TimeoutError, ErrorSpec(504, "timeout_error", "deadline_exceeded")),
 )
 _MESSAGES = {
     "queue_full": "the model has as many requests as it can hold; try again later",
@@ -59,75 +57,52 @@ def install_error_handlers(api: FastAPI) -> None:
     """Give every error of this app, FastAPI's own included, the one error body."""
     api.add_exception_handler(RequestValidationError, _invalid_field)
     api.add_exception_handler(HTTPException, _http_exception)
-    for error, _ in _KINDS:
+    for error, _ in _ERRORS:
         api.add_exception_handler(error, _any_error)
     api.add_exception_handler(RayTaskError, _any_error)
     api.add_exception_handler(Exception, _any_error)
 
 
-class BodyLimit:
-    """Middleware that reads at most `max_bytes` of a request's body; FastAPI's own answers in plain text."""
-
-    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
-        self._app = app
-        self._max_bytes = max_bytes
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        left = self._max_bytes
-
-        async def limited() -> Message:
-            nonlocal left
-            message = await receive()
-            left -= len(message.get("body", b""))
-            if left < 0 or declared > self._max_bytes:
-                raise HTTPException(413, f"the request has more than {self._max_bytes} bytes")
-            return message
-
-        length = Headers(scope=scope).get("content-length", "") if scope["type"] == "http" else ""
-        declared = int(length) if length.isdigit() else 0
-        await self._app(scope, limited, send)
-
-
 def describe(error: Exception) -> ErrorReply:
-    """The error body; what nobody expected is logged, and its text stays there."""
+    """The error body. The details of an unexpected error are only logged."""
     return _body(*_known(error))
 
 
-def _known(error: Exception) -> tuple[Kind, str]:
+def _known(error: Exception) -> tuple[ErrorSpec, str]:
     cause = _cause(error)
-    kind = next((kind for known, kind in _KINDS if isinstance(cause, known)), None)
-    if kind is None:
+    spec = next((spec for known, spec in _ERRORS if isinstance(cause, known)), None)
+    if spec is None:
         logger.error("a request failed", exc_info=error)
-        return Kind(500, "server_error", "internal_error"), "something went wrong on the server"
+        return ErrorSpec(500, "server_error", "internal_error"), "something went wrong on the server"
     if isinstance(cause, (InvalidRequest, ImageError)):
-        kind = kind._replace(param=cause.param)
-    return kind, _MESSAGES.get(kind.code, str(cause))
+        spec = spec._replace(param=cause.param)
+    return spec, _MESSAGES.get(spec.code, str(cause))
 
 
 def _cause(error: Exception) -> BaseException:
     return error.cause if isinstance(error, RayTaskError) else error
 
 
-def _body(kind: Kind, message: str) -> ErrorReply:
-    return ErrorReply(error=ErrorDetail(message=message, type=kind.type, param=kind.param, code=kind.code))
+def _body(spec: ErrorSpec, message: str) -> ErrorReply:
+    return ErrorReply(error=ErrorDetail(message=message, type=spec.type, param=spec.param, code=spec.code))
 
 
-def reply(kind: Kind, message: str, retry_after_s: float | None = None) -> JSONResponse:
+def reply(spec: ErrorSpec, message: str, retry_after_s: float | None = None) -> JSONResponse:
     """The reply with the one error body."""
     headers = {} if retry_after_s is None else {"Retry-After": str(math.ceil(retry_after_s))}
-    if kind.status == 401:
+    if spec.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
-    return JSONResponse(_body(kind, message).model_dump(), kind.status, headers=headers)
+    return JSONResponse(_body(spec, message).model_dump(), spec.status, headers=headers)
 
 
 async def _any_error(request: Request, error: Exception) -> JSONResponse:
-    kind, message = _known(error)
+    spec, message = _known(error)
     retry_after_s = getattr(_cause(error), "retry_after_s", None) or RETRY_AFTER_S
-    return reply(kind, message, retry_after_s if kind.status in (429, 503) else None)
+    return reply(spec, message, retry_after_s if spec.status in (429, 503) else None)
 
 
 async def _invalid_field(request: Request, error: Exception) -> JSONResponse:
-    """pydantic's first complaint, naming the field; its messages already name the allowed range or values."""
+    """pydantic's first error, with the field's name and, for a number, its whole range: pydantic names one end."""
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
     param = ".".join(str(part) for part in first["loc"][1:]) or None
@@ -141,25 +116,13 @@ async def _invalid_field(request: Request, error: Exception) -> JSONResponse:
     elif first["type"] == "unsupported_value":
         message = f"{name}: {first['msg']}"
     else:
-        message = f"{name}: {first['msg']}{_allowed(name)}, not {str(first.get('input'))[:100]!r}"
-    return reply(Kind(400, "invalid_request_error", first["type"], param), message)
-
-
-def _allowed(param: str) -> str:
-    """The whole range of a number field, where pydantic names only the end that was passed."""
-    schema = Img2ImgOptions.model_json_schema()["properties"].get(param.rpartition(".")[2], {})
-    number = next((option for option in (schema, *schema.get("anyOf", ())) if "minimum" in option), None)
-    if number is None:
-        return ""
-    return (
-        f" ({number['minimum']:g} to {number['maximum']:g})"
-        if "maximum" in number
-        else f" ({number['minimum']:g} or more)"
-    )
+        numbers = allowed_numbers(name.rpartition(".")[2])
+        message = f"{name}: {first['msg']}{numbers and f' ({numbers})'}, not {str(first.get('input'))[:100]!r}"
+    return reply(ErrorSpec(400, "invalid_request_error", first["type"], param), message)
 
 
 async def _http_exception(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     code = {404: "not_found", 405: "method_not_allowed", 413: "too_large"}.get(error.status_code, "bad_request")
     message = f"{request.method} {request.url.path}: {error.detail}"
-    return reply(Kind(error.status_code, "invalid_request_error", code), message)
+    return reply(ErrorSpec(error.status_code, "invalid_request_error", code), message)

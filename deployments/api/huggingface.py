@@ -27,35 +27,35 @@ def _decoded(inputs: Any) -> Any:
     try:
         return base64.b64decode(inputs[start.end() if start else 0 :], validate=True)
     except (binascii.Error, ValueError):
-        raise PydanticCustomError("not_base64", "must be a picture in base64, or a data: URL of one") from None
+        raise PydanticCustomError("not_base64", "must be an image in base64, or a data: URL") from None
 
 
 class TargetSize(Strict):
-    """The size of the reply in pixels; the source is cropped around its centre and scaled, never stretched."""
+    """The size of the reply in pixels. The source is cropped around its centre and scaled, not stretched."""
 
-    width: int = Field(description="Pixels, within the server's limits of a side.")
-    height: int = Field(description="Pixels, within the server's limits of a side.")
+    width: int = Field(description="Pixels, within the server's limits.")
+    height: int = Field(description="Pixels, within the server's limits.")
 
 
 class Parameters(ImageOptions):
-    """What the client passes beside the picture; an unknown one is refused by name."""
+    """The client's parameters. Unknown ones are refused by name."""
 
     target_size: TargetSize | None = Field(
-        None, description="The size of the reply, `{width, height}` in pixels; otherwise the source's own."
+        None, description="Size of the reply, `{width, height}` in pixels; default: the source's size."
     )
 
 
 class HuggingFaceRequest(Strict):
-    """The body as JSON; a body of any other type is the picture itself."""
+    """The JSON body. A body of another type is the image itself."""
 
     inputs: Annotated[
         bytes, BeforeValidator(_decoded), WithJsonSchema({"type": "string", "contentEncoding": "base64"})
-    ] = Field(description="The picture in base64, or as a data: URL: JPEG, PNG, WebP, GIF, BMP or TIFF.")
-    parameters: Parameters = Field(Parameters(), description="How the image is made.")
+    ] = Field(description="The image in base64 or as a data: URL: JPEG, PNG, WebP, GIF, BMP or TIFF.")
+    parameters: Parameters = Field(Parameters(), description="Options of the result.")
 
     @model_validator(mode="before")
     @classmethod
-    def _picture_alone(cls, body: Any) -> Any:
+    def _wrap_raw_body(cls, body: Any) -> Any:
         return {"inputs": body} if isinstance(body, bytes) else body
 
 
@@ -71,13 +71,13 @@ async def post_model(
     body: HuggingFaceRequest,
     service: Service,
 ) -> Response:
-    """Restyle one picture with the model of this id or alias; `auto` chooses one by the seed.
+    """Transform one image with the model of this id or alias; `auto` chooses a model by the seed.
 
-    Answers with the image, in the format that the header Accept names (`image/png` otherwise).
+    The reply is the image, in the format of the header Accept (default `image/png`).
     """
     output_format = _format(request.headers.get("accept", ""))
-    asked = body.parameters.model_dump(exclude={"target_size"})
-    options = Img2ImgOptions(**asked, model=model, output_format=output_format)
+    requested = body.parameters.model_dump(exclude={"target_size"})
+    options = Img2ImgOptions(**requested, model=model, output_format=output_format)
     target = body.parameters.target_size
     size = None if target is None else (target.width, target.height)
     options, reshape = in_size(options, size, service.config.limits, "target_size")

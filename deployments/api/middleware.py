@@ -1,4 +1,4 @@
-"""The gate before every route: who has no key stays outside, who has one gets as much as is theirs."""
+"""ASGI middleware: the limit on a request's body, and API keys with their rate and concurrency limits."""
 
 from __future__ import annotations
 
@@ -12,25 +12,49 @@ from fnmatch import fnmatchcase
 from limits.storage import MemoryStorage
 from limits.strategies import MovingWindowRateLimiter
 from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from deployments.api.errors import AUTHENTICATION, LIMITED, reply
-from deployments.keys import Key, Keys
+from deployments.auth.keys import Key, Keys
 
-WANTED = "an API key is needed, in the header Authorization: Bearer KEY"
+KEY_REQUIRED = "an API key is required in the header Authorization: Bearer KEY"
+
+
+class BodyLimit:
+    """Refuses a request body of more than `max_bytes` with a 413 in the one error body."""
+
+    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
+        self._app = app
+        self._max_bytes = max_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        length = Headers(scope=scope).get("content-length", "") if scope["type"] == "http" else ""
+        declared = int(length) if length.isdigit() else 0
+        received = 0
+
+        async def limited() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            if max(received, declared) > self._max_bytes:
+                raise HTTPException(413, f"the request has more than {self._max_bytes} bytes")
+            return message
+
+        await self._app(scope, limited, send)
 
 
 class KeyGate:
-    """Middleware that wants a key for all but the `public` paths. Each replica of the router counts for itself.
+    """Requires an API key for all paths but the `public` ones. Each replica of the router counts separately.
 
-    `seen` hears of each request: the name of its key ("unknown" without one) and the status it got.
+    `on_reply` is called for each reply with the name of the request's key ("unknown" without one) and the status.
     """
 
-    def __init__(self, app: ASGIApp, keys: Keys, public: Sequence[str], seen: Callable[[str, int], None]) -> None:
+    def __init__(self, app: ASGIApp, keys: Keys, public: Sequence[str], on_reply: Callable[[str, int], None]) -> None:
         self._app = app
         self._keys = keys
         self._public = public
-        self._seen = seen
+        self._on_reply = on_reply
         self._limiter = MovingWindowRateLimiter(MemoryStorage())
         self._running = Counter[str]()
 
@@ -38,7 +62,7 @@ class KeyGate:
         if scope["type"] != "http" or any(fnmatchcase(scope["path"], path) for path in self._public):
             await self._app(scope, receive, send)
         elif (key := self._keys.find(token_of(Headers(scope=scope).get("authorization", "")))) is None:
-            await reply(AUTHENTICATION, WANTED)(scope, receive, self._counted(send, "unknown"))
+            await reply(AUTHENTICATION, KEY_REQUIRED)(scope, receive, self._counted(send, "unknown"))
         elif (refusal := self._refusal(key)) is not None:
             await refusal(scope, receive, self._counted(send, key.name))
         else:
@@ -51,17 +75,17 @@ class KeyGate:
     def _counted(self, send: Send, name: str) -> Send:
         async def count(message: Message) -> None:
             if message["type"] == "http.response.start":
-                self._seen(name, message["status"])
+                self._on_reply(name, message["status"])
             await send(message)
 
         return count
 
     def _refusal(self, key: Key) -> ASGIApp | None:
         if key.concurrency is not None and self._running[key.name] >= key.concurrency:
-            return reply(LIMITED, f"this key may have {key.concurrency} requests running at once", 1.0)
+            return reply(LIMITED, f"this key allows {key.concurrency} concurrent requests", 1.0)
         if key.rate is not None and not self._limiter.hit(key.rate, key.name):
             wait_s = self._limiter.get_window_stats(key.rate, key.name).reset_time - time.time()
-            return reply(LIMITED, f"this key may make {key.rate} requests", max(wait_s, 1.0))
+            return reply(LIMITED, f"this key allows {key.rate} requests", max(wait_s, 1.0))
         return None
 
 

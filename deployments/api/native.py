@@ -1,4 +1,4 @@
-"""Our own contract: `POST /v1/img2img`, and what is served and whether it is up."""
+"""This server's own contract: `POST /v1/img2img`, `GET /v1/models` and `GET /healthz`."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from deployments.api.dependencies import MEDIA_TYPES, Service, read_upload, resu
 from deployments.api.sse import Event, follow, preview_png, respond
 from deployments.engine.errors import InvalidRequest
 from deployments.engine.request import Progress, Timings
-from deployments.images.masks import MASK_BLUR, MAX_MASK_BLUR, MaskMode
+from deployments.images.masks import MASK_BLUR, MAX_MASK_BLUR, MaskFile, MaskMode
 from deployments.schemas import ImageReply, Img2ImgOptions, Img2ImgReply, Img2ImgResult
-from deployments.service import Img2ImgService, MaskFile, Prepared
+from deployments.service import Img2ImgService, PreparedRequest
 
 routes = APIRouter()
 
@@ -29,23 +29,23 @@ class Img2ImgForm(Img2ImgOptions):
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
     image: Annotated[UploadFile, File(description="JPEG, PNG, WebP, GIF (first frame), BMP or TIFF.")]
-    mask: Annotated[UploadFile | None, File(description="A picture that says where the image may change.")] = None
+    mask: Annotated[UploadFile | None, File(description="An image that marks where the source may change.")] = None
     mask_mode: MaskMode = Field(
-        "auto", description="What in the mask stands for change; `auto`: what is transparent, if anything, else white."
+        "auto", description="The part of the mask that marks change. `auto`: transparent if any of it is, else white."
     )
-    mask_blur: float = Field(MASK_BLUR, ge=0, le=MAX_MASK_BLUR, description="Pixels the mask's border is feathered by.")
+    mask_blur: float = Field(MASK_BLUR, ge=0, le=MAX_MASK_BLUR, description="Feather of the mask's border in pixels.")
 
     @field_validator("prompt", "negative_prompt")
     @classmethod
-    def _as_it_was_written(cls, text: str | None) -> str | None:
-        """Browsers send every line break of a form as CR LF, which nobody typed."""
+    def _restore_line_breaks(cls, text: str | None) -> str | None:
+        """Browsers send every line break of a form as CR LF."""
         return text and text.replace("\r\n", "\n")
 
 
 @routes.post("/v1/img2img", response_model=Img2ImgReply, responses={200: {"content": {"image/*": {}}}})
 async def post_img2img(request: Request, form: Annotated[Img2ImgForm, Form()], service: Service) -> Response:
-    """Restyle one picture. Answers with the image; with JSON if the request accepts `application/json`; and with
-    events `progress` (place in line, steps, a preview as base64 PNG) and `completed` if it accepts `text/event-stream`.
+    """Transform one image. The reply is the image; JSON if the request accepts `application/json`; events `progress`
+    (place in the queue, steps, a preview as base64 PNG) and `completed` if it accepts `text/event-stream`.
     """
     accepted = request.headers.get("accept", "")
     wants_json, wants_events = "application/json" in accepted, "text/event-stream" in accepted
@@ -68,17 +68,17 @@ async def post_img2img(request: Request, form: Annotated[Img2ImgForm, Form()], s
 
 @routes.get("/v1/models")
 async def get_models(service: Service) -> dict[str, Any]:
-    """The models, in OpenAI's shape, with what each can do and whether it is ready, and if not, why."""
+    """The models in OpenAI's list format, with each model's limits, state and, if it is not ready, the reason."""
     return {"object": "list", "data": await service.model_cards()}
 
 
 @routes.get("/healthz")
 async def get_healthz() -> dict[str, str]:
-    """Whether the door is open; `GET /v1/models` says which models are."""
+    """Whether the HTTP API is up; `GET /v1/models` has the state of each model."""
     return {"status": "ok"}
 
 
-async def _events(service: Img2ImgService, prepared: Prepared, request_id: str) -> AsyncGenerator[Event, None]:
+async def _events(service: Img2ImgService, prepared: PreparedRequest, request_id: str) -> AsyncGenerator[Event, None]:
     async with aclosing(follow(service, prepared)) as events:
         async for event in events:
             if isinstance(event, list):
@@ -98,9 +98,9 @@ def _progress(number: int, progress: Progress) -> dict[str, Any]:
 
 
 async def _reply(
-    service: Img2ImgService, request_id: str, prepared: Prepared, results: list[Img2ImgResult]
+    service: Img2ImgService, request_id: str, prepared: PreparedRequest, results: list[Img2ImgResult]
 ) -> dict[str, Any]:
-    width, height = prepared.source.size
+    width, height = prepared.image.size
     first = results[0]
     encoded = await asyncio.gather(*(service.encode(prepared, result) for result in results))
     reply = Img2ImgReply(

@@ -1,4 +1,4 @@
-"""The playground: a page that asks `POST /v1/img2img` for pictures, at `/`, with its files under `/playground/`."""
+"""The playground: a page at `/` for `POST /v1/img2img`, with its files under `/playground/`."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ POLICY = {
     "frame-ancestors": "'none'",
 }
 HEADERS = {
-    "cache-control": "no-cache",  # kept, and asked about each time: the files have no version in their names
+    "cache-control": "no-cache",  # cached, but revalidated: the files have no version in their names
     "content-security-policy": "; ".join(f"{name} {sources}" for name, sources in POLICY.items()),
-    "referrer-policy": "no-referrer",  # the link holds the prompt
+    "referrer-policy": "no-referrer",  # the URL holds the prompt
     "x-content-type-options": "nosniff",
 }
-mimetypes.add_type("text/javascript", ".js")  # which some systems' own tables get wrong
+mimetypes.add_type("text/javascript", ".js")  # wrong in some systems' tables
 
 
 class _Files(StaticFiles):
@@ -40,7 +40,7 @@ class _Files(StaticFiles):
 
 
 def install_playground(api: FastAPI) -> None:
-    """Serve the page and its files beside the contracts; it is no part of the API's description."""
+    """Serve the page and its files. The API's description leaves them out."""
     files = _Files(directory=FOLDER)
     api.mount("/playground", files, name="playground")
 

@@ -1,4 +1,4 @@
-"""Server-Sent Events: what a request's progress looks like on the wire, whatever the contract calls it."""
+"""Server-Sent Events: streams of a request's progress, for every contract."""
 
 from __future__ import annotations
 
@@ -16,31 +16,31 @@ from PIL import Image
 from deployments.api.errors import describe
 from deployments.engine.request import Pixels, Progress
 from deployments.schemas import Img2ImgResult
-from deployments.service import Img2ImgService, Prepared
+from deployments.service import Img2ImgService, PreparedRequest
 
 Event = tuple[str | None, dict[str, Any]]  # name, where there is one, and data
 
 
 async def follow(
-    service: Img2ImgService, prepared: Prepared
+    service: Img2ImgService, prepared: PreparedRequest
 ) -> AsyncGenerator[tuple[int, Progress] | list[Img2ImgResult], None]:
-    """The progress of each image, by its number, and in the end all results; raises as `service.images` does.
+    """The number and progress of each image, and at the end all results. Raises what `service.images` raises.
 
-    Who reads slowly gets the latest progress only. Leaving early cancels the request.
+    A slow reader gets only the latest progress. Closing the generator cancels the request.
     """
     latest: dict[int, Progress] = {}
-    news = asyncio.Event()
+    updated = asyncio.Event()
 
     def on_progress(number: int, progress: Progress) -> None:
         latest[number] = progress
-        news.set()
+        updated.set()
 
     task = asyncio.create_task(service.images(prepared, on_progress))
-    task.add_done_callback(lambda _: news.set())
+    task.add_done_callback(lambda _: updated.set())
     try:
         while not task.done():
-            await news.wait()
-            news.clear()
+            await updated.wait()
+            updated.clear()
             for number in sorted(latest):
                 yield number, latest.pop(number)
         yield task.result()
@@ -51,7 +51,7 @@ async def follow(
 async def respond(
     events: AsyncGenerator[Event, None], headers: dict[str, str], error_name: str | None = "error"
 ) -> EventSourceResponse:
-    """A stream of the events. What goes wrong before the first one is an ordinary error reply, later an event."""
+    """A stream of the events. An error before the first event is an ordinary error reply, a later one is an event."""
     first = await anext(events)
     encoded = _encoded(first, events, error_name)
     return EventSourceResponse(encoded, headers=headers | {"cache-control": "no-cache"})
@@ -75,7 +75,7 @@ def _bytes(event: Event) -> bytes:
 
 
 def preview_png(preview: Pixels) -> str:
-    """A small preview as base64."""
+    """A preview as a PNG in base64."""
     buffer = io.BytesIO()
     Image.fromarray(preview).save(buffer, "PNG", compress_level=1)
     return base64.b64encode(buffer.getvalue()).decode()

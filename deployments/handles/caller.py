@@ -1,4 +1,4 @@
-"""A model as the router calls it: with or without news of the progress, its pixels lent where that is possible."""
+"""A client of one model's deployment: calls with or without progress, with shared or sent pixels."""
 
 from __future__ import annotations
 
@@ -9,43 +9,49 @@ from dataclasses import replace
 from ray.serve.handle import DeploymentHandle
 
 from deployments.engine.request import Img2ImgOutput, Img2ImgRequest, Progress
-from deployments.handles.shared_memory import SHARED, Elsewhere, Loan, is_worth_lending, lend
+from deployments.handles.shared_memory import PLACEHOLDER, NotShared, SharedBuffer, is_worth_sharing, share
 
 OnProgress = Callable[[Progress], None]
 
 
-class ModelCaller:
-    """Cancelling a call cancels the request."""
+class ModelClient:
+    """Calls a model's replicas. Cancelling a call cancels the request."""
 
     def __init__(self, handle: DeploymentHandle) -> None:
         self._handle = handle
-        self._is_elsewhere = False  # one of the replicas at least
+        self._has_remote_replicas = False  # at least one replica could not map shared memory
 
     async def img2img(self, request: Img2ImgRequest, on_progress: OnProgress | None = None) -> Img2ImgOutput:
         """The image. Raises EngineError, Serve's BackPressureError and DeploymentUnavailableError."""
-        if is_worth_lending(request.pixels) and not self._is_elsewhere:
-            with lend(request.pixels) as (loan, shared):
+        if is_worth_sharing(request.pixels) and not self._has_remote_replicas:
+            with share(request.pixels) as (buffer, shared):
                 try:
-                    output = await self._call(replace(request, pixels=SHARED), loan, on_progress)
+                    output = await self._call(replace(request, pixels=PLACEHOLDER), buffer, on_progress)
                     return replace(output, pixels=shared.result)
-                except Elsewhere:
-                    self._is_elsewhere = True
+                except NotShared:
+                    self._has_remote_replicas = True
         return await self._call(request, None, on_progress)
 
-    async def _call(self, request: Img2ImgRequest, loan: Loan | None, on_progress: OnProgress | None) -> Img2ImgOutput:
-        return await (self._ask(request, loan) if on_progress is None else self._follow(request, loan, on_progress))
+    async def _call(
+        self, request: Img2ImgRequest, buffer: SharedBuffer | None, on_progress: OnProgress | None
+    ) -> Img2ImgOutput:
+        if on_progress is None:
+            return await self._call_once(request, buffer)
+        return await self._stream(request, buffer, on_progress)
 
-    async def _ask(self, request: Img2ImgRequest, loan: Loan | None) -> Img2ImgOutput:
-        response = self._handle.img2img.remote(request, loan)
+    async def _call_once(self, request: Img2ImgRequest, buffer: SharedBuffer | None) -> Img2ImgOutput:
+        response = self._handle.img2img.remote(request, buffer)
         try:
             output: Img2ImgOutput = await response
         except asyncio.CancelledError:
-            response.cancel()  # Serve passes on a caller's disconnect by itself, but not a deadline
+            response.cancel()  # Serve itself forwards a caller's disconnect, but not a deadline
             raise
         return output
 
-    async def _follow(self, request: Img2ImgRequest, loan: Loan | None, on_progress: OnProgress) -> Img2ImgOutput:
-        events = self._handle.options(stream=True).img2img_events.remote(request, loan)
+    async def _stream(
+        self, request: Img2ImgRequest, buffer: SharedBuffer | None, on_progress: OnProgress
+    ) -> Img2ImgOutput:
+        events = self._handle.options(stream=True).img2img_events.remote(request, buffer)
         try:
             async for event in events:
                 if isinstance(event, Img2ImgOutput):

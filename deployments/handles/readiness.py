@@ -1,4 +1,4 @@
-"""Which models can take a request now, and if not, why: Serve's own status, kept for a second while it says yes."""
+"""Whether each model can take requests, from Serve's status, which is cached for a second while the model is ready."""
 
 from __future__ import annotations
 
@@ -6,53 +6,62 @@ import asyncio
 import math
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from ray.serve.context import _get_global_client
+from ray import serve
 from ray.serve.handle import DeploymentHandle
+from ray.serve.schema import ApplicationStatus
+
+from deployments.ray_private import deployment_details
 
 MAX_AGE_S = 1.0
 DESCRIBE_TIMEOUT_S = 5.0
+POLL_S = 0.2
+RUNNING = (ApplicationStatus.RUNNING, ApplicationStatus.UNHEALTHY)  # unhealthy: its other models still serve
+
+
+class AppFailed(Exception):
+    """Serve could not deploy the application; the message holds Serve's reasons."""
 
 
 class Readiness:
-    """The application's view of its models; each router replica keeps its own."""
+    """The state of the application's models. Each router replica has its own."""
 
     def __init__(self, app_name: str, models: Mapping[str, DeploymentHandle]) -> None:
         self._app_name = app_name
         self._models = models
-        self._reasons: dict[str, str] = {}  # of the models that are not ready
+        self._reasons: dict[str, str] = {}  # why a model is not ready
         self._cards: dict[str, dict[str, Any]] = {}
-        self._asked = -math.inf
+        self._refreshed = -math.inf
         self._lock = asyncio.Lock()
 
     async def ready(self, wanted: str | None = None) -> set[str]:
         """Ids of the models that have a running replica, or are scaled to zero and start on demand.
 
-        As of at most a second ago; if the `wanted` one is not among them, as of now: another router may know better.
+        The status is at most a second old. If the `wanted` model is not ready in it, a new status is fetched.
         """
         now = time.monotonic()
-        await self._look(since=now - MAX_AGE_S)
+        await self._refresh(since=now - MAX_AGE_S)
         if wanted in self._reasons:
-            await self._look(since=now)
+            await self._refresh(since=now)
         return set(self._models) - set(self._reasons)
 
     async def reason(self, model_id: str) -> str:
-        """Why the model is not ready, in Serve's words; empty if it is."""
+        """Serve's reason why the model is not ready; "" if it is."""
         await self.ready(model_id)
         return self._reasons.get(model_id, "")
 
-    async def _look(self, since: float) -> None:
-        """Ask Serve, unless somebody has since then."""
+    async def _refresh(self, since: float) -> None:
+        """Fetch Serve's status if the last one is older than `since`."""
         async with self._lock:
             started = time.monotonic()
-            if self._asked < since:
-                self._reasons = await asyncio.to_thread(self._ask)
-                self._asked = started
+            if self._refreshed < since:
+                self._reasons = await asyncio.to_thread(self._fetch_reasons)
+                self._refreshed = started
 
     async def describe(self) -> dict[str, dict[str, Any]]:
-        """For each model its state and, once it has been ready, what the loaded checkpoint is and how it runs."""
+        """Each model's state and, once it has been ready, the description of its loaded checkpoint."""
         ready = await self.ready()
         await asyncio.gather(*(self._fetch_card(model_id) for model_id in ready))
         return {
@@ -68,14 +77,12 @@ class Readiness:
         try:
             async with asyncio.timeout(DESCRIBE_TIMEOUT_S):
                 self._cards[model_id] = await self._models[model_id].describe.remote()
-        except Exception:  # whatever it is, the list of models can do with the last card, or without one
+        except Exception:  # the last card, or none, is enough for the list of models
             return
 
-    def _ask(self) -> dict[str, str]:
-        # What serve.status() is made of. Its own checks of that took this process 57 ms, each second.
-        app = _get_global_client().get_serve_details()["applications"].get(self._app_name, {})
-        deployments = app.get("deployments")
-        if not deployments:  # Serve is building the application anew, and meanwhile the replicas answer as before
+    def _fetch_reasons(self) -> dict[str, str]:
+        deployments = deployment_details(self._app_name)
+        if not deployments:  # during a redeployment the replicas still answer as before
             return self._reasons
         return {
             model_id: _explain(details)
@@ -85,7 +92,7 @@ class Readiness:
 
 
 def _explain(details: dict[str, Any] | None) -> str:
-    """Serve's message; for the half minute before it has one, the states of the replicas."""
+    """Serve's message, or the replicas' states in the half minute before Serve has one."""
     if details is None:
         return "it has not been deployed yet"
     states = ", ".join(f"{count} {state}" for state, count in _replica_states(details).items())
@@ -98,3 +105,23 @@ def _replica_states(details: dict[str, Any]) -> Counter[str]:
 
 def _pick(deployments: Mapping[str, Any], wanted: Iterable[str]) -> list[tuple[str, Any]]:
     return [(name, deployments.get(name)) for name in wanted]
+
+
+def wait_until_running(app_name: str, on_status: Callable[[str, str], None] = lambda name, status: None) -> None:
+    """Return once Serve has started every deployment of a deployed application. Raises AppFailed.
+
+    `on_status` is called with each deployment's name and status, at first and whenever the status changes.
+    """
+    reported: dict[str, str] = {}
+    while True:
+        app = serve.status().applications[app_name]
+        for name, deployment in app.deployments.items():
+            status = f"{deployment.status.value.lower()} {deployment.message}".rstrip()
+            if reported.get(name) != status:
+                on_status(name, status)
+                reported[name] = status
+        if app.status in RUNNING:
+            return
+        if app.status == ApplicationStatus.DEPLOY_FAILED:
+            raise AppFailed("\n".join([app.message, *(d.message for d in app.deployments.values())]))
+        time.sleep(POLL_S)

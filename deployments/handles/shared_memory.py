@@ -1,7 +1,7 @@
-"""Pixels between two processes of one machine in memory that both map, not through a socket that copies them ten times.
+"""Pixels in memory that the router and a model on the same host both map: a socket would copy them ten times.
 
-The lender owns the memory. It has no name in any file system, so it is gone with the processes that hold it. What a
-picture needed is lent again for the next one, for the system takes longer to hand out memory than to copy pixels.
+The sharing process owns the memory. The memory has no name in a file system, so it ends with the processes that map
+it. It is pooled and shared again, because the system takes longer to allocate memory than to copy pixels.
 """
 
 from __future__ import annotations
@@ -20,63 +20,63 @@ from cachetools import LRUCache
 
 from deployments.engine.request import Img2ImgOutput, Img2ImgRequest, Pixels
 
-WORTH_LENDING = 64 * 1024  # bytes; what is smaller is faster sent
-KEPT_BYTES = 4 * 1024**2  # of memory that is lent again: two pictures of 836 x 836 pixels
-KEPT = 16  # pieces of it
+MIN_BYTES = 64 * 1024  # smaller pixels are faster sent
+POOLED_BYTES = 4 * 1024**2  # of one piece of pooled memory: source and result of 836 x 836 pixels
+POOL_SIZE = 16  # pieces
 TOKEN_BYTES = 16
-SHARED: Pixels = np.empty((0, 0, 3), np.uint8)  # stands for pixels that are on loan
+PLACEHOLDER: Pixels = np.empty((0, 0, 3), np.uint8)  # in a request or output whose pixels are shared
 
 
-class Elsewhere(Exception):
-    """The lender is on another machine, or has ended the loan."""
+class NotShared(Exception):
+    """The memory is on another host, or its owner has stopped sharing it."""
 
 
 @dataclass(frozen=True, slots=True)
-class Loan:
-    """Where to find the pixels: on the machine `home`, as the file `path`, while that ends with the `token`."""
+class SharedBuffer:
+    """The address of shared pixels: the file `path` on `host`, valid while the file ends with `token`."""
 
-    home: str
+    host: str
     path: str
     token: bytes
     shape: tuple[int, ...]
 
-    def accept(self) -> Shared:
-        """Raises Elsewhere."""
-        if self.home != HOME:
-            raise Elsewhere(self.home)
+    def map(self) -> SharedPixels:
+        """Map the memory into this process. Raises NotShared."""
+        if self.host != HOST:
+            raise NotShared(self.host)
         memory = _mapped.get(self.path)
         if memory is None or memory[-TOKEN_BYTES:] != self.token:
-            memory = self._map()
-        return Shared.within(memory, self.shape)
+            memory = self._open()
+        return SharedPixels.within(memory, self.shape)
 
-    def _map(self) -> mmap.mmap:
+    def _open(self) -> mmap.mmap:
         try:
             with open(self.path, "r+b") as file:
                 memory = mmap.mmap(file.fileno(), 0)
         except (OSError, ValueError) as error:  # a ValueError for an empty file
-            raise Elsewhere(self.path) from error
+            raise NotShared(self.path) from error
         if memory[-TOKEN_BYTES:] != self.token:
-            raise Elsewhere(self.path)
-        if len(memory) <= KEPT_BYTES:
+            raise NotShared(self.path)
+        if len(memory) <= POOLED_BYTES:
             _mapped[self.path] = memory
         return memory
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Shared:
-    """Both processes' view: the lender fills `source`, the borrower `result`, of the same shape."""
+class SharedPixels:
+    """One process's view of the memory: the owner writes `source`, the model `result`, both of one shape."""
 
     source: Pixels
     result: Pixels
 
     @classmethod
-    def within(cls, memory: mmap.mmap, shape: tuple[int, ...]) -> Shared:
+    def within(cls, memory: mmap.mmap, shape: tuple[int, ...]) -> SharedPixels:
         values = np.frombuffer(memory, np.uint8, count=2 * int(np.prod(shape)))
         return cls(*values.reshape(2, *shape))
 
 
 class _Memory:
-    """What a lender owns."""
+    """A piece of memory that this process owns."""
 
     def __init__(self, size: int) -> None:
         self._descriptor = os.memfd_create("pixels")
@@ -88,68 +88,68 @@ class _Memory:
         self.mapped[-TOKEN_BYTES:] = token
 
     def close(self) -> None:
-        """For good; views of it stay."""
+        """Stop sharing it for good. Existing views stay valid."""
         os.close(self._descriptor)
 
-    def keep(self, *, once_unused: Pixels) -> None:
-        """For another loan, as soon as nobody can look at the pixels any more."""
-        weakref.finalize(once_unused.base, self._keep).atexit = False
+    def release(self, *, once_unused: Pixels) -> None:
+        """Return it to the pool once no view of the pixels is left."""
+        weakref.finalize(once_unused.base, self._release).atexit = False
 
-    def _keep(self) -> None:
-        if len(self.mapped) <= KEPT_BYTES and len(_kept) < KEPT:
-            _kept.append(self)
+    def _release(self) -> None:
+        if len(self.mapped) <= POOLED_BYTES and len(_pool) < POOL_SIZE:
+            _pool.append(self)
         else:
             self.close()
 
 
-_kept: list[_Memory] = []
-_mapped: LRUCache[str, mmap.mmap] = LRUCache(2 * KEPT)  # of other processes
+_pool: list[_Memory] = []
+_mapped: LRUCache[str, mmap.mmap] = LRUCache(2 * POOL_SIZE)  # memory of other processes, by path
 
 
-def is_worth_lending(pixels: Pixels) -> bool:
-    return pixels.nbytes >= WORTH_LENDING and HOME != ""
+def is_worth_sharing(pixels: Pixels) -> bool:
+    return pixels.nbytes >= MIN_BYTES and HOST != ""
 
 
 @contextmanager
-def lend(pixels: Pixels) -> Iterator[tuple[Loan, Shared]]:
-    """Pixels for another process, until the end of the block; the lender's view stays good.
+def share(pixels: Pixels) -> Iterator[tuple[SharedBuffer, SharedPixels]]:
+    """Share pixels with another process until the end of the block; the owner's view stays valid after it.
 
-    An exception is an end without an answer: the borrower may still be writing, so this memory is never lent again.
+    After an exception the other process may still be writing, so this memory is never shared again.
     """
     needed = 2 * pixels.nbytes + TOKEN_BYTES
-    memory = _kept.pop() if needed <= KEPT_BYTES and _kept else _Memory(max(needed, KEPT_BYTES))
-    shared = Shared.within(memory.mapped, pixels.shape)
+    memory = _pool.pop() if needed <= POOLED_BYTES and _pool else _Memory(max(needed, POOLED_BYTES))
+    shared = SharedPixels.within(memory.mapped, pixels.shape)
     shared.source[...] = pixels
-    loan = Loan(HOME, memory.path, secrets.token_bytes(TOKEN_BYTES), pixels.shape)
-    memory.mark(loan.token)
+    buffer = SharedBuffer(HOST, memory.path, secrets.token_bytes(TOKEN_BYTES), pixels.shape)
+    memory.mark(buffer.token)
     try:
-        yield loan, shared
+        yield buffer, shared
     except BaseException:
         memory.mark(bytes(TOKEN_BYTES))
         memory.close()
         raise
     memory.mark(bytes(TOKEN_BYTES))
-    memory.keep(once_unused=shared.source)
+    memory.release(once_unused=shared.source)
 
 
-def borrow(request: Img2ImgRequest, loan: Loan | None) -> tuple[Img2ImgRequest, Shared | None]:
-    """The request with its pixels, wherever they are. Raises Elsewhere."""
-    if loan is None:
+def attach(request: Img2ImgRequest, buffer: SharedBuffer | None) -> tuple[Img2ImgRequest, SharedPixels | None]:
+    """The request with its pixels, shared or sent. Raises NotShared."""
+    if buffer is None:
         return request, None
-    shared = loan.accept()
+    shared = buffer.map()
     return replace(request, pixels=shared.source), shared
 
 
-def give_back(output: Img2ImgOutput, shared: Shared | None) -> Img2ImgOutput:
-    """The output to answer with: its pixels go the way that the request's came."""
+def write_back(output: Img2ImgOutput, shared: SharedPixels | None) -> Img2ImgOutput:
+    """The output to reply with: its pixels are written to the request's shared memory, if there is any."""
     if shared is None:
         return output
     shared.result[...] = output.pixels
-    return replace(output, pixels=SHARED)
+    return replace(output, pixels=PLACEHOLDER)
 
 
-def _home() -> str:
-    """Names this machine since it was started, and the processes that can see each other; "" where none can lend."""
+def _host() -> str:
+    """Identifies this host's boot and process namespace; "" where memory cannot be shared."""
     if not hasattr(os, "memfd_create"):
         return ""
     with suppress(OSError):
@@ -158,4 +158,4 @@ def _home() -> str:
     return ""
 
 
-HOME = _home()
+HOST = _host()

@@ -1,9 +1,9 @@
-"""Picture bytes to pixels and back: decode with limits, fit to a model, encode with the settings inside.
+"""Image files to pixels and back: decoding within limits, and encoding with the settings inside the file.
 
 ImageError
-    NotAnImage       not a picture this server reads, or a damaged one (HTTP 415)
+    NotAnImage       an unsupported format, or a damaged file (HTTP 415)
     ImageTooLarge    more bytes or pixels than the limits allow (HTTP 413)
-    UnusableImage    a sound picture of a shape that cannot be worked with (HTTP 400)
+    UnusableImage    a valid image with an unsupported shape (HTTP 400)
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ SAVE_OPTIONS: dict[Format, dict[str, Any]] = {
     "png": {"compress_level": 1},
     "jpeg": {"quality": 92},
     "webp": {"quality": 90},
-    "tiff": {},  # uncompressed: Pillow hands compressed ones to libtiff, which takes no EXIF block
+    "tiff": {},  # uncompressed: Pillow writes compressed TIFFs with libtiff, which accepts no EXIF block
     "gif": {},
     "bmp": {},
 }
 MAX_SIDE: dict[Format, int] = {"jpeg": 65500, "webp": 16383, "gif": 65535}
-# Pillow refuses anything larger on its own, as a decompression bomb, and warns from half of it on.
+# Pillow refuses larger images as decompression bombs, and warns above half of this.
 PILLOW_MAX_PIXELS = 178_956_970
 MAX_JPEG_EXIF_BYTES = 65533
 MAX_ICC_BYTES = 1024**2
@@ -40,7 +40,7 @@ QUICK_PIXELS, QUICK_BYTES = 512 * 512, 512 * 1024
 
 
 class ImageError(Exception):
-    """Base of everything this module raises on purpose. `param` is the field that the picture came in."""
+    """Base of this module's errors. `param` is the request field that holds the image."""
 
     def __init__(self, message: str, param: str = "image") -> None:
         super().__init__(message, param)
@@ -52,22 +52,22 @@ class ImageError(Exception):
 
 
 class NotAnImage(ImageError):
-    """The bytes are no picture this server reads, or a damaged one."""
+    """The file has an unsupported format, or is damaged."""
 
 
 class ImageTooLarge(ImageError):
-    """The picture has more bytes or pixels than the limits allow."""
+    """The image has more bytes or pixels than the limits allow."""
 
 
 class UnusableImage(ImageError):
-    """The picture is sound, but its shape cannot be worked with."""
+    """The image is valid, but its shape is unsupported."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SourceImage:
-    """A decoded picture, upright.
+    """A decoded image, upright.
 
-    `pixels` is (height, width, 3) RGB, white where nothing shows; `alpha` is (height, width) or None;
+    `pixels` is (height, width, 3) RGB, white where fully transparent. `alpha` is (height, width) or None.
     `icc_profile` is the RGB profile of `pixels`, None for sRGB.
     """
 
@@ -83,62 +83,63 @@ class SourceImage:
 
 
 def decode_image(data: bytes, *, max_bytes: int, max_pixels: int) -> SourceImage:
-    """The first frame of a JPEG, PNG, WebP, GIF, BMP or TIFF, as 8-bit RGB turned the way its EXIF says.
+    """Decode the first frame of a JPEG, PNG, WebP, GIF, BMP or TIFF as 8-bit RGB, rotated by its EXIF orientation.
 
-    The header is checked against `max_pixels` before anything is decoded. Raises ImageTooLarge or NotAnImage.
+    The header is checked against `max_pixels` before any pixel is decoded. Raises ImageTooLarge or NotAnImage.
     """
     if len(data) > max_bytes:
-        raise ImageTooLarge(f"the picture has {len(data)} bytes; at most {max_bytes} are allowed")
-    image = _open(data, max_pixels)
+        raise ImageTooLarge(f"the image has {len(data)} bytes; at most {max_bytes} are allowed")
+    image = open_image(data, max_pixels)
     try:
         return _read(image)
-    except Exception as error:  # Pillow raises nearly anything on damaged files, and all of it means the same
-        raise NotAnImage(f"the {image.format} picture is damaged: {error}") from error
+    except Exception as error:  # Pillow raises many types for damaged files
+        raise NotAnImage(f"the {image.format} image is damaged: {error}") from error
 
 
 def is_quick(format: Format, size: tuple[int, int]) -> bool:
-    """Whether a picture is read or written in 1 to 3 ms: under load, changing threads and back costs more than that."""
+    """Whether decoding or encoding takes only 1 to 3 ms. Under load, a change of threads costs more than that."""
     return format == "jpeg" and size[0] * size[1] <= QUICK_PIXELS
 
 
 def is_quick_to_decode(data: bytes) -> bool:
-    """By its header alone."""
+    """`is_quick`, from the file's header."""
     if len(data) <= QUICK_BYTES and data.startswith(b"\xff\xd8"):
-        with suppress(Exception):  # damaged files are for decode_image to tell of
+        with suppress(Exception):  # decode_image reports damaged files
             return is_quick("jpeg", Image.open(BytesIO(data), formats=["jpeg"]).size)
     return False
 
 
-def _open(data: bytes, max_pixels: int = PILLOW_MAX_PIXELS) -> Image.Image:
+def open_image(data: bytes, max_pixels: int = PILLOW_MAX_PIXELS) -> Image.Image:
+    """The image with only its header read. Raises ImageTooLarge or NotAnImage."""
     if not data:
-        raise NotAnImage("the picture is empty (0 bytes)")
+        raise NotAnImage("the image is empty (0 bytes)")
     try:
         image = Image.open(BytesIO(data), formats=FORMATS)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ImageTooLarge(f"the picture has too many pixels; at most {max_pixels} are allowed") from error
+        raise ImageTooLarge(f"the image has too many pixels; at most {max_pixels} are allowed") from error
     except Exception as error:  # as in decode_image
-        raise NotAnImage("the file is not a picture in JPEG, PNG, WebP, GIF, BMP or TIFF") from error
+        raise NotAnImage("the file is not an image in JPEG, PNG, WebP, GIF, BMP or TIFF") from error
     width, height = image.size
     if width * height > max_pixels:
-        raise ImageTooLarge(f"the picture is {width}x{height}; at most {max_pixels} pixels are allowed")
+        raise ImageTooLarge(f"the image is {width}x{height}; at most {max_pixels} pixels are allowed")
     return image
 
 
 def _read(image: Image.Image) -> SourceImage:
-    # Pillow calls a JPEG with a second picture inside, as many phones write them, MPO.
+    # Pillow reports a JPEG with a second image inside, which many phones write, as MPO.
     source_format: Format = next((name for name in FORMATS if name.upper() == image.format), "jpeg")
     image.load()
-    with suppress(Exception):  # a damaged EXIF block is no reason to refuse a sound picture
+    with suppress(Exception):  # a damaged EXIF block is no reason to refuse a valid image
         ImageOps.exif_transpose(image, in_place=True)
     alpha = np.array(image.convert("RGBA").getchannel("A")) if image.has_transparency_data else None
     pixels, icc_profile = _to_rgb(image)
     if alpha is not None:
-        pixels[alpha == 0] = 255  # editors leave black, or rubbish, where nothing shows
+        pixels[alpha == 0] = 255  # editors leave black or noise in transparent pixels
     return SourceImage(pixels, alpha, icc_profile, source_format)
 
 
 def _to_rgb(image: Image.Image) -> tuple[Pixels, bytes | None]:
-    """8-bit RGB and the profile that goes with it: an RGB one is handed on, a CMYK or grey one is applied."""
+    """8-bit RGB and its profile. An RGB profile is kept; a CMYK or grey profile is applied."""
     if image.mode.startswith(("I", "F")):
         return _deep_grey_to_rgb(image), None
     profile: bytes = image.info.get("icc_profile") or b""
@@ -153,56 +154,19 @@ def _to_rgb(image: Image.Image) -> tuple[Pixels, bytes | None]:
 def _to_srgb(image: Image.Image, profile: BytesIO) -> Pixels:
     try:
         converted = ImageCms.profileToProfile(image, profile, ImageCms.createProfile("sRGB"), outputMode="RGB")
-    except (ImageCms.PyCMSError, OSError):  # a broken profile costs exact colours, not the picture
+    except (ImageCms.PyCMSError, OSError):  # without a usable profile the colours are inexact
         converted = None
     return np.array(converted or image.convert("RGB"))
 
 
 def _deep_grey_to_rgb(image: Image.Image) -> Pixels:
-    """White is 65535 in 16-bit grey; 32-bit and float state none: the first usual one that holds the peak."""
+    """Scale grey to 8 bits. White is 65535 in 16 bits; otherwise it is the first common white above the peak."""
     values = np.nan_to_num(np.asarray(image, np.float32), posinf=0.0)
     peak = max(float(values.max()), 0.0)
     whites = (65535.0,) if image.mode.startswith("I;16") else (1.0, 255.0, 65535.0, peak)
     white = next(white for white in whites if peak <= white)
     grey = np.round(np.clip(values / white, 0, 1) * 255).astype(np.uint8)
     return np.repeat(grey[..., None], 3, axis=2)
-
-
-def fit_pixels(pixels: Pixels, *, max_side: int, min_side: int) -> Pixels:
-    """Scale down, keeping the shape, to `max_side` on the longest side; what fits comes back untouched.
-
-    Raises UnusableImage where that leaves the shorter side under `min_side`.
-    """
-    height, width = pixels.shape[:2]
-    scale = min(1.0, max_side / max(height, width))
-    size = max(1, round(width * scale)), max(1, round(height * scale))
-    if min(size) < min_side:
-        raise UnusableImage(
-            f"the picture is {width}x{height}, at most {max_side} a side {size[0]}x{size[1]}: "
-            f"its shorter side must then have at least {min_side} pixels"
-        )
-    return restore_size(pixels, size)
-
-
-def pad_to_multiple(pixels: np.ndarray[Any, Any], multiple: int) -> np.ndarray[Any, Any]:
-    """Mirror the right and bottom edges outwards to a multiple each; what fits comes back untouched."""
-    height, width = pixels.shape[:2]
-    if height % multiple == 0 and width % multiple == 0:
-        return pixels
-    return np.pad(pixels, ((0, -height % multiple), (0, -width % multiple), (0, 0))[: pixels.ndim], mode="symmetric")
-
-
-def restore_size(pixels: Pixels, size: tuple[int, int]) -> Pixels:
-    """Resize to `size` (width, height) with LANCZOS; pixels of that size come back untouched."""
-    if (pixels.shape[1], pixels.shape[0]) == size:
-        return pixels
-    return np.array(Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS))
-
-
-def crop_to(pixels: np.ndarray[Any, Any], size: tuple[int, int]) -> np.ndarray[Any, Any]:
-    """Cut to the shape of `size` (width, height) around the centre, then scale to it; colour, alpha or a mask."""
-    resample = Image.Resampling.LANCZOS if pixels.ndim == 3 else Image.Resampling.BILINEAR  # a mask must not ring
-    return np.array(ImageOps.fit(Image.fromarray(pixels), size, resample))
 
 
 def encode_image(
@@ -214,19 +178,18 @@ def encode_image(
     icc_profile: bytes | None = None,
     quality: int | None = None,
 ) -> bytes:
-    """The picture's file, with `parameters` inside where `read_parameters` and other tools look for them.
+    """Encode pixels as a file that contains `parameters` where `read_parameters` and other tools read them.
 
-    `alpha` is written to PNG, WebP and TIFF; `quality`, 0 to 100, is of JPEG and WebP. A BMP holds no parameters,
-    nor does a JPEG when they pass 64 KB.
-    Raises UnusableImage when the picture has a longer side than the format can hold.
+    `alpha` is written to PNG, WebP and TIFF. `quality`, 0 to 100, applies to JPEG and WebP. A BMP holds no parameters;
+    a JPEG holds up to 64 KB of them. Raises UnusableImage if a side is longer than the format allows.
     """
     height, width = pixels.shape[:2]
     if max(width, height) > MAX_SIDE.get(format, max(width, height)):
-        raise UnusableImage(f"the picture is {width}x{height}; {format} holds at most {MAX_SIDE[format]} pixels a side")
+        raise UnusableImage(f"the image is {width}x{height}; {format} holds at most {MAX_SIDE[format]} pixels a side")
     image = Image.fromarray(pixels)
     if alpha is not None and format in ("png", "webp", "tiff"):
         image.putalpha(Image.fromarray(alpha))
-    text = parameters.encode(errors="replace").decode()  # a lone surrogate fits no format
+    text = parameters.encode(errors="replace").decode()  # no format holds a lone surrogate
     options = SAVE_OPTIONS[format] | _text_options(text, format)
     if icc_profile is not None:
         options["icc_profile"] = icc_profile
@@ -251,26 +214,9 @@ def _text_options(text: str, format: Format) -> dict[str, Any]:
 
 
 def _exif_block(comment: bytes) -> bytes:
-    """An EXIF block of nothing but a UserComment. By hand: Pillow writes that tag in a type that piexif refuses."""
+    """An EXIF block with only a UserComment. Built by hand: Pillow writes that tag with a type that piexif refuses."""
     long, undefined = 4, 7
     header = struct.pack(">2sHL", b"MM", 42, 8)
     root = struct.pack(">HHHLLL", 1, ExifTags.IFD.Exif, long, 1, 26, 0)
     ifd = struct.pack(">HHHLLL", 1, ExifTags.Base.UserComment, undefined, len(comment), 44, 0)
     return b"Exif\0\0" + header + root + ifd + comment
-
-
-def read_parameters(data: bytes) -> str | None:
-    """The text that `encode_image` or AUTOMATIC1111's web UI wrote into a picture, None without one.
-
-    Raises NotAnImage or ImageTooLarge.
-    """
-    image = _open(data)
-    if "parameters" in image.info:
-        return str(image.info["parameters"])
-    with suppress(Exception):  # a damaged EXIF block holds no text
-        comment: bytes = image.getexif().get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.UserComment]
-        if comment.startswith(USER_COMMENT_UNICODE):
-            return comment.removeprefix(USER_COMMENT_UNICODE).decode("utf-16-be", errors="replace")
-    if image.format == "GIF" and "comment" in image.info:
-        return str(image.info["comment"], errors="replace")
-    return None

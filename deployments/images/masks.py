@@ -1,44 +1,62 @@
-"""Masks: which part of a picture may change, read in every convention that callers have, and held to."""
+"""Masks: the part of an image that may change, in every convention of callers."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from PIL import Image, ImageFilter
 
+from deployments.config import Limits
 from deployments.engine.errors import InvalidRequest
 from deployments.engine.request import Mask, Pixels
-from deployments.images.codec import ImageError, SourceImage
+from deployments.images.codec import ImageError, SourceImage, decode_image
 
 MaskMode = Literal["auto", "white", "transparent", "opaque"]
 MASK_BLUR = 4.0  # pixels; as in AUTOMATIC1111's web UI
 MAX_MASK_BLUR = 64.0
 
 
-def read_mask(picture: SourceImage, size: tuple[int, int], mode: MaskMode = "auto") -> Mask:
-    """How much of each pixel may change, of 255, for a source of `size` (width, height).
+@dataclass(frozen=True, slots=True, eq=False)
+class MaskFile:
+    """A mask as a caller sends it: an image file, the part of it that marks change, and the feather in pixels."""
 
-    `mode` says which part of `picture` stands for change: what is white, transparent (OpenAI) or opaque; `auto` is
-    transparent where anything is, else white. Raises InvalidRequest for a mask that has no transparency to go by.
+    data: bytes
+    mode: MaskMode = "auto"
+    blur: float = MASK_BLUR
+
+
+def decode_mask(mask: MaskFile, size: tuple[int, int], limits: Limits) -> Mask:
+    """The mask of a source of `size` (width, height). Raises ImageError or InvalidRequest, both naming the mask."""
+    with errors_name_the_mask():
+        image = decode_image(mask.data, max_bytes=limits.max_upload_bytes, max_pixels=limits.max_pixels)
+    return read_mask(image, size, mask.mode)
+
+
+def read_mask(image: SourceImage, size: tuple[int, int], mode: MaskMode = "auto") -> Mask:
+    """How much each pixel of a source of `size` (width, height) may change: 0 to 255.
+
+    `mode` names the part of `image` that marks change: white, transparent (OpenAI) or opaque. `auto` is transparent
+    if any pixel is, else white. Raises InvalidRequest if the mode needs transparency and the image has none.
     """
-    alpha = picture.alpha
+    alpha = image.alpha
     if mode == "auto":
         mode = "white" if alpha is None or alpha.min() == 255 else "transparent"
     if mode == "white":
-        grey = Image.fromarray(picture.pixels).convert("L")
+        grey = Image.fromarray(image.pixels).convert("L")
     elif alpha is None:
-        raise InvalidRequest(f"mask: it has no transparency, and what is {mode} in it is to change", "mask")
+        raise InvalidRequest(f"mask: the image has no transparency, which mode {mode!r} needs", "mask")
     else:
         grey = Image.fromarray(alpha if mode == "opaque" else 255 - alpha)
     return np.array(grey.resize(size, Image.Resampling.BILINEAR))
 
 
 @contextmanager
-def about_the_mask() -> Iterator[None]:
-    """What is wrong with a picture in here is wrong with the mask, and says so."""
+def errors_name_the_mask() -> Iterator[None]:
+    """Raise an ImageError of the block as the mask's."""
     try:
         yield
     except ImageError as error:
@@ -46,17 +64,17 @@ def about_the_mask() -> Iterator[None]:
 
 
 def fit_mask(mask: Mask, fitted: Pixels) -> Mask:
-    """The mask in the size of the picture as the model gets it."""
+    """The mask in the size of the fitted pixels."""
     height, width = fitted.shape[:2]
     return np.array(Image.fromarray(mask).resize((width, height), Image.Resampling.BOX))
 
 
-def paste_back(source: Pixels, made: Pixels, mask: Mask, blur: float = MASK_BLUR) -> Pixels:
-    """`made` where the mask is white and `source`, untouched, where it is black.
+def paste_back(source: Pixels, result: Pixels, mask: Mask, blur: float = MASK_BLUR) -> Pixels:
+    """Mix `result` where the mask is white with `source` where it is black.
 
-    The border is feathered inwards over about `blur` pixels, so that nothing outside the mask changes.
+    The border is feathered inwards over about `blur` pixels, so pixels outside the mask keep the source's values.
     """
     feathered = np.asarray(Image.fromarray(mask).filter(ImageFilter.GaussianBlur(blur)))
     share = np.minimum(mask, feathered)[..., None].astype(np.float32) / 255
-    mixed: Pixels = np.rint(source * (1 - share) + made * share).astype(np.uint8)
+    mixed: Pixels = np.rint(source * (1 - share) + result * share).astype(np.uint8)
     return mixed

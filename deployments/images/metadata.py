@@ -1,16 +1,20 @@
-"""A picture's settings as the text AUTOMATIC1111's web UI writes into pictures, and that text read back."""
+"""An image's settings as text in the format of AUTOMATIC1111's web UI: written, parsed, and read from files."""
 
 from __future__ import annotations
 
 import json
 import re
+from contextlib import suppress
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 
+from PIL import ExifTags
+
 from deployments.engine.request import Sampler
+from deployments.images.codec import USER_COMMENT_UNICODE, open_image
 from deployments.schemas import Settings
 
-# Sampler and Schedule type. The web UI takes Automatic for Karras with DPM++ 2M, so the plain one is Uniform.
+# "Sampler" and "Schedule type". Automatic means Karras for DPM++ 2M in the web UI, so the plain one is Uniform.
 SAMPLER_NAMES: dict[Sampler, tuple[str, str]] = {
     "dpmpp_2m": ("DPM++ 2M", "Uniform"),
     "dpmpp_2m_karras": ("DPM++ 2M", "Karras"),
@@ -20,7 +24,7 @@ SAMPLER_NAMES: dict[Sampler, tuple[str, str]] = {
     "lcm": ("LCM", "Automatic"),
 }
 NEGATIVE = "Negative prompt:"
-MIN_PAIRS = 3  # a last line with fewer is part of the prompt
+MIN_PAIRS = 3  # a last line with fewer pairs belongs to the prompt
 
 # A quoted value runs to its closing quote or the line's end and is never retried: linear time on any text.
 _PAIR = re.compile(r'(?:^|,)\s*(\w[\w \-/]+):\s*("(?:\\.|[^\\"])*+"?|[^,]*)')
@@ -28,11 +32,10 @@ _SIZE = re.compile(r"(\d+)x(\d+)")
 
 
 def format_parameters(settings: Settings, size: tuple[int, int]) -> str:
-    """The prompt, the negative prompt if there is one, and a line of `Name: value` pairs.
+    """The prompt, the negative prompt if not empty, and a line of `Name: value` pairs.
 
-    `size` is the (width, height) that the model saw. Prompts that the first lines cannot state without doubt
-    (one with a line that starts "Negative prompt:") are repeated, quoted, in the last line, which comes first
-    for the web UI and for `parse_parameters`.
+    `size` is the (width, height) of the model's input. Ambiguous prompts, for example one with a line that starts with
+    "Negative prompt:", are repeated in quotes in the last line. The web UI and `parse_parameters` prefer that line.
     """
     sampler, schedule = SAMPLER_NAMES[settings.sampler]
     prompt, negative = settings.prompt, settings.negative_prompt or ""
@@ -57,9 +60,9 @@ def format_parameters(settings: Settings, size: tuple[int, int]) -> str:
 
 
 def parse_parameters(text: str) -> dict[str, str]:
-    """`Prompt`, `Negative prompt` ("" if none) and the last line's pairs, `Size` as `Size-1` and `Size-2`.
+    """`Prompt`, `Negative prompt` ("" if none) and the last line's pairs, with `Size` as `Size-1` and `Size-2`.
 
-    The inverse of `format_parameters` for every prompt; reads what the web UI writes, too.
+    The exact inverse of `format_parameters`; also parses the web UI's own text.
     """
     *lines, last = text.rstrip().split("\n")
     pairs = {name: _unquote(value) for name, value in _PAIR.findall(last)}
@@ -70,6 +73,23 @@ def parse_parameters(text: str) -> dict[str, str]:
         del pairs["Size"]
         pairs |= {"Size-1": size[1], "Size-2": size[2]}
     return {"Prompt": prompt, "Negative prompt": negative} | pairs
+
+
+def read_parameters(data: bytes) -> str | None:
+    """The text that `encode_image` or AUTOMATIC1111's web UI wrote into an image file, or None.
+
+    Raises NotAnImage or ImageTooLarge.
+    """
+    image = open_image(data)
+    if "parameters" in image.info:
+        return str(image.info["parameters"])
+    with suppress(Exception):  # a damaged EXIF block
+        comment: bytes = image.getexif().get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.UserComment]
+        if comment.startswith(USER_COMMENT_UNICODE):
+            return comment.removeprefix(USER_COMMENT_UNICODE).decode("utf-16-be", errors="replace")
+    if image.format == "GIF" and "comment" in image.info:
+        return str(image.info["comment"], errors="replace")
+    return None
 
 
 def _split_prompts(text: str) -> tuple[str, str]:
@@ -95,5 +115,5 @@ def _unquote(value: str) -> str:
 def _version() -> str:
     try:
         return version("img2img-serve")
-    except PackageNotFoundError:  # run from a checkout that was never installed
+    except PackageNotFoundError:  # run from a checkout without installation
         return "0.1.0"

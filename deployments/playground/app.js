@@ -7,7 +7,7 @@ import * as mask from "./mask.js";
 import { settingsInside } from "./parameters.js";
 import * as settings from "./settings.js";
 import * as stage from "./stage.js";
-import { clearComplaints, complain, say } from "./tell.js";
+import { clearComplaints, complain, say } from "./messages.js";
 
 const $ = (id) => document.getElementById(id);
 const ASK_AGAIN_MS = 5000; // while a model is not ready

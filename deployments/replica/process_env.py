@@ -1,18 +1,17 @@
-"""What a process that runs a model sets in its environment, where torch looks once: before torch is imported."""
+"""Environment variables of a model's process. torch reads them once, when it is imported."""
 
 import os
 
-# Pictures' tensors are new memory at each layer, which the kernel hands out page by page; with pages of 2 MB instead
-# of 4 KB a VAE spends a third as long in the kernel (benchmarks/pages.py).
+# Each layer allocates its activations anew, which the kernel serves page by page. With pages of 2 MB instead of 4 KB,
+# a VAE spends a third of the time in the kernel.
 LARGE_PAGES = {"THP_MEM_ALLOC_ENABLE": "1"}
 
-# OpenMP, which torch brings in, has waiting threads spin, on cores that the router, another model or OpenVINO's own
-# threads need. Two models on two cores make three times as many steps per second together when they sleep, one alone a
-# sixth less (benchmarks/contention.py).
+# torch's OpenMP lets waiting threads spin, on cores that the router, another model or OpenVINO's threads need. With
+# sleeping threads, two models on two cores run three times as many steps per second; a single model runs a sixth less.
 SLEEPING_THREADS = {"OMP_WAIT_POLICY": "PASSIVE"}
 
 
 def prepare_for_torch() -> None:
-    """Set what is not set already."""
+    """Set the variables that are not set yet."""
     for name, value in (LARGE_PAGES | SLEEPING_THREADS).items():
         os.environ.setdefault(name, value)

@@ -12,8 +12,7 @@ import pytest
 from PIL import Image
 
 from deployments.engine.request import Img2ImgRequest
-from deployments.images.codec import read_parameters
-from deployments.images.metadata import parse_parameters
+from deployments.images.metadata import parse_parameters, read_parameters
 from tests.support.doors import ALIASES
 from tests.support.pictures import file_of, gradient
 from tests.support.reference import Reference, picture
@@ -134,7 +133,7 @@ BAD_FIELDS = [
     ({"strength": "much"}, 400, "strength", "0 to 1"),
     ({"strength": "0.01", "num_inference_steps": "20"}, 400, "strength", "0.05"),
     ({"guidance_scale": "-1"}, 400, "guidance_scale", "0 to 50"),
-    ({"num_inference_steps": "0"}, 400, "num_inference_steps", "1 or more"),
+    ({"num_inference_steps": "0"}, 400, "num_inference_steps", "at least 1"),
     ({"num_inference_steps": "201"}, 400, "num_inference_steps", "200"),
     ({"num_inference_steps": "2.5"}, 400, "num_inference_steps", "integer"),
     ({"num_inference_steps": "60", "sampler": "lcm"}, 400, "num_inference_steps", "50"),

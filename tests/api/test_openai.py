@@ -254,7 +254,7 @@ def test_what_cannot_be_done_is_refused_by_name(
 
 
 def test_reason_for_no_url_is_told(client: openai.OpenAI) -> None:
-    with pytest.raises(openai.BadRequestError, match="load balancer"):
+    with pytest.raises(openai.BadRequestError, match="no store"):
         edit(client, response_format="url")
 
 

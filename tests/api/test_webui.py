@@ -342,8 +342,8 @@ def test_what_is_not_done_here_is_refused_by_name(fields: dict[str, Any], param:
         ({"init_images": []}, 404, "Init image not found"),
         ({"sampler_name": "Heun"}, 400, "Sampler not found"),
         ({"init_images": ["not base64!"]}, 415, "init_images: the text is not base64"),
-        ({"init_images": [b64(b"no picture")]}, 415, "init_images: the file is not a picture"),
-        ({"mask": b64(b"no picture")}, 415, "mask: the file is not a picture"),
+        ({"init_images": [b64(b"no picture")]}, 415, "init_images: the file is not an image"),
+        ({"mask": b64(b"no picture")}, 415, "mask: the file is not an image"),
     ],
 )
 def test_errors_have_the_web_uis_status_and_detail(

@@ -11,18 +11,19 @@ from deployments.api.webui.canvas import (
     FILL,
     STRETCH,
     Box,
-    Canvas,
     Size,
     fill,
     mask_mode_of,
     part_around,
     place,
+    reshape,
     take_out,
 )
 from deployments.api.webui.schemas import Img2ImgBody
 from deployments.config import Limits
 from deployments.engine.errors import InvalidRequest
 from deployments.images.codec import SourceImage
+from deployments.images.masks import MaskFile
 from tests.support.pictures import file_of, gradient
 from tests.support.reference import picture
 
@@ -95,10 +96,17 @@ def test_masked_part_is_filled_with_what_is_around_it() -> None:
     assert (filled[16:48, 4:12, 0] > 100).all()
 
 
-def masked(**fields: object) -> tuple[Canvas, np.ndarray]:
+FILE = MaskFile(b"", "opaque")
+
+
+def mask_of_a_part() -> np.ndarray:
     mask = np.zeros((48, 64), np.uint8)
     mask[8:40, 16:48], mask[20:24, 20:24] = 255, 100
-    return Canvas(Img2ImgBody.model_validate({"width": 64, "height": 48} | fields), "opaque"), mask
+    return mask
+
+
+def body(**fields: object) -> Img2ImgBody:
+    return Img2ImgBody.model_validate({"width": 64, "height": 48} | fields)
 
 
 def source(alpha: np.ndarray | None = None) -> SourceImage:
@@ -114,32 +122,38 @@ def source(alpha: np.ndarray | None = None) -> SourceImage:
     ],
 )
 def test_mask_is_rounded_and_inverted_as_asked(fields: dict[str, object], inside: int, outside: int, grey: int) -> None:
-    canvas, mask = masked(inpaint_full_res=False, **fields)
-    _, shaped = canvas.reshape(source(), mask)
-    assert shaped is not None
-    assert (shaped[10, 18], shaped[0, 0], shaped[22, 22]) == (inside, outside, grey)
+    mask = reshape(body(inpaint_full_res=False, **fields), FILE, source(), mask_of_a_part()).mask
+    assert mask is not None
+    assert (mask[10, 18], mask[0, 0], mask[22, 22]) == (inside, outside, grey)
 
 
 def test_mask_that_leaves_nothing_to_repaint_is_refused() -> None:
-    canvas, mask = masked()
     with pytest.raises(InvalidRequest) as caught:
-        canvas.reshape(source(), np.zeros_like(mask))
+        reshape(body(), FILE, source(), np.zeros((48, 64), np.uint8))
     assert caught.value.param == "mask"
 
 
 def test_only_the_masked_part_goes_to_the_model_in_the_whole_size() -> None:
-    canvas, mask = masked(width=64, height=64, inpaint_full_res=True)
-    shaped, shaped_mask = canvas.reshape(source(), mask)
-    assert np.array_equal(shaped.pixels, place(SOURCE[8:40, 16:48], (64, 64), STRETCH))
-    assert shaped_mask is not None
-    assert shaped_mask.shape == (64, 64)
+    reshaped = reshape(body(width=64, height=64, inpaint_full_res=True), FILE, source(), mask_of_a_part())
+    assert np.array_equal(reshaped.source.pixels, place(SOURCE[8:40, 16:48], (64, 64), STRETCH))
+    assert reshaped.mask is not None
+    assert reshaped.mask.shape == (64, 64)
+
+
+def test_repainted_part_is_put_back_where_it_was() -> None:
+    reshaped = reshape(body(width=64, height=64), MaskFile(b"", "opaque", 0), source(), mask_of_a_part())
+    assert reshaped.restore is not None
+    whole = reshaped.restore(np.full((64, 64, 3), 7, np.uint8))
+    repainted = mask_of_a_part() == 255
+    assert (whole[repainted] == 7).all()
+    assert np.array_equal(whole[mask_of_a_part() == 0], SOURCE[mask_of_a_part() == 0])
 
 
 def test_transparent_picture_lies_on_white() -> None:
     alpha = np.full((48, 64), 51, np.uint8)
-    shaped, _ = Canvas(Img2ImgBody(width=None, height=None), "white").reshape(source(alpha), None)
-    assert shaped.alpha is None
-    assert np.array_equal(shaped.pixels, np.rint(SOURCE * 0.2 + 255 * 0.8).astype(np.uint8))
+    reshaped = reshape(body(width=None, height=None), None, source(alpha), None)
+    assert reshaped.source.alpha is None
+    assert np.array_equal(reshaped.source.pixels, np.rint(SOURCE * 0.2 + 255 * 0.8).astype(np.uint8))
 
 
 def test_mask_goes_by_what_is_opaque_only_where_anything_is_transparent() -> None:

@@ -14,7 +14,7 @@ from deployments.api.webui.mapping import (
     title_of,
     to_options,
 )
-from deployments.api.webui.route import FIELDS, in_webui_words
+from deployments.api.webui.route import WEBUI_FIELDS, with_webui_field_names
 from deployments.api.webui.schemas import Img2ImgBody
 from deployments.config import AppConfig, Limits
 from deployments.engine.errors import InvalidRequest
@@ -179,8 +179,8 @@ def test_what_pydantic_does_not_see_is_refused_by_name(fields: dict[str, object]
     assert caught.value.param == param
 
 
-@pytest.mark.parametrize("ours", FIELDS)
+@pytest.mark.parametrize("ours", WEBUI_FIELDS)
 def test_errors_name_the_web_uis_field(ours: str) -> None:
-    error = in_webui_words(InvalidRequest(f"{ours} must be at most 8, not 9", ours))
+    error = with_webui_field_names(InvalidRequest(f"{ours} must be at most 8, not 9", ours))
     assert isinstance(error, InvalidRequest)
-    assert (error.param, error.message) == (FIELDS[ours], f"{FIELDS[ours]} must be at most 8, not 9")
+    assert (error.param, error.message) == (WEBUI_FIELDS[ours], f"{WEBUI_FIELDS[ours]} must be at most 8, not 9")

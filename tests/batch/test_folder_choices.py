@@ -14,7 +14,7 @@ from batch.planning.sweep import Sweep
 from batch.record.results import Job
 from deployments.config import AppConfig
 from deployments.engine.errors import InvalidRequest
-from deployments.routing import UnknownModel
+from deployments.errors import UnknownModel
 from deployments.schemas import Img2ImgOptions
 
 CONFIG = AppConfig(

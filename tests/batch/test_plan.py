@@ -135,7 +135,7 @@ def test_masks_and_hidden_settings_of_one_image_give_different_names():
         ({"num_inference_steps": 151}, "num_inference_steps must be at most 150, not 151"),
         ({"max_side": 4096}, "max_side must be at most 2048"),
         ({"model": "green"}, "no model 'green'; models: one, two"),
-        ({"num_inference_steps": 2, "model": "one"}, "strength 0.3 leaves no step to run of num_inference_steps 2"),
+        ({"num_inference_steps": 2, "model": "one"}, "strength 0.3 runs no step of num_inference_steps 2"),
         ({"seed": MAX_SEED}, f"seed must be at most {MAX_SEED - 1} for 2 seeds"),
     ],
 )

@@ -16,7 +16,7 @@ from click.testing import Result
 from PIL import Image
 from pyarrow import parquet
 
-from deployments.images.codec import read_parameters
+from deployments.images.metadata import read_parameters
 from tests.support.folders import REPORTS, Folder, NewFolder, assert_refused, on_this_machine, run_folder
 from tests.support.pictures import exif, file_of, gradient, stored_turned
 from tests.support.stand_in import FULL_TWICE_S, asking
@@ -138,7 +138,7 @@ def test_result_carries_the_settings_of_its_row(job: tuple[Result, Folder]):
 @pytest.mark.parametrize(
     ("source", "error_type", "error"),
     [
-        ("text.jpg", "NotAnImage", "not a picture"),
+        ("text.jpg", "NotAnImage", "not an image"),
         ("empty.png", "NotAnImage", "empty"),
         ("cut.jpg", "NotAnImage", "damaged"),
         ("thin.png", "UnusableImage", "at least 16 pixels"),

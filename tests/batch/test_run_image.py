@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from ray import serve
 
-from deployments.images.codec import decode_image, read_parameters
+from deployments.images.codec import decode_image
 from deployments.images.masks import MASK_BLUR
+from deployments.images.metadata import read_parameters
 from tests.support.folders import assert_refused
 from tests.support.one_image import NAME, run_image, serve_config
 from tests.support.pictures import file_of, gradient
@@ -66,7 +67,7 @@ def test_mask_says_what_may_change(running_app: None, photo: Path):
 @pytest.mark.service
 def test_mask_that_is_no_picture_is_bad_usage(running_app: None, photo: Path, tmp_path: Path):
     (tmp_path / "text.png").write_bytes(b"no picture")
-    assert_refused(run_image(photo, "--mask", "text.png"), "--mask", "'text.png': the file is not a picture")
+    assert_refused(run_image(photo, "--mask", "text.png"), "--mask", "'text.png': the file is not an image")
     assert not (photo.parent.parent / "output_images").exists()
 
 

@@ -166,7 +166,7 @@ def test_picture_of_another_program_exits_1(tmp_path: Path) -> None:
     ("name", "data", "words"),
     [
         ("missing.png", None, "No such file"),
-        ("text.png", b"not a picture", "not a picture in JPEG"),
+        ("text.png", b"not a picture", "not an image in JPEG"),
         ("empty.png", b"", "empty"),
         (".", None, "Is a directory"),
     ],

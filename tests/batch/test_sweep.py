@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from batch.planning.sweep import Sweep
-from batch.values import allowed
+from deployments.allowed_values import allowed
 from deployments.engine.errors import InvalidRequest
 
 

@@ -161,7 +161,7 @@ def test_file_that_is_no_picture_is_refused(page: Any) -> None:
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("strength", 2, "less than or equal to 1 (0 to 1)"),
+        ("strength", 2, "less than or equal to 1 (a number from 0 to 1)"),
         ("seed", "x", "Input should be a valid integer"),
         ("num_images", 99, "at most 8"),
     ],

@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from deployments.images.codec import read_parameters
-from deployments.images.metadata import parse_parameters
+from deployments.images.metadata import parse_parameters, read_parameters
 from tests.support.browser import (
     PHOTO,
     WATCH,

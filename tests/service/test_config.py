@@ -78,8 +78,8 @@ def test_frozen_configuration_cannot_be_changed_by_the_way() -> None:
 @pytest.mark.parametrize(
     ("models", "words"),
     [
-        ({"auto": {}}, "models.auto: the name 'auto' is the word for a random choice"),
-        ({"router": {}}, "models.router: the name 'router' is the router's own"),
+        ({"auto": {}}, "models.auto: the name 'auto' is reserved for a random choice"),
+        ({"router": {}}, "models.router: the name 'router' is the name of the router deployment"),
         ({"a": {"aliases": ["auto"]}}, "models.a: the name 'auto' is"),
         ({"a": {}, "b": {"aliases": ["a"]}}, "models.b: the name 'a' is already a name of 'a'"),
         ({"a": {"aliases": ["x"]}, "b": {"aliases": ["x"]}}, "models.b: the name 'x' is already a name of 'a'"),

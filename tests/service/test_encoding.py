@@ -6,16 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from deployments.images.codec import (
-    FORMATS,
-    Format,
-    UnusableImage,
-    encode_image,
-    fit_pixels,
-    pad_to_multiple,
-    read_parameters,
-    restore_size,
-)
+from deployments.images.codec import FORMATS, Format, UnusableImage, encode_image
+from deployments.images.geometry import fit_pixels, pad_to_multiple, restore_size
+from deployments.images.metadata import read_parameters
 from tests.support.pictures import (
     LOSSLESS,
     WEB_UI_COMMENT,

@@ -17,8 +17,8 @@ from deployments.images.codec import (
     decode_image,
     encode_image,
     is_quick_to_decode,
-    read_parameters,
 )
+from deployments.images.metadata import read_parameters
 from tests.support.pictures import (
     LOSSLESS,
     WEB_UI_COMMENT,

@@ -11,7 +11,8 @@ import pytest
 from deployments.config import AppConfig
 from deployments.engine.errors import InvalidRequest
 from deployments.engine.request import Img2ImgRequest
-from deployments.routing import UnknownModel, choose_model, first_ready, least_strength, pick_seed, resolve
+from deployments.errors import UnknownModel
+from deployments.routing import choose_model, first_ready, least_strength, pick_seed, resolve
 from deployments.schemas import MAX_SEED, Img2ImgOptions, Settings
 
 
@@ -99,9 +100,9 @@ def test_empty_and_zero_are_values_not_gaps(field: str, value: object) -> None:
         ({"num_images": 9}, "num_images", "at most 8, not 9"),
         ({"prompt": "a" * 4001}, "prompt", "at most 4000 characters, not 4001"),
         ({"negative_prompt": "a" * 4001}, "negative_prompt", "at most 4000 characters, not 4001"),
-        ({"strength": 0.04}, "strength", "the least usable strength is 0.05"),
-        ({"strength": 0.0}, "strength", "the least usable strength is 0.05"),
-        ({"strength": 0.3, "num_inference_steps": 3}, "strength", "the least usable strength is 0.334"),
+        ({"strength": 0.04}, "strength", "the minimum is 0.05"),
+        ({"strength": 0.0}, "strength", "the minimum is 0.05"),
+        ({"strength": 0.3, "num_inference_steps": 3}, "strength", "the minimum is 0.334"),
         ({"seed": MAX_SEED, "num_images": 2}, "seed", f"below {MAX_SEED + 2}"),
     ],
 )

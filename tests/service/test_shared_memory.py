@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from deployments.engine.request import Pixels
-from deployments.handles.shared_memory import HOME, KEPT, Elsewhere, Loan, is_worth_lending, lend
+from deployments.handles.shared_memory import HOST, POOL_SIZE, NotShared, SharedBuffer, is_worth_sharing, share
 
-pytestmark = pytest.mark.skipif(HOME == "", reason="this system has no memfd_create")
+pytestmark = pytest.mark.skipif(HOST == "", reason="this system has no memfd_create")
 
 
 @pytest.fixture
@@ -29,95 +29,95 @@ def pixels() -> Pixels:
     return np.random.default_rng(0).integers(0, 256, (96, 160, 3), dtype=np.uint8)
 
 
-def invert(loan: Loan) -> None:
-    shared = loan.accept()
+def invert(buffer: SharedBuffer) -> None:
+    shared = buffer.map()
     shared.result[...] = 255 - shared.source
 
 
 def test_another_process_reads_the_source_and_fills_the_result(
     other_process: ProcessPoolExecutor, pixels: Pixels
 ) -> None:
-    with lend(pixels) as (loan, shared):
-        other_process.submit(invert, loan).result()
+    with share(pixels) as (buffer, shared):
+        other_process.submit(invert, buffer).result()
     assert np.array_equal(shared.source, pixels)
     assert np.array_equal(shared.result, 255 - pixels)
 
 
-def test_a_loan_from_another_machine_is_refused(pixels: Pixels) -> None:
-    with lend(pixels) as (loan, _), pytest.raises(Elsewhere):
-        replace(loan, home="another").accept()
+def test_a_buffer_of_another_host_is_refused(pixels: Pixels) -> None:
+    with share(pixels) as (buffer, _), pytest.raises(NotShared):
+        replace(buffer, host="another").map()
 
 
-def test_a_loan_that_has_ended_is_refused(pixels: Pixels) -> None:
-    with lend(pixels) as (loan, _):
+def test_a_buffer_that_is_no_longer_shared_is_refused(pixels: Pixels) -> None:
+    with share(pixels) as (buffer, _):
         pass
-    with pytest.raises(Elsewhere):
-        loan.accept()
+    with pytest.raises(NotShared):
+        buffer.map()
 
 
-def test_memory_is_lent_again_once_nobody_can_see_it(pixels: Pixels) -> None:
-    with lend(pixels) as (first, shared):
+def test_memory_is_shared_again_once_no_view_is_left(pixels: Pixels) -> None:
+    with share(pixels) as (first, shared):
         pass
     result = shared.result[:8]
     del shared
-    with lend(255 - pixels) as (second, other):
+    with share(255 - pixels) as (second, other):
         assert second.path != first.path, "a part of the first result is still there"
     del result, other
-    with lend(pixels[:48]) as (third, _):
+    with share(pixels[:48]) as (third, _):
         assert third.path in (first.path, second.path)
 
 
-def test_a_late_borrower_does_not_get_the_memory_of_the_next_loan(
+def test_a_late_reader_does_not_get_the_memory_of_the_next_buffer(
     other_process: ProcessPoolExecutor, pixels: Pixels
 ) -> None:
-    with lend(pixels) as (ended, _):
+    with share(pixels) as (ended, _):
         other_process.submit(invert, ended).result()  # has mapped it
     del _
-    with lend(pixels) as (loan, shared):
-        assert loan.path == ended.path
-        for borrower in (ended.accept, other_process.submit(invert, ended).result):
-            with pytest.raises(Elsewhere):
-                borrower()
-        other_process.submit(invert, loan).result()
+    with share(pixels) as (buffer, shared):
+        assert buffer.path == ended.path
+        for late in (ended.map, other_process.submit(invert, ended).result):
+            with pytest.raises(NotShared):
+                late()
+        other_process.submit(invert, buffer).result()
     assert np.array_equal(shared.result, 255 - pixels)
 
 
-def test_memory_of_a_loan_without_an_answer_is_never_lent_again(pixels: Pixels) -> None:
-    lending = lend(pixels)
-    lost, _ = lending.__enter__()
-    late = lost.accept()
-    assert not lending.__exit__(TimeoutError, TimeoutError("too late"), None)
-    with lend(pixels) as (loan, shared):
+def test_memory_of_a_failed_call_is_never_shared_again(pixels: Pixels) -> None:
+    sharing = share(pixels)
+    lost, _ = sharing.__enter__()
+    late = lost.map()
+    assert not sharing.__exit__(TimeoutError, TimeoutError("too late"), None)
+    with share(pixels) as (buffer, shared):
         late.result[...] = 7
-        with pytest.raises(Elsewhere):
-            lost.accept()
-        loan.accept().result[...] = 1
+        with pytest.raises(NotShared):
+            lost.map()
+        buffer.map().result[...] = 1
     assert (shared.result == 1).all()
     assert np.array_equal(shared.source, pixels)
 
 
-def test_lending_holds_on_to_a_little_memory_only(pixels: Pixels) -> None:
+def test_the_pool_holds_a_little_memory_only(pixels: Pixels) -> None:
     def held() -> set[int]:
         """Inodes of memory, each of which may be open more than once."""
         links = [f"/proc/self/fd/{number}" for number in os.listdir("/proc/self/fd")]
         return {os.stat(link).st_ino for link in links if "memfd:pixels" in os.path.realpath(link)}
 
     before = held()
-    for _ in range(2 * KEPT):
-        with lend(pixels) as (loan, shared):
-            loan.accept().result[...] = 1
+    for _ in range(2 * POOL_SIZE):
+        with share(pixels) as (buffer, shared):
+            buffer.map().result[...] = 1
         assert shared.result.all()
     large = np.zeros((1024, 1024, 3), np.uint8)
-    at_once = [lend(picture) for picture in [pixels] * 2 * KEPT + [large] * KEPT]
-    for loan_of in at_once:
-        loan_of.__enter__()
-    for loan_of in at_once:
-        loan_of.__exit__(None, None, None)
-    del loan, shared, at_once, loan_of
+    at_once = [share(image) for image in [pixels] * 2 * POOL_SIZE + [large] * POOL_SIZE]
+    for each in at_once:
+        each.__enter__()
+    for each in at_once:
+        each.__exit__(None, None, None)
+    del buffer, shared, at_once, each
     gc.collect()
-    assert len(held() - before) <= KEPT
+    assert len(held() - before) <= POOL_SIZE
 
 
-def test_small_pictures_are_not_worth_it(pixels: Pixels) -> None:
-    assert not is_worth_lending(pixels)
-    assert is_worth_lending(np.zeros((512, 512, 3), np.uint8))
+def test_small_images_are_not_worth_it(pixels: Pixels) -> None:
+    assert not is_worth_sharing(pixels)
+    assert is_worth_sharing(np.zeros((512, 512, 3), np.uint8))

@@ -20,10 +20,10 @@ import psutil
 import ray
 from PIL import Image
 from ray import serve
-from ray.serve.context import _get_global_client
 from ray.serve.schema import ServeDeploySchema
 
 from deployments.engine.request import Pixels
+from deployments.ray_private import deploy_apps
 
 APP = "img2img"
 T = TypeVar("T")
@@ -160,7 +160,7 @@ def deploy(app: dict[str, Any]) -> None:
     """What `serve deploy` does with an application of a configuration file: replicas change without a restart."""
     global _deployed
     _deployed = deepcopy(app)
-    _get_global_client().deploy_apps(ServeDeploySchema(applications=[app]), _blocking=False)  # type: ignore[union-attr]
+    deploy_apps(ServeDeploySchema(applications=[app]))
 
 
 def eventually(condition: Callable[[], Any], patience_s: float = PATIENCE_S) -> Any:

@@ -21,8 +21,8 @@ from ray.serve.exceptions import BackPressureError
 from deployments.config import AppConfig
 from deployments.engine.errors import InvalidRequest
 from deployments.engine.request import Mask, Pixels, Timings
+from deployments.errors import ModelNotReady
 from deployments.schemas import Img2ImgResult, Settings
-from deployments.service import ModelNotReady
 
 ASKS = {
     (250, 0, 1): "refuse",

@@ -1,4 +1,4 @@
-"""OpenAI's contract: `POST /v1/images/edits` as its SDKs and those that copy them send it, and one model by name."""
+"""OpenAI's contract: `POST /v1/images/edits` for its SDKs and compatible clients, and `GET /v1/models/{model}`."""
 
 from __future__ import annotations
 
@@ -17,13 +17,16 @@ from fastapi.responses import JSONResponse
 
 from deployments import routing
 from deployments.api.dependencies import Service, in_size, read_upload, result_headers
-from deployments.api.openai.fields import EditedImage, ImageEditForm, ImagesReply, Look, Usage
+from deployments.api.openai.fields import EditedImage, ImageEditForm, ImageMetadata, ImagesReply, Usage
 from deployments.api.sse import Event, follow, respond
 from deployments.config import AppConfig
 from deployments.engine.errors import InvalidRequest
 from deployments.engine.request import Mask, Progress
+from deployments.errors import UnknownModel
 from deployments.images.codec import SourceImage
-from deployments.service import Img2ImgService, MaskFile, Prepared, Reshape
+from deployments.images.flow import Reshape, Reshaped
+from deployments.images.masks import MaskFile
+from deployments.service import Img2ImgService, PreparedRequest
 
 routes = APIRouter()
 SIZE = re.compile(r"(\d{1,5})x(\d{1,5})")
@@ -33,7 +36,7 @@ SIZE = re.compile(r"(\d{1,5})x(\d{1,5})")
 async def post_edits(
     form: Annotated[ImageEditForm, Form(media_type="multipart/form-data")], service: Service
 ) -> Response:
-    """Edit one picture. With `stream`, events `image_edit.partial_image`, and `image_edit.completed` for each image."""
+    """Edit one image. With `stream`: events `image_edit.partial_image`, and `image_edit.completed` for each image."""
     prepared = await _prepare(service, form)
     if form.stream:
         headers = {"x-model": prepared.settings.model}
@@ -44,26 +47,26 @@ async def post_edits(
         EditedImage(b64_json=base64.b64encode(image).decode(), seed=result.settings.seed)
         for image, result in zip(images, results, strict=True)
     ]
-    reply = ImagesReply(**_look(prepared, form), created=int(time.time()), data=data)
+    reply = ImagesReply(**_metadata(prepared, form), created=int(time.time()), data=data)
     return JSONResponse(reply.model_dump(), headers=result_headers(results[0]))
 
 
 @routes.get("/v1/models/{model:path}")
 async def get_model(model: Annotated[str, Path(description="Model id or alias.")], service: Service) -> dict[str, Any]:
-    """The model of this id or alias, as `GET /v1/models` lists it."""
+    """The model of this id or alias, as in `GET /v1/models`."""
     cards = await service.model_cards()
     found = next((card for card in cards if model == card["id"] or model in card["aliases"]), None)
     if found is None:
-        raise routing.UnknownModel(f"no model {model!r}; models: {', '.join(service.config.models)}", "model")
+        raise UnknownModel(f"no model {model!r}; models: {', '.join(service.config.models)}", "model")
     return found
 
 
-async def _prepare(service: Img2ImgService, form: ImageEditForm) -> Prepared:
+async def _prepare(service: Img2ImgService, form: ImageEditForm) -> PreparedRequest:
     config = service.config
     if form.num_images > config.limits.max_images:
         raise InvalidRequest(f"n must be at most {config.limits.max_images}, not {form.num_images}", "n")
     if form.output_format == "png" and form.output_compression not in (None, 100):
-        raise InvalidRequest("output_compression must be 100 with output_format png, or left out", "output_compression")
+        raise InvalidRequest("output_compression must be 100 or omitted with output_format png", "output_compression")
     seed = routing.pick_seed(form)
     steps = form.num_inference_steps or _steps(form, config, seed)
     options = form.model_copy(update={"seed": seed, "num_inference_steps": steps})
@@ -71,15 +74,15 @@ async def _prepare(service: Img2ImgService, form: ImageEditForm) -> Prepared:
     mask = None
     if form.mask is not None:
         mask = MaskFile(await read_upload(form.mask, config.limits, "mask"), form.mask_mode, form.mask_blur)
-    picture = await read_upload(_the_one_picture(form), config.limits)
-    return await service.prepare(options, picture, mask=mask, reshape=_opaque(reshape) if _is_opaque(form) else reshape)
+    image = await read_upload(_single_upload(form), config.limits)
+    return await service.prepare(options, image, mask=mask, reshape=_opaque(reshape) if _is_opaque(form) else reshape)
 
 
-def _the_one_picture(form: ImageEditForm) -> UploadFile:
-    pictures = form.image + form.image_list
-    if len(pictures) != 1:
-        raise InvalidRequest(f"image: this takes one picture to edit, not {len(pictures)}", "image")
-    return pictures[0]
+def _single_upload(form: ImageEditForm) -> UploadFile:
+    images = form.image + form.image_list
+    if len(images) != 1:
+        raise InvalidRequest(f"image: exactly one image is required, not {len(images)}", "image")
+    return images[0]
 
 
 def _size(text: str) -> tuple[int, int] | None:
@@ -91,7 +94,7 @@ def _size(text: str) -> tuple[int, int] | None:
 
 
 def _steps(form: ImageEditForm, config: AppConfig, seed: int) -> int | None:
-    """The steps that the quality stands for, None for the model's own; never so few that none is run."""
+    """The number of steps for the quality, None for the model's default. At least one of them runs."""
     if form.quality not in ("low", "high"):
         return None
     defaults = config.defaults_for(routing.choose_model(form.model, config, seed))
@@ -103,7 +106,7 @@ def _steps(form: ImageEditForm, config: AppConfig, seed: int) -> int | None:
 
 
 def _opaque(reshape: Reshape) -> Reshape:
-    def without_alpha(source: SourceImage, mask: Mask | None) -> tuple[SourceImage, Mask | None]:
+    def without_alpha(source: SourceImage, mask: Mask | None) -> Reshaped:
         return reshape(replace(source, alpha=None), mask)
 
     return without_alpha
@@ -113,19 +116,21 @@ def _is_opaque(form: ImageEditForm) -> bool:
     return form.background == "opaque" or form.output_format == "jpeg"
 
 
-def _look(prepared: Prepared, form: ImageEditForm) -> dict[str, Any]:
-    width, height = prepared.source.size
-    look = Look(
+def _metadata(prepared: PreparedRequest, form: ImageEditForm) -> dict[str, Any]:
+    width, height = prepared.image.size
+    metadata = ImageMetadata(
         model=prepared.settings.model,
         output_format=form.output_format,
         size=f"{width}x{height}",
-        background="opaque" if prepared.source.alpha is None else "transparent",
+        background="opaque" if prepared.image.alpha is None else "transparent",
         quality="medium" if form.quality in ("auto", "standard") else form.quality,
     )
-    return look.model_dump()
+    return metadata.model_dump()
 
 
-async def _events(service: Img2ImgService, prepared: Prepared, form: ImageEditForm) -> AsyncGenerator[Event, None]:
+async def _events(
+    service: Img2ImgService, prepared: PreparedRequest, form: ImageEditForm
+) -> AsyncGenerator[Event, None]:
     quality, sent = form.output_compression, Counter[int]()
     async with aclosing(follow(service, prepared)) as events:
         async for event in events:
@@ -142,17 +147,17 @@ async def _events(service: Img2ImgService, prepared: Prepared, form: ImageEditFo
 
 
 def partial_images_due(progress: Progress, partial_images: int) -> int:
-    """How many partial images there should be by now: the steps before, between and after them are alike."""
+    """The number of partial images due by now, when they are spread evenly over the steps."""
     return min(progress.step * (partial_images + 1) // progress.num_steps, partial_images)
 
 
-def _event(kind: str, prepared: Prepared, form: ImageEditForm, number: int, image: bytes, **more: Any) -> Event:
+def _event(kind: str, prepared: PreparedRequest, form: ImageEditForm, number: int, image: bytes, **more: Any) -> Event:
     name = f"image_edit.{kind}"
-    told = {
+    data = {
         "type": name,
         "b64_json": base64.b64encode(image).decode(),
         "created_at": int(time.time()),
         "image_index": number,
         "seed": prepared.settings.seed + number,
     }
-    return name, told | _look(prepared, form) | more
+    return name, data | _metadata(prepared, form) | more

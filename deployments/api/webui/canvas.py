@@ -1,8 +1,9 @@
-"""What the model sees of a picture and its mask, in the web UI's ways of resizing and inpainting, and the way back."""
+"""The web UI's resize and inpaint modes: the image and mask that the model gets, and the inverse for its result."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,72 +14,67 @@ from deployments.config import Limits
 from deployments.engine.errors import InvalidRequest
 from deployments.engine.request import Mask, Pixels
 from deployments.images.codec import SourceImage, decode_image
-from deployments.images.masks import MaskMode, about_the_mask, fit_mask
-from deployments.schemas import Img2ImgResult
-from deployments.service import Prepared
+from deployments.images.flow import PreparedImage, Reshaped
+from deployments.images.masks import MaskFile, MaskMode, errors_name_the_mask, paste_back
 
-Plane = np.ndarray[Any, np.dtype[np.uint8]]  # a picture or a mask
+Plane = np.ndarray[Any, np.dtype[np.uint8]]  # an image or a mask
 Size = tuple[int, int]  # (width, height)
 Box = tuple[int, int, int, int]  # left, top, right, bottom
 
 STRETCH, CROP, FILL = range(3)  # resize_mode
 FILL_FROM_AROUND = 0  # inpainting_fill
-BLURS = ((256, 1), (64, 1), (16, 2), (4, 4), (2, 2), (0, 1))  # radius in pixels, and how often it is laid on
+BLURS = ((256, 1), (64, 1), (16, 2), (4, 4), (2, 2), (0, 1))  # radius in pixels, number of layers
 
 
-class Canvas:
-    """One request's picture on its way to the model and back.
+def reshape(body: Img2ImgBody, file: MaskFile | None, source: SourceImage, mask: Mask | None) -> Reshaped:
+    """The image in the requested size, or its masked part. Raises InvalidRequest for an empty mask."""
+    source = _on_white(source)
+    size = body.width or source.size[0], body.height or source.size[1]
+    if file is None or mask is None:
+        return Reshaped(replace(source, pixels=place(source.pixels, size, body.resize_mode)), None)
+    mask = _edit_mask(body, file.mode, mask)
+    if body.inpaint_full_res:
+        return _masked_part(source, mask, file.blur, part_around(mask, body.inpaint_full_res_padding, size), size)
+    placed = replace(source, pixels=place(source.pixels, size, body.resize_mode))
+    return Reshaped(placed, place(mask, size, body.resize_mode))
 
-    `reshape` goes to `Img2ImgService.prepare` and keeps what `whole` needs to put a part back where it was.
-    """
 
-    def __init__(self, body: Img2ImgBody, mask_mode: MaskMode) -> None:
-        self._body = body
-        self._rounds = body.mask_round and mask_mode == "opaque"
-        self._whole: tuple[SourceImage, Mask, Box] | None = None
+def _edit_mask(body: Img2ImgBody, mode: MaskMode, mask: Mask) -> Mask:
+    """Rounded and inverted as the request says."""
+    if body.mask_round and mode == "opaque":
+        mask = np.where(mask > 128, 255, 0).astype(np.uint8)
+    if body.inpainting_mask_invert:
+        mask = 255 - mask
+    if not mask.any():
+        raise InvalidRequest("mask: it marks nothing to repaint", "mask")
+    return mask
 
-    def reshape(self, source: SourceImage, mask: Mask | None) -> tuple[SourceImage, Mask | None]:
-        """The picture in the size that was asked for, or its masked part. Raises InvalidRequest for an empty mask."""
-        source, mode = _on_white(source), self._body.resize_mode
-        size = self._body.width or source.size[0], self._body.height or source.size[1]
-        if mask is not None:
-            mask = self._as_asked(mask)
-            if self._body.inpaint_full_res:
-                box = left, top, right, bottom = part_around(mask, self._body.inpaint_full_res_padding, size)
-                self._whole, mode = (source, mask, box), FILL
-                mask = mask[top:bottom, left:right]
-                source = replace(source, pixels=source.pixels[top:bottom, left:right])
-            mask = place(mask, size, mode)
-        return replace(source, pixels=place(source.pixels, size, mode)), mask
 
-    def _as_asked(self, mask: Mask) -> Mask:
-        if self._rounds:
-            mask = np.where(mask > 128, 255, 0).astype(np.uint8)
-        if self._body.inpainting_mask_invert:
-            mask = 255 - mask
-        if not mask.any():
-            raise InvalidRequest("mask: nothing of it says that anything is to be repainted", "mask")
-        return mask
+def _masked_part(source: SourceImage, mask: Mask, blur: float, box: Box, size: Size) -> Reshaped:
+    """The part of the image within `box`, in `size`. The result is the whole image with that part repainted."""
+    left, top, right, bottom = box
+    part = place(source.pixels[top:bottom, left:right], size, FILL)
+    restore = partial(_restore_part, source.pixels, mask, blur, box)
+    return Reshaped(replace(source, pixels=part), place(mask[top:bottom, left:right], size, FILL), restore)
 
-    def start(self, prepared: Prepared) -> Prepared:
-        """With the masked part filled, if that is what to start from."""
-        if prepared.mask is None or self._body.inpainting_fill != FILL_FROM_AROUND:
-            return prepared
-        return replace(prepared, fitted=fill(prepared.fitted, fit_mask(prepared.mask, prepared.fitted)))
 
-    def whole(self, prepared: Prepared, result: Img2ImgResult) -> tuple[Prepared, Img2ImgResult]:
-        """What is to be encoded: where only a part was made, the whole picture with that part in it."""
-        if self._whole is None:
-            return prepared, result
-        source, mask, (left, top, right, bottom) = self._whole
-        pixels = source.pixels.copy()
-        pixels[top:bottom, left:right] = take_out(result.pixels, (right - left, bottom - top))
-        return replace(prepared, source=source, mask=mask), replace(result, pixels=pixels)
+def _restore_part(source: Pixels, mask: Mask, blur: float, box: Box, part: Pixels) -> Pixels:
+    left, top, right, bottom = box
+    whole = source.copy()
+    whole[top:bottom, left:right] = take_out(part, (right - left, bottom - top))
+    return paste_back(source, whole, mask, blur)
+
+
+def fill_masked(body: Img2ImgBody, image: PreparedImage) -> PreparedImage:
+    """The model's inputs with the masked part filled from around it, if the request says so."""
+    if image.mask is None or body.inpainting_fill != FILL_FROM_AROUND:
+        return image
+    return replace(image, pixels=fill(image.pixels, image.mask))
 
 
 def mask_mode_of(mask: bytes, limits: Limits) -> MaskMode:
-    """A mask with any transparency goes by what is opaque, another one by what is white. Raises ImageError."""
-    with about_the_mask():
+    """`opaque` for a mask with any transparency, else `white`. Raises ImageError."""
+    with errors_name_the_mask():
         alpha = decode_image(mask, max_bytes=limits.max_upload_bytes, max_pixels=limits.max_pixels).alpha
     return "white" if alpha is None or alpha.min() == 255 else "opaque"
 
@@ -92,7 +88,7 @@ def _on_white(source: SourceImage) -> SourceImage:
 
 
 def place(plane: Plane, size: Size, mode: int) -> Plane:
-    """Stretched, cropped or filled with its edges to `size`."""
+    """Stretch, crop, or pad with edge pixels to `size`, by resize_mode."""
     (width, height), (wide, high) = size, _scaled(_size(plane), size, mode)
     left, top = width // 2 - wide // 2, height // 2 - high // 2
     scaled = _resize(plane, (wide, high))
@@ -105,7 +101,7 @@ def place(plane: Plane, size: Size, mode: int) -> Plane:
 
 
 def take_out(pixels: Pixels, size: Size) -> Pixels:
-    """What `place` made with FILL, back in its own `size`."""
+    """The inverse of `place` with FILL: the content in its own `size`."""
     (width, height), (wide, high) = _size(pixels), _scaled(size, _size(pixels), FILL)
     left, top = width // 2 - wide // 2, height // 2 - high // 2
     return _resize(pixels[top : top + high, left : left + wide], size)
@@ -116,7 +112,7 @@ def _size(plane: Plane) -> Size:
 
 
 def _scaled(content: Size, size: Size, mode: int) -> Size:
-    """The content's size once it is stretched to `size`, covers it, or lies inside it."""
+    """The content's size after it is stretched to, scaled to cover, or scaled to fit `size`."""
     if mode == STRETCH:
         return size
     (wide, high), (width, height) = content, size
@@ -134,7 +130,7 @@ def _resize(plane: Plane, size: Size) -> Plane:
 
 
 def part_around(mask: Mask, padding: int, size: Size) -> Box:
-    """The smallest part with all of the mask and `padding` pixels around it, grown to the shape of `size`."""
+    """The smallest box around the mask with `padding` pixels, extended to the aspect ratio of `size`."""
     width, height = _size(mask)
     box = Image.fromarray(mask).getbbox()
     assert box is not None, "the mask is not empty"
@@ -148,15 +144,15 @@ def part_around(mask: Mask, padding: int, size: Size) -> Box:
 
 
 def _grown(start: int, end: int, length: int, limit: int) -> tuple[int, int]:
-    """`length` around start to end, moved and if need be cut to lie within 0 to `limit`."""
+    """Extend start to end to `length`, within 0 to `limit`."""
     length = min(length, limit)
     start = min(max(start - (length - (end - start)) // 2, 0), limit - length)
     return start, start + length
 
 
 def fill(pixels: Pixels, mask: Mask) -> Pixels:
-    """What is masked, filled from around it: ever finer blurs of the rest, one over the other."""
-    rest = Image.fromarray(np.dstack([pixels, 255 - mask])).convert("RGBa")  # colours count as much as they show
+    """Fill the masked part from around it: increasingly fine blurs of the rest, composited."""
+    rest = Image.fromarray(np.dstack([pixels, 255 - mask])).convert("RGBa")  # premultiplied alpha
     filled = Image.new("RGBA", rest.size)
     for radius, times in BLURS:
         blurred = rest.filter(ImageFilter.GaussianBlur(radius)).convert("RGBA")

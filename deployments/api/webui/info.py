@@ -1,4 +1,4 @@
-"""The `info` of an img2img reply: a JSON document about what was made, with the web UI's keys."""
+"""The `info` of an img2img reply: JSON about the results, with the web UI's keys."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from deployments.api.webui.schemas import Img2ImgBody
 from deployments.config import ModelConfig
 from deployments.images.metadata import SAMPLER_NAMES, format_parameters, parse_parameters
 from deployments.schemas import Img2ImgResult, Settings
-from deployments.service import Prepared
+from deployments.service import PreparedRequest
 
 
-def info_of(body: Img2ImgBody, prepared: Prepared, results: list[Img2ImgResult], model: ModelConfig) -> str:
-    """Of the images that were finished; `infotexts` are the texts inside them."""
-    height, width = prepared.fitted.shape[:2]
-    made = [result.settings for result in results]
-    texts = [format_parameters(settings, (width, height)) for settings in made]
+def info_of(body: Img2ImgBody, prepared: PreparedRequest, results: list[Img2ImgResult], model: ModelConfig) -> str:
+    """The info of the finished images. `infotexts` are the settings inside their files."""
+    height, width = prepared.image.pixels.shape[:2]
+    images = [result.settings for result in results]
+    texts = [format_parameters(settings, (width, height)) for settings in images]
     document = {
-        **_what_was_asked(body),
-        **_seeds(body, prepared.settings, made),
-        "all_prompts": [body.prompt] * len(made),
-        "all_negative_prompts": [body.negative_prompt] * len(made),
+        **_request_fields(body),
+        **_seeds(body, prepared.settings, images),
+        "all_prompts": [body.prompt] * len(images),
+        "all_negative_prompts": [body.negative_prompt] * len(images),
         "width": width,
         "height": height,
         "sampler_name": SAMPLER_NAMES[prepared.settings.sampler][0],
@@ -42,18 +42,18 @@ def info_of(body: Img2ImgBody, prepared: Prepared, results: list[Img2ImgResult],
     return json.dumps(document)
 
 
-def _what_was_asked(body: Img2ImgBody) -> dict[str, Any]:
+def _request_fields(body: Img2ImgBody) -> dict[str, Any]:
     names = "prompt negative_prompt cfg_scale steps batch_size restore_faces denoising_strength styles"
     return {name: getattr(body, name) for name in names.split()}
 
 
-def _seeds(body: Img2ImgBody, settings: Settings, made: list[Settings]) -> dict[str, Any]:
+def _seeds(body: Img2ImgBody, settings: Settings, images: list[Settings]) -> dict[str, Any]:
     subseed = max(body.subseed, 0)
     return {
         "seed": settings.seed,
-        "all_seeds": [each.seed for each in made],
+        "all_seeds": [each.seed for each in images],
         "subseed": subseed,
-        "all_subseeds": [subseed + each.seed - settings.seed for each in made],
+        "all_subseeds": [subseed + each.seed - settings.seed for each in images],
         "subseed_strength": body.subseed_strength,
         "seed_resize_from_w": body.seed_resize_from_w,
         "seed_resize_from_h": body.seed_resize_from_h,

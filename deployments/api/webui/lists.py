@@ -1,4 +1,4 @@
-"""The web UI's other routes: what there is to choose from, its settings, and what this server does not do."""
+"""The web UI's other routes: its lists, its settings, and the routes that are not served."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from deployments.api.webui.tasks import Tasks
 
 routes = APIRouter(route_class=WebuiRoute)
 
-NOTHING: dict[str, Any] = {  # GET routes about what there is none of
+EMPTY_LISTS: dict[str, Any] = {  # replies of GET routes for features that this server lacks
     "upscalers": [{"name": "None", "model_name": None, "model_path": None, "model_url": None, "scale": 1}],
     "latent-upscale-modes": [],
     "embeddings": {"loaded": {}, "skipped": {}},
     "prompt-styles": [],
     "cmd-flags": {},
-    "memory": {"ram": {"error": "not told here"}, "cuda": {"error": "not told here"}},
+    "memory": {"ram": {"error": "not available"}, "cuda": {"error": "not available"}},
     "scripts": {"txt2img": [], "img2img": []},
     "script-info": [],
     "extensions": [],
@@ -41,7 +41,7 @@ NOT_SERVED = {
     "txt2img": "this server does image-to-image only",
     "extra-single-image": "this server does not upscale or restore",
     "extra-batch-images": "this server does not upscale or restore",
-    "interrogate": "this server does not describe pictures",
+    "interrogate": "this server does not describe images",
     "unload-checkpoint": "the models stay loaded",
     "reload-checkpoint": "the models stay loaded",
 }
@@ -78,7 +78,7 @@ async def get_samplers() -> list[dict[str, Any]]:
 
 @routes.get("/sdapi/v1/schedulers")
 async def get_schedulers() -> list[dict[str, Any]]:
-    """The schedules of noise that samplers go with."""
+    """The noise schedules of the samplers."""
     return [
         {"name": name, "label": name.capitalize(), "aliases": None, "default_rho": -1.0, "need_inner_model": False}
         for name in SCHEDULERS
@@ -87,53 +87,53 @@ async def get_schedulers() -> list[dict[str, Any]]:
 
 @routes.get("/sdapi/v1/options")
 async def get_options(service: Service, tasks: Tasks) -> dict[str, Any]:
-    """The settings that requests are run with where they say nothing else."""
+    """The settings of requests that set nothing else."""
     model = current_model(await tasks.picked(), service.config)
     return WebuiOptions(sd_model_checkpoint=title_of(model, service.config.models[model])).model_dump()
 
 
 @routes.post("/sdapi/v1/options")
 async def post_options(body: WebuiOptions, service: Service, tasks: Tasks) -> None:
-    """Set some settings, or send all of them back with one changed. Unknown ones are ignored."""
+    """Change settings; clients may send all of them back. Unknown settings are ignored."""
     if body.sd_model_checkpoint:
         await tasks.pick(find_model(body.sd_model_checkpoint, service.config, "sd_model_checkpoint"))
 
 
 @routes.get("/sdapi/v1/loras")
 async def get_loras(service: Service, tasks: Tasks) -> list[dict[str, Any]]:
-    """The adapters of the model that requests get which name none."""
+    """The LoRAs of the current model."""
     model = service.config.models[current_model(await tasks.picked(), service.config)]
     return [{"name": name, "alias": name, "path": path, "metadata": {}} for name, path in model.loras.items()]
 
 
-def _tell_what_there_is(name: str, answer: Any) -> None:
-    @routes.get(f"/sdapi/v1/{name}", description="Answers that there is none.")
-    async def tell() -> Any:
+def _add_static_route(name: str, answer: Any) -> None:
+    @routes.get(f"/sdapi/v1/{name}", description="An empty list: this server has none.")
+    async def get_static() -> Any:
         return answer
 
 
-def _accept_a_refresh(name: str) -> None:
-    @routes.post(f"/sdapi/v1/{name}", description="Does nothing: the lists are those of the configuration.")
-    async def accept() -> None:
+def _add_noop_route(name: str) -> None:
+    @routes.post(f"/sdapi/v1/{name}", description="Does nothing: the lists come from the configuration.")
+    async def post_noop() -> None:
         return
 
 
-def _refuse(name: str, reason: str) -> None:
+def _add_unserved_route(name: str, reason: str) -> None:
     @routes.post(f"/sdapi/v1/{name}", description=f"Not served: {reason}.")
-    async def refuse() -> None:
+    async def post_unserved() -> None:
         raise HTTPException(404, f"{name}: {reason}")
 
 
-for _name, _answer in NOTHING.items():
-    _tell_what_there_is(_name, _answer)
+for _name, _answer in EMPTY_LISTS.items():
+    _add_static_route(_name, _answer)
 for _name in REFRESHES:
-    _accept_a_refresh(_name)
+    _add_noop_route(_name)
 for _name, _reason in NOT_SERVED.items():
-    _refuse(_name, _reason)
+    _add_unserved_route(_name, _reason)
 
 
 @routes.get("/controlnet/{path:path}", include_in_schema=False)
 @routes.post("/controlnet/{path:path}", include_in_schema=False)
 async def no_controlnet(path: str) -> None:
-    """There is no ControlNet."""
+    """Refuse: this server has no ControlNet."""
     raise HTTPException(404, f"controlnet/{path}: this server has no ControlNet")

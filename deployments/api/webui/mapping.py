@@ -1,4 +1,4 @@
-"""The web UI's words in ours: steps, samplers, seeds, sizes, adapters and models. Pure functions of the request."""
+"""Maps the web UI's requests to ours: steps, samplers, seeds, sizes, LoRAs and models. Pure functions."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _NETWORK = re.compile(r"<(lora|lyco|hypernet):([^>]*)>")
 
 
 def to_options(body: Img2ImgBody, model: str | None, limits: Limits) -> Img2ImgOptions:
-    """The request in our words, for `model`. Raises InvalidRequest naming the web UI's field."""
+    """The request as Img2ImgOptions for `model`. Raises InvalidRequest that names the web UI's field."""
     if not -1 <= body.seed <= MAX_SEED:
         raise InvalidRequest(f"seed must be -1 (random) or 0 to {MAX_SEED}, not {body.seed}", "seed")
     for param, side in (("width", body.width), ("height", body.height)):
@@ -35,7 +35,7 @@ def to_options(body: Img2ImgBody, model: str | None, limits: Limits) -> Img2ImgO
     prompt, loras = split_loras(body.prompt)
     sampler = find_sampler(body.sampler_name or body.sampler_index, body.scheduler)
     if sampler == "euler_ancestral" and body.eta == 0:
-        raise InvalidRequest("eta: Euler a runs with 1 only; the sampler without noise is Euler", "eta")
+        raise InvalidRequest("eta: Euler a runs only with 1; use Euler for a sampler without noise", "eta")
     return Img2ImgOptions(
         prompt=prompt,
         negative_prompt=body.negative_prompt,
@@ -53,19 +53,19 @@ def to_options(body: Img2ImgBody, model: str | None, limits: Limits) -> Img2ImgO
 
 
 def strength_for(denoising_strength: float, steps: int) -> float:
-    """The strength that runs as many steps here as the web UI runs.
+    """The strength that runs the same number of steps as the web UI.
 
-    The web UI runs the last t + 1 steps of the schedule, where t = int(min(denoising_strength, 0.999) * steps); here
-    it is the last int(steps * strength). Half a step more than needed keeps rounding from taking one away.
+    The web UI runs the last t + 1 steps of the schedule, with t = int(min(denoising_strength, 0.999) * steps). This
+    server runs the last int(steps * strength). Half a step is added against rounding.
     """
     last = int(min(denoising_strength, 0.999) * steps)
     return min(1.0, round((last + 1.5) / steps, 4))
 
 
 def find_sampler(name: str, scheduler: str) -> Sampler:
-    """Our sampler of that name, in any case; a scheduler behind the name comes before `scheduler`.
+    """The sampler with the web UI's `name` in any case. A scheduler in the name precedes `scheduler`.
 
-    Raises InvalidRequest for a sampler there is not, or one that does not go with the scheduler.
+    Raises InvalidRequest for an unknown sampler or an unsupported scheduler.
     """
     names = {alias.casefold(): known for known, more in SAMPLER_ALIASES.items() for alias in (known, *more)}
     plain, scheduler = name.strip().casefold(), scheduler.strip().casefold() or SCHEDULERS[0]
@@ -79,26 +79,26 @@ def find_sampler(name: str, scheduler: str) -> Sampler:
     if scheduler not in found:
         listed = ", ".join(found)
         raise InvalidRequest(
-            f"scheduler {scheduler!r} does not go with {names[plain]}; schedulers: {listed}", "scheduler"
+            f"scheduler {scheduler!r} is not supported with {names[plain]}; schedulers: {listed}", "scheduler"
         )
     return found[scheduler]
 
 
 def samplers_of(name: str) -> dict[str, Sampler]:
-    """Our samplers that the web UI calls `name`, by scheduler."""
+    """The samplers with the web UI's `name`, by scheduler."""
     by_scheduler = {label.casefold(): ours for ours, (theirs, label) in SAMPLER_NAMES.items() if theirs == name}
     automatic = by_scheduler.get("automatic") or by_scheduler["karras"]
     return {"automatic": automatic, "uniform": automatic} | by_scheduler
 
 
 def split_loras(prompt: str) -> tuple[str, str | None]:
-    """The prompt without its `<lora:name:weight>`, and those as our `loras`. Raises InvalidRequest."""
+    """The prompt without its `<lora:name:weight>` tags, and the tags as `loras`. Raises InvalidRequest."""
     loras = []
     for kind, content in _NETWORK.findall(prompt):
         name, *weights = content.split(":")
         if kind != "lora" or len(weights) > 1 or "," in content or not name.strip():
-            wanted = "write <lora:name:weight>, of an adapter of the model"
-            raise InvalidRequest(f"prompt: <{kind}:{content}> is not served; {wanted}", "prompt")
+            expected = "use <lora:name:weight> with a LoRA of the model"
+            raise InvalidRequest(f"prompt: <{kind}:{content}> is not served; {expected}", "prompt")
         loras.append(content)
     try:
         parse_loras(",".join(loras))
@@ -108,20 +108,20 @@ def split_loras(prompt: str) -> tuple[str, str | None]:
 
 
 def title_of(model_id: str, model: ModelConfig) -> str:
-    """The model as the web UI lists it, `name.safetensors [hash]`; the hash is the start of the revision, if any."""
+    """The model's title in the web UI, `name.safetensors [hash]`; the hash is the start of the revision, if any."""
     return f"{model_id}.safetensors" + (f" [{model.revision[:HASH_CHARS]}]" if model.revision else "")
 
 
 def find_model(name: str, config: AppConfig, param: str) -> str:
-    """The id of the model of that title, name, id or alias, in any case. Raises InvalidRequest."""
+    """The id of the model with this title, name, id or alias, in any case. Raises InvalidRequest."""
     plain = re.sub(r"\s*\[\w*\]$", "", name.strip()).casefold()
-    wanted = {plain, plain.removesuffix(".safetensors")}
+    names = {plain, plain.removesuffix(".safetensors")}
     for model_id, model in config.models.items():
-        if wanted & {known.casefold() for known in (model_id, *model.aliases)}:
+        if names & {known.casefold() for known in (model_id, *model.aliases)}:
             return model_id
     raise InvalidRequest(f"{param}: no model {name!r}; models: {', '.join(config.models)}", param)
 
 
 def current_model(picked: str | None, config: AppConfig) -> str:
-    """The model that was picked, if it is still there, else the first."""
+    """The picked model if it is configured, else the first model."""
     return picked if picked in config.models else next(iter(config.models))

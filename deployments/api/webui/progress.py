@@ -1,4 +1,4 @@
-"""How far tasks are, in the shapes that the web UI's clients poll."""
+"""The progress of tasks in the web UI's reply formats."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from deployments.api.webui.state import TaskState
 
 
 def overall_progress(tasks: list[TaskState], *, with_image: bool) -> dict[str, Any]:
-    """All tasks as one, for `GET /sdapi/v1/progress`; the steps and the preview are those of the first that runs."""
+    """All tasks together, for `GET /sdapi/v1/progress`, with the steps and preview of the first running task."""
     reports = [task.report for task in tasks]
     current = next((report for report in reports if report.place == 0), reports[0] if reports else None)
     elapsed_s = max((task.elapsed_s for task in tasks), default=0.0)
@@ -39,7 +39,7 @@ def overall_progress(tasks: list[TaskState], *, with_image: bool) -> dict[str, A
 
 
 def task_progress(name: str, tasks: list[TaskState], *, completed: bool, seen_preview: int | None) -> dict[str, Any]:
-    """One task, for `POST /internal/progress`. A preview goes by its step, and none is sent for `seen_preview` None."""
+    """One task, for `POST /internal/progress`. A preview's id is its step; with `seen_preview` None none is sent."""
     waiting = [task.report.task for task in tasks if task.report.place > 0]
     task = next((task for task in tasks if task.report.task == name and name not in waiting), None)
     reply: dict[str, Any] = {
@@ -64,5 +64,5 @@ def task_progress(name: str, tasks: list[TaskState], *, completed: bool, seen_pr
 
 
 def _fraction(step: int, num_steps: int) -> float:
-    """As the web UI, never 0 for what is under way."""
+    """At least 0.01, as in the web UI."""
     return max(0.01, step / num_steps)

@@ -1,4 +1,4 @@
-"""What goes wrong under /sdapi, told in the web UI's way: its fields' names, and `detail` beside our error body."""
+"""Errors under /sdapi as web UI clients expect them: the web UI's field names, and `detail` beside our error body."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ray.exceptions import RayTaskError
 
 from deployments.engine.errors import InvalidRequest
 
-FIELDS = {  # ours and theirs
+WEBUI_FIELDS = {  # the web UI's field for each of ours
     "num_images": "batch_size",
     "num_inference_steps": "steps",
     "strength": "denoising_strength",
@@ -27,31 +27,31 @@ FIELDS = {  # ours and theirs
 
 
 class WebuiRoute(APIRoute):
-    """A route whose errors web UI clients understand."""
+    """A route whose errors have the web UI's field names and `detail`."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
 
-        async def handle_or_tell(request: Request) -> Response:
+        async def handle_with_detail(request: Request) -> Response:
             try:
                 return await handle(request)
             except Exception as error:
-                return await _reply(request, in_webui_words(error))
+                return await _reply(request, with_webui_field_names(error))
 
-        return handle_or_tell
+        return handle_with_detail
 
 
-def in_webui_words(error: Exception) -> Exception:
-    """The same error with the web UI's name for the field."""
+def with_webui_field_names(error: Exception) -> Exception:
+    """The same error with the web UI's field name."""
     cause = error.cause if isinstance(error, RayTaskError) else error
-    if not isinstance(cause, InvalidRequest) or cause.param not in FIELDS:
+    if not isinstance(cause, InvalidRequest) or cause.param not in WEBUI_FIELDS:
         return error
-    theirs = FIELDS[cause.param]
+    theirs = WEBUI_FIELDS[cause.param]
     return type(cause)(re.sub(rf"\b{cause.param}\b", theirs, cause.message, count=1), theirs)
 
 
 async def _reply(request: Request, error: Exception) -> Response:
-    """What the application's handler for this error says, and `detail`."""
+    """The reply of the application's handler for this error, with `detail` added."""
     handlers = request.app.exception_handlers
     handler = next(handlers[kind] for kind in type(error).__mro__ if kind in handlers)
     reply = await handler(request, error)

@@ -1,4 +1,4 @@
-"""AUTOMATIC1111's web UI: `POST /sdapi/v1/img2img`, and its progress, interrupted and told."""
+"""AUTOMATIC1111's web UI: `POST /sdapi/v1/img2img`, its progress and its interruption, and PNG info."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, HTTPException, Query
 
 from deployments.api.dependencies import Service
-from deployments.api.webui import lists
-from deployments.api.webui.canvas import Canvas, mask_mode_of
+from deployments.api.webui import canvas, lists
 from deployments.api.webui.info import info_of
 from deployments.api.webui.mapping import current_model, find_model, to_options
 from deployments.api.webui.progress import overall_progress, task_progress
@@ -24,26 +24,27 @@ from deployments.api.webui.schemas import Img2ImgBody, Img2ImgReply, PngInfoBody
 from deployments.api.webui.tasks import Tasks, WebuiTasks
 from deployments.config import AppConfig
 from deployments.engine.errors import InvalidRequest
-from deployments.images.codec import ImageError, NotAnImage, read_parameters
-from deployments.images.metadata import parse_parameters
+from deployments.images.codec import ImageError, NotAnImage
+from deployments.images.masks import MaskFile
+from deployments.images.metadata import parse_parameters, read_parameters
 from deployments.schemas import Img2ImgResult
-from deployments.service import Img2ImgService, MaskFile, Prepared
+from deployments.service import Img2ImgService, PreparedRequest
 
 routes = APIRouter(route_class=WebuiRoute)
 
 
 @routes.post("/sdapi/v1/img2img", response_model=Img2ImgReply)
 async def post_img2img(body: Img2ImgBody, service: Service, tasks: Tasks) -> Img2ImgReply:
-    """Restyle one picture. An interrupted request answers with the images that were finished by then."""
+    """Transform one image. An interrupted request replies with the images finished by then."""
     image, mask = _init_image(body), await _mask(body, service)
     options = to_options(body, await _model(body, service.config, tasks), service.config.limits)
-    canvas = Canvas(body, "white" if mask is None else mask.mode)
-    with _about_the_picture():
-        prepared = await service.prepare(options, image, mask=mask, reshape=canvas.reshape)
-    prepared = await asyncio.to_thread(canvas.start, _without_empty_negative(prepared))
+    with _errors_name_init_images():
+        prepared = await service.prepare(options, image, mask=mask, reshape=partial(canvas.reshape, body, mask))
+    filled = await asyncio.to_thread(canvas.fill_masked, body, prepared.image)
+    prepared = replace(_without_empty_negative(prepared), image=filled)
     results = await tasks.images(service, prepared, body.force_task_id or f"task({uuid.uuid4().hex[:15]})")
     return Img2ImgReply(
-        images=await asyncio.gather(*(_encoded(service, canvas, prepared, result) for result in results)),
+        images=await asyncio.gather(*(_encoded(service, prepared, result) for result in results)),
         parameters=_echo(body),
         info=info_of(body, prepared, results, service.config.models[prepared.settings.model]),
     )
@@ -51,44 +52,44 @@ async def post_img2img(body: Img2ImgBody, service: Service, tasks: Tasks) -> Img
 
 @routes.get("/sdapi/v1/progress")
 async def get_progress(
-    tasks: Tasks, skip_current_image: Annotated[bool, Query(description="Leaves the preview out.")] = False
+    tasks: Tasks, skip_current_image: Annotated[bool, Query(description="Omits the preview.")] = False
 ) -> dict[str, Any]:
-    """How far the img2img requests under /sdapi are, all taken together."""
-    return overall_progress(await tasks.under_way(), with_image=not skip_current_image)
+    """The progress of all img2img requests under /sdapi together."""
+    return overall_progress(await tasks.running(), with_image=not skip_current_image)
 
 
 @routes.post("/sdapi/v1/interrupt")
 async def post_interrupt(tasks: Tasks) -> dict[str, Any]:
-    """Stop every img2img request under /sdapi that is under way."""
+    """Stop every running img2img request under /sdapi."""
     await tasks.stop("interrupted")
     return {}
 
 
 @routes.post("/sdapi/v1/skip")
 async def post_skip(tasks: Tasks) -> None:
-    """As interrupt: the images of a request are made together, so none comes after the one that is skipped."""
+    """Same as interrupt: the images of a request run together, so none is left after the skipped one."""
     await tasks.stop("skipped")
 
 
 @routes.post("/internal/progress")
 async def post_internal_progress(body: ProgressBody, tasks: Tasks) -> dict[str, Any]:
-    """How far the request is that had `id_task` as its force_task_id."""
+    """The progress of the request whose force_task_id is `id_task`."""
     completed = await tasks.is_finished(body.id_task)
     seen = body.id_live_preview if body.live_preview else None
-    return task_progress(body.id_task, await tasks.under_way(), completed=completed, seen_preview=seen)
+    return task_progress(body.id_task, await tasks.running(), completed=completed, seen_preview=seen)
 
 
 @routes.get("/internal/pending-tasks")
 async def get_pending_tasks(tasks: Tasks) -> dict[str, Any]:
-    """The tasks that wait for their first step."""
-    waiting = [task.report.task for task in await tasks.under_way() if task.report.place > 0]
+    """The tasks before their first step."""
+    waiting = [task.report.task for task in await tasks.running() if task.report.place > 0]
     return {"size": len(waiting), "tasks": waiting}
 
 
 @routes.post("/sdapi/v1/png-info")
 async def post_png_info(body: PngInfoBody) -> dict[str, Any]:
-    """The settings inside a picture, as text and in parts."""
-    text = await asyncio.to_thread(read_parameters, _picture(body.image, "image")) or ""
+    """The settings inside an image, as text and by name."""
+    text = await asyncio.to_thread(read_parameters, _decode_base64(body.image, "image")) or ""
     return {"info": text, "items": {}, "parameters": parse_parameters(text) if text else {}}
 
 
@@ -99,13 +100,13 @@ def _init_image(body: Img2ImgBody) -> bytes:
     if not body.init_images:
         raise HTTPException(404, "Init image not found")
     if len(body.init_images) > 1:
-        raise InvalidRequest(f"init_images must be one picture, not {len(body.init_images)}", "init_images")
-    return _picture(body.init_images[0], "init_images")
+        raise InvalidRequest(f"init_images must hold exactly one image, not {len(body.init_images)}", "init_images")
+    return _decode_base64(body.init_images[0], "init_images")
 
 
 @contextmanager
-def _about_the_picture() -> Iterator[None]:
-    """What is wrong with `image` in here is wrong with init_images, and says so."""
+def _errors_name_init_images() -> Iterator[None]:
+    """Raise an ImageError about `image` as one about init_images."""
     try:
         yield
     except ImageError as error:
@@ -119,15 +120,15 @@ async def _mask(body: Img2ImgBody, service: Img2ImgService) -> MaskFile | None:
         return None
     blur_x, blur_y = (body.mask_blur_x, body.mask_blur_y) if body.mask_blur is None else (body.mask_blur,) * 2
     if blur_x != blur_y:
-        raise InvalidRequest(f"mask_blur_y must be the same as mask_blur_x, {blur_x}, not {blur_y}", "mask_blur_y")
-    mask = _picture(body.mask, "mask")
-    return MaskFile(mask, await asyncio.to_thread(mask_mode_of, mask, service.config.limits), blur_x)
+        raise InvalidRequest(f"mask_blur_y must equal mask_blur_x, {blur_x}, not {blur_y}", "mask_blur_y")
+    mask = _decode_base64(body.mask, "mask")
+    return MaskFile(mask, await asyncio.to_thread(canvas.mask_mode_of, mask, service.config.limits), blur_x)
 
 
-def _picture(text: str, param: str) -> bytes:
-    """The bytes of base64 text. Raises NotAnImage, and InvalidRequest for an address: none is fetched for a caller."""
+def _decode_base64(text: str, param: str) -> bytes:
+    """The bytes of base64 text. Raises NotAnImage, and InvalidRequest for a URL, since the server fetches none."""
     if text.startswith(("http://", "https://")):
-        raise InvalidRequest(f"{param}: addresses are not fetched; send the picture itself as base64", param)
+        raise InvalidRequest(f"{param}: URLs are not fetched; send the image as base64", param)
     encoded = text.partition(",")[2] if text.startswith("data:") else text
     try:
         return base64.b64decode("".join(encoded.split()), validate=True)
@@ -141,17 +142,16 @@ async def _model(body: Img2ImgBody, config: AppConfig, tasks: WebuiTasks) -> str
     return current_model(await tasks.picked(), config)
 
 
-def _without_empty_negative(prepared: Prepared) -> Prepared:
-    """The web UI embeds an empty negative prompt as SDXL's zeros, which is None here."""
+def _without_empty_negative(prepared: PreparedRequest) -> PreparedRequest:
+    """None for an empty negative prompt: the web UI embeds that as SDXL's zeros."""
     settings = prepared.settings
     return replace(prepared, settings=settings.model_copy(update={"negative_prompt": settings.negative_prompt or None}))
 
 
-async def _encoded(service: Img2ImgService, canvas: Canvas, prepared: Prepared, result: Img2ImgResult) -> str:
-    whole = await asyncio.to_thread(canvas.whole, prepared, result)
-    return base64.b64encode(await service.encode(*whole)).decode()
+async def _encoded(service: Img2ImgService, prepared: PreparedRequest, result: Img2ImgResult) -> str:
+    return base64.b64encode(await service.encode(prepared, result)).decode()
 
 
 def _echo(body: Img2ImgBody) -> dict[str, Any]:
-    asked = body.model_dump() | {"override_settings": body.override_settings.model_dump(exclude_unset=True)}
-    return asked if body.include_init_images else asked | {"init_images": None, "mask": None}
+    fields = body.model_dump() | {"override_settings": body.override_settings.model_dump(exclude_unset=True)}
+    return fields if body.include_init_images else fields | {"init_images": None, "mask": None}

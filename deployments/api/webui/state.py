@@ -1,6 +1,6 @@
-"""What the router's replicas share for clients of AUTOMATIC1111's web UI: the model that was picked, and every task.
+"""The state that router replicas share for web UI clients: the picked model and all tasks.
 
-A small deployment with one replica, which starts when it is first called and then stays.
+A deployment with one replica, which starts at the first call and keeps running.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from ray import serve
 from deployments.engine.request import Pixels
 
 WEBUI_STATE = "webui-state"
-SILENT_S = 15.0  # a task that nobody has reported on for so long is gone with its router
+TASK_TIMEOUT_S = 15.0  # a task without a report for this long has died with its router
 NUM_REMEMBERED = 100  # finished tasks
 FOREVER_S = 10.0**9
 
@@ -24,7 +24,7 @@ Stop = Literal["interrupted", "skipped"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TaskReport:
-    """How far a task is. `step` of `num_steps` are those of all its images; `place` is in line, 0 once one runs."""
+    """A task's progress. `step` and `num_steps` sum over its images. `place` in the queue is 0 once an image runs."""
 
     task: str
     num_images: int
@@ -37,7 +37,7 @@ class TaskReport:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TaskState:
-    """The latest report on a task, its age, and how it was told to stop, if it was."""
+    """A task's latest report, its age, and the kind of stop that was requested, if any."""
 
     report: TaskReport
     elapsed_s: float
@@ -48,7 +48,7 @@ class TaskState:
 class _Task:
     report: TaskReport
     started: float
-    heard: float
+    reported: float
     stop: Stop | None = None
 
 
@@ -64,7 +64,7 @@ class _Task:
     ray_actor_options={"num_cpus": 0},
 )
 class WebuiState:
-    """Called through handles only. Forgets everything when it is restarted, which costs a pick and some progress."""
+    """Called through handles only. A restart loses the picked model and some progress."""
 
     def __init__(self) -> None:
         self._picked: str | None = None
@@ -72,36 +72,36 @@ class WebuiState:
         self._finished: deque[str] = deque(maxlen=NUM_REMEMBERED)
 
     async def pick(self, model: str) -> None:
-        """Make `model` the one that requests get which name none."""
+        """Make `model` the default of requests that name none."""
         self._picked = model
 
     async def picked(self) -> str | None:
-        """The model that was picked last, if any was."""
+        """The model that was picked last, if any."""
         return self._picked
 
     async def update(self, report: TaskReport) -> bool:
-        """Take a report in, the first of a task or a later one; False tells the task to stop."""
+        """Store a task's report. False means that the task must stop."""
         now = time.monotonic()
         task = self._tasks.setdefault(report.task, _Task(report, now, now))
-        task.report, task.heard = report, now
+        task.report, task.reported = report, now
         return task.stop is None
 
     async def finish(self, task: str) -> None:
-        """The task has come to its end, whichever."""
+        """Mark a task as ended, whatever its outcome."""
         if self._tasks.pop(task, None) is not None:
             self._finished.append(task)
 
     async def stop(self, how: Stop) -> None:
-        """Tell every task that is under way now to stop."""
+        """Request every running task to stop."""
         for task in self._tasks.values():
             task.stop = how
 
     async def tasks(self) -> list[TaskState]:
-        """The tasks under way, the oldest first."""
+        """The running tasks, oldest first."""
         now = time.monotonic()
-        self._tasks = {name: task for name, task in self._tasks.items() if now - task.heard < SILENT_S}
+        self._tasks = {name: task for name, task in self._tasks.items() if now - task.reported < TASK_TIMEOUT_S}
         return [TaskState(task.report, now - task.started, task.stop) for task in self._tasks.values()]
 
     async def is_finished(self, task: str) -> bool:
-        """Whether it was here and has come to its end."""
+        """Whether the task ended recently."""
         return task in self._finished

@@ -1,19 +1,19 @@
-// What the page tells: complaints that stay until they are dealt with, and notes that pass.
+// The page's messages: errors that stay until they are resolved, and notes that disappear.
 
 import * as settings from "./settings.js";
 
 const $ = (id) => document.getElementById(id);
-const TRY_AGAIN = [0, 401, 429, 503, 504]; // statuses after which the same request may do; 0: there was no answer
+const TRY_AGAIN = [0, 401, 429, 503, 504]; // statuses after which the same request may succeed; 0: no reply
 let undo = null;
 let timer = 0;
 
 $("toast").querySelector("button").addEventListener("click", () => undo());
 
-/** Say what went wrong: beside the field at fault, else above the button. */
+/** Show an error beside its field, else above the button. */
 export function complain(error) {
-  const told = error.message.replace(`${error.param}: `, "").replace(/[^.?!]$/, "$&.");
+  const text = error.message.replace(`${error.param}: `, "").replace(/[^.?!]$/, "$&.");
   const hint = error.retryAfter ? ` Wait about ${error.retryAfter} s.` : "";
-  const message = told[0].toUpperCase() + told.slice(1) + hint;
+  const message = text[0].toUpperCase() + text.slice(1) + hint;
   if (settings.mark(error.param, message)) return;
   $("problem").hidden = false;
   $("problem").firstElementChild.textContent = message;
@@ -25,7 +25,7 @@ export function clearComplaints() {
   for (const place of document.querySelectorAll("[data-bad]")) settings.unmark(place);
 }
 
-/** A passing note; `back` undoes what it tells of. */
+/** A note that disappears; `back` undoes the action it reports. */
 export function say(text, back = null) {
   undo = back;
   $("toast").hidden = false;

@@ -17,7 +17,7 @@ from PIL import Image
 from playwright.sync_api import sync_playwright
 from rich.console import Console
 
-from batch.report.report import REPORT_FILE
+from batch.report.writer import REPORT_FILE
 from deployments.config import REPO_ROOT
 
 PHOTOS = REPO_ROOT / "data" / "input_images"

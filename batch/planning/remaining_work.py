@@ -10,21 +10,16 @@ from batch.planning.plan import Plan
 from batch.planning.sources import Found
 from batch.record.ledger import Ledger
 from batch.record.results import Job, Result
-from batch.report.report import REPORT_FILE
 from batch.storage.storage import FileInfo, Storage
 
 
 @dataclass(frozen=True, slots=True)
 class Agenda:
-    """`todo` is to be made; `standing` are the results of earlier runs, failed ones among them; `failures` cannot be.
-
-    `has_report` says whether the output has the report of an earlier run.
-    """
+    """`todo` is to be made, `failures` cannot be. `standing` are results of earlier runs, failed ones among them."""
 
     todo: list[Job]
     standing: list[Result]
     failures: list[Result]
-    has_report: bool
 
     @property
     def total(self) -> int:
@@ -44,13 +39,11 @@ def make_agenda(
     found: Found, plan: Plan, ledger: Ledger, outputs: Storage, *, overwrite: bool, retry_failed: bool, verify: bool
 ) -> Agenda:
     """Hold the plan against the record of earlier runs, and against one listing of the output. Raises OSError."""
-    listing = _list(outputs)
     todo, standing = plan.jobs, list[Result]()
     if not overwrite:
         sources = found.storage if verify else None
-        todo, standing = ledger.done(plan.jobs, listing, retry_failed=retry_failed, verify=sources)
-    has_report = any(info.path == REPORT_FILE for info in listing)
-    return Agenda(todo, standing, [*found.failures, *plan.failures], has_report)
+        todo, standing = ledger.done(plan.jobs, _list(outputs), retry_failed=retry_failed, verify=sources)
+    return Agenda(todo, standing, [*found.failures, *plan.failures])
 
 
 def _list(outputs: Storage) -> Iterable[FileInfo]:

@@ -16,8 +16,8 @@ from batch.display import CONSOLE, Display, Tally
 from batch.planning.remaining_work import Agenda
 from batch.record.ledger import PARQUET_FILE, Ledger
 from batch.record.results import RESULTS_FILE
-from batch.report.report import REPORT_FILE, write_report
 from batch.report.thumbnails import Thumbnails
+from batch.report.writer import REPORT_FILE, write_report
 from batch.running.pipeline import Pipeline
 from batch.running.worker import ImageWorker
 from batch.storage.storage import Storage
@@ -88,7 +88,7 @@ class FolderJob:
         mended = [key for key, result in last.items() if result.output is None and key not in failures]
         for failure in new:
             self.ledger.append(failure)
-        if not (self.agenda.todo or new or mended) and self.agenda.has_report:
+        if not (self.agenda.todo or new or mended) and self.outputs.exists(REPORT_FILE):
             return
         self.ledger.close(forget=mended)
         self.ledger.write_parquet()

@@ -14,16 +14,9 @@ import pytest
 from PIL import Image
 
 from batch.record.results import Job, Result
-from batch.report.report import (
-    REPORT_FILE,
-    SHEET_CAPTION_PX,
-    SHEET_FILE,
-    SHEET_GAP,
-    SHEET_SIDE,
-    contact_sheet,
-    write_report,
-)
+from batch.report.contact_sheet import SHEET_CAPTION_PX, SHEET_GAP, SHEET_SIDE, contact_sheet
 from batch.report.thumbnails import FOLDER, INDEX, PAIRS_PER_CHUNK, Pair, Thumbnails, thumbnail
+from batch.report.writer import REPORT_FILE, SHEET_FILE, write_report
 from batch.storage.storage import Storage, open_storage
 from deployments.engine.request import Pixels
 from deployments.schemas import Settings

@@ -87,9 +87,9 @@ def main(
     _say_found(found)
     if not found.sources and not found.failures:
         return
-    order = Order(found, outputs, options, sweep, prompts, overwrite, retry_failed, verify)
+    spec = JobSpec(found, outputs, options, sweep, prompts, overwrite, retry_failed, verify)
     with cli.usage_errors(), find_app(config, app_name, CONSOLE.print) as app, _failure_in_a_line(overwrite):
-        job = order.job(app.config)
+        job = spec.job(app.config)
         if dry_run:
             estimate(job.agenda.todo, job.inputs, app.config.limits, lambda: _worker(app, job), concurrency)
             return
@@ -98,8 +98,8 @@ def main(
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
-    """What the command line asks for, checked as far as that goes without the app."""
+class JobSpec:
+    """The job that the command line requests, checked as far as that is possible without the app."""
 
     found: Found
     outputs: Storage
@@ -111,7 +111,7 @@ class Order:
     verify: bool
 
     def job(self, config: AppConfig) -> FolderJob:
-        """What there is to do, after earlier runs. Raises InvalidRequest where the app does not allow it, OSError."""
+        """The job less what earlier runs did. Raises InvalidRequest where the app does not allow it, OSError."""
         config = with_revisions(config)
         if self.prompts is not None:
             config = config.model_copy(update={"prompts": self.prompts})

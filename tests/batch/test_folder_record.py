@@ -14,7 +14,7 @@ from pyarrow import parquet
 from batch.planning.sources import find_sources
 from batch.planning.sweep import Sweep
 from batch.record.results import Result
-from batch.run_folder import Order
+from batch.run_folder import JobSpec
 from deployments.config import AppConfig
 from deployments.schemas import Img2ImgOptions
 from tests.support.folders import Folder
@@ -39,7 +39,7 @@ def output(tmp_path: Path) -> Folder:
 def run(source: Folder, output: Folder, config: AppConfig = CONFIG) -> None:
     """A run whose every image gets a picture."""
     found = find_sources(source.uri)
-    job = Order(found, output.storage, Img2ImgOptions(), Sweep(), None, False, False, False).job(config)
+    job = JobSpec(found, output.storage, Img2ImgOptions(), Sweep(), None, False, False, False).job(config)
     for each in job.agenda.todo:
         output.write(each.output, PICTURE)
         job.ledger.append(Result.of(each, output_bytes=len(PICTURE)))

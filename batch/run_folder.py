@@ -20,7 +20,7 @@ from batch.cluster import App, find_app
 from batch.display import CONSOLE, LISTED_FAILURES, Tally, failure_text
 from batch.planning.checkpoint_hash import with_revisions
 from batch.planning.plan import plan
-from batch.planning.remaining_work import Agenda, make_agenda
+from batch.planning.remaining_work import RemainingWork, find_remaining_work
 from batch.planning.sources import Found, find_sources, read_prompts
 from batch.planning.sweep import Sweep
 from batch.record.ledger import Ledger
@@ -91,10 +91,10 @@ def main(
     with cli.usage_errors(), find_app(config, app_name, CONSOLE.print) as app, _failure_in_a_line(overwrite):
         job = spec.job(app.config)
         if dry_run:
-            estimate(job.agenda.todo, job.inputs, app.config.limits, lambda: _worker(app, job), concurrency)
+            estimate(job.work.todo, job.inputs, app.config.limits, lambda: _worker(app, job), concurrency)
             return
         outcome, tally = _make(job, app, concurrency, deadline)
-    raise typer.Exit(_say_end(job.agenda, outcome, tally, overwrite))
+    raise typer.Exit(_say_end(job.work, outcome, tally, overwrite))
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,15 +119,15 @@ class JobSpec:
         planned = plan(self.found.sources, self.options, self.sweep, output_format, config)
         ledger = Ledger(self.outputs)
         how = {"overwrite": self.overwrite, "retry_failed": self.retry_failed, "verify": self.verify}
-        agenda = make_agenda(self.found, planned, ledger, self.outputs, **how)
-        _say_agenda(agenda, planned.num_repeats)
-        return FolderJob(agenda, self.found.storage, self.outputs, ledger)
+        work = find_remaining_work(self.found, planned, ledger, self.outputs, **how)
+        _say_remaining_work(work, planned.num_repeats)
+        return FolderJob(work, self.found.storage, self.outputs, ledger)
 
 
 def _make(job: FolderJob, app: App, concurrency: int, deadline: float | None) -> tuple[Outcome, Tally]:
     """Do the job, and start nothing after `deadline` minutes. What is done already needs no app."""
     outcome, tally = Outcome.DONE, Tally()
-    if job.agenda.todo:
+    if job.work.todo:
         outcome, tally = job.run(_worker(app, job), concurrency, None if deadline is None else 60 * deadline)
     job.finish()
     return outcome, tally
@@ -172,25 +172,25 @@ def _say_found(found: Found) -> None:
         CONSOLE.print(problem)
 
 
-def _say_agenda(agenda: Agenda, num_repeats: int) -> None:
-    CONSOLE.print(f"{len(agenda.todo)} to make, {len(agenda.standing)} done before")
+def _say_remaining_work(work: RemainingWork, num_repeats: int) -> None:
+    CONSOLE.print(f"{len(work.todo)} to make, {len(work.done)} done before")
     if num_repeats:
         CONSOLE.print(f"{num_repeats} asked for more than once")
-    if agenda.failed_before:
-        CONSOLE.print(f"{len(agenda.failed_before)} failed before: --retry-failed tries them again")
-    for result in [*agenda.failures, *agenda.failed_before][:LISTED_FAILURES]:
+    if work.failed_before:
+        CONSOLE.print(f"{len(work.failed_before)} failed before: --retry-failed tries them again")
+    for result in [*work.failures, *work.failed_before][:LISTED_FAILURES]:
         CONSOLE.print(failure_text(result))
 
 
-def _say_end(agenda: Agenda, outcome: Outcome, tally: Tally, overwrite: bool) -> int:
+def _say_end(work: RemainingWork, outcome: Outcome, tally: Tally, overwrite: bool) -> int:
     """What came of the job; the exit code."""
-    if agenda.todo:
+    if work.todo:
         CONSOLE.print(tally.table())
     if outcome is not Outcome.DONE:
         CONSOLE.print(f"{outcome.name.lower()}: {_how_to_go_on(overwrite)}")
-    num_failed = tally.failed.total() + len(agenda.failures) + len(agenda.failed_before)
-    num_done = tally.done.total() + len(agenda.standing) - len(agenda.failed_before)
-    CONSOLE.print(f"{num_done} of {agenda.total} images done, {num_failed} failed")
+    num_failed = tally.failed.total() + len(work.failures) + len(work.failed_before)
+    num_done = tally.done.total() + len(work.done) - len(work.failed_before)
+    CONSOLE.print(f"{num_done} of {work.total} images done, {num_failed} failed")
     return outcome.value or int(num_failed > 0)
 
 

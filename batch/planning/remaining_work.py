@@ -14,36 +14,36 @@ from batch.storage.storage import FileInfo, Storage
 
 
 @dataclass(frozen=True, slots=True)
-class Agenda:
-    """`todo` is to be made, `failures` cannot be. `standing` are results of earlier runs, failed ones among them."""
+class RemainingWork:
+    """`todo` is to be made, `failures` cannot be. `done` are results of earlier runs, failed ones among them."""
 
     todo: list[Job]
-    standing: list[Result]
+    done: list[Result]
     failures: list[Result]
 
     @property
     def total(self) -> int:
         """How many results the run is to end with."""
-        return len(self.todo) + len(self.standing) + len(self.failures)
+        return len(self.todo) + len(self.done) + len(self.failures)
 
     @property
     def failed_before(self) -> list[Result]:
-        return [result for result in self.standing if result.error_type]
+        return [result for result in self.done if result.error_type]
 
     def todo_by_model(self) -> dict[str, int]:
         """How many images each model has to make, most first."""
         return dict(Counter(job.settings.model for job in self.todo).most_common())
 
 
-def make_agenda(
+def find_remaining_work(
     found: Found, plan: Plan, ledger: Ledger, outputs: Storage, *, overwrite: bool, retry_failed: bool, verify: bool
-) -> Agenda:
+) -> RemainingWork:
     """Hold the plan against the record of earlier runs, and against one listing of the output. Raises OSError."""
-    todo, standing = plan.jobs, list[Result]()
+    todo, done = plan.jobs, list[Result]()
     if not overwrite:
         sources = found.storage if verify else None
-        todo, standing = ledger.done(plan.jobs, _list(outputs), retry_failed=retry_failed, verify=sources)
-    return Agenda(todo, standing, [*found.failures, *plan.failures])
+        todo, done = ledger.done(plan.jobs, _list(outputs), retry_failed=retry_failed, verify=sources)
+    return RemainingWork(todo, done, [*found.failures, *plan.failures])
 
 
 def _list(outputs: Storage) -> Iterable[FileInfo]:

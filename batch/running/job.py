@@ -13,7 +13,7 @@ from types import FrameType
 from typing import Any
 
 from batch.display import CONSOLE, Display, Tally
-from batch.planning.remaining_work import Agenda
+from batch.planning.remaining_work import RemainingWork
 from batch.record.ledger import PARQUET_FILE, Ledger
 from batch.record.results import RESULTS_FILE
 from batch.report.thumbnails import Thumbnails
@@ -35,9 +35,9 @@ class Outcome(Enum):
 
 @dataclass(frozen=True, slots=True)
 class FolderJob:
-    """An agenda, where its pictures come from and go, and the record of results."""
+    """The remaining work, the folders that it reads and writes, and the ledger of results."""
 
-    agenda: Agenda
+    work: RemainingWork
     inputs: Storage
     outputs: Storage
     ledger: Ledger
@@ -59,21 +59,21 @@ class FolderJob:
 
         timer = threading.Timer(deadline_s or 0, stop, [Outcome.DEADLINE])
         with (
-            Display(self.agenda.todo_by_model()) as display,
+            Display(self.work.todo_by_model()) as display,
             closing(Thumbnails(self.outputs)) as thumbnails,
             _interruptible(lambda: stop(Outcome.INTERRUPTED)),
         ):
             if deadline_s is not None:
                 timer.start()
             try:
-                for result, pair in pipeline.run(self.agenda.todo):
+                for result, pair in pipeline.run(self.work.todo):
                     self.ledger.append(result)
                     if pair is not None:
                         thumbnails.add(result, pair)
                     display.add(result)
             finally:
                 timer.cancel()
-        return (outcome if display.count < len(self.agenda.todo) else Outcome.DONE), display.tally
+        return (outcome if display.count < len(self.work.todo) else Outcome.DONE), display.tally
 
     def finish(self) -> None:
         """Leave one line for every result in results.jsonl, and write results.parquet and the report.
@@ -83,14 +83,14 @@ class FolderJob:
         an earlier one, is removed.
         """
         self.outputs.sweep()
-        last, failures = self.ledger.load(), {failure.key: failure for failure in self.agenda.failures}
+        last, failures = self.ledger.load(), {failure.key: failure for failure in self.work.failures}
         new = [failure for key, failure in failures.items() if last.get(key) != failure]
-        mended = [key for key, result in last.items() if result.output is None and key not in failures]
+        resolved = [key for key, result in last.items() if result.output is None and key not in failures]
         for failure in new:
             self.ledger.append(failure)
-        if not (self.agenda.todo or new or mended) and self.outputs.exists(REPORT_FILE):
+        if not (self.work.todo or new or resolved) and self.outputs.exists(REPORT_FILE):
             return
-        self.ledger.close(forget=mended)
+        self.ledger.close(forget=resolved)
         self.ledger.write_parquet()
         title = " to ".join(PurePosixPath(str(folder)).name for folder in (self.inputs, self.outputs))
         write_report(self.ledger.load().values(), self.inputs, self.outputs, title=title)

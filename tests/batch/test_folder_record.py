@@ -40,7 +40,7 @@ def run(source: Folder, output: Folder, config: AppConfig = CONFIG) -> None:
     """A run whose every image gets a picture."""
     found = find_sources(source.uri)
     job = JobSpec(found, output.storage, Img2ImgOptions(), Sweep(), None, False, False, False).job(config)
-    for each in job.agenda.todo:
+    for each in job.work.todo:
         output.write(each.output, PICTURE)
         job.ledger.append(Result.of(each, output_bytes=len(PICTURE)))
     job.finish()

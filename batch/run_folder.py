@@ -120,7 +120,7 @@ class JobSpec:
         ledger = Ledger(self.outputs)
         how = {"overwrite": self.overwrite, "retry_failed": self.retry_failed, "verify": self.verify}
         work = find_remaining_work(self.found, planned, ledger, self.outputs, **how)
-        _say_remaining_work(work, planned.num_repeats)
+        _say_remaining_work(work, planned.num_duplicates)
         return FolderJob(work, self.found.storage, self.outputs, ledger)
 
 
@@ -172,10 +172,10 @@ def _say_found(found: Found) -> None:
         CONSOLE.print(problem)
 
 
-def _say_remaining_work(work: RemainingWork, num_repeats: int) -> None:
+def _say_remaining_work(work: RemainingWork, num_duplicates: int) -> None:
     CONSOLE.print(f"{len(work.todo)} to make, {len(work.done)} done before")
-    if num_repeats:
-        CONSOLE.print(f"{num_repeats} asked for more than once")
+    if num_duplicates:
+        CONSOLE.print(f"{num_duplicates} duplicates skipped")
     if work.failed_before:
         CONSOLE.print(f"{len(work.failed_before)} failed before: --retry-failed tries them again")
     for result in [*work.failures, *work.failed_before][:LISTED_FAILURES]:

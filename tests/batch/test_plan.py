@@ -84,7 +84,7 @@ def test_result_that_is_asked_for_twice_is_made_once_and_counted():
     aliases = planned(source(), sweep=Sweep.parse({"model": "one,first"}), seed=1)
     pinned = planned(source(strength=0.4), sweep=Sweep.parse({"strength": "0.3,0.5,0.7"}))
     rows = planned(source(), source(strength=0.9), source())
-    assert [(len(plan.jobs), plan.num_repeats) for plan in (aliases, pinned, rows)] == [(1, 1), (1, 2), (2, 1)]
+    assert [(len(plan.jobs), plan.num_duplicates) for plan in (aliases, pinned, rows)] == [(1, 1), (1, 2), (2, 1)]
 
 
 def test_output_of_a_row_is_the_results_name_whatever_the_format():

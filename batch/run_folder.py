@@ -21,7 +21,7 @@ from batch.display import CONSOLE, LISTED_FAILURES, Tally, failure_text
 from batch.planning.checkpoint_hash import with_revisions
 from batch.planning.plan import plan
 from batch.planning.remaining_work import RemainingWork, find_remaining_work
-from batch.planning.sources import Found, find_sources, read_prompts
+from batch.planning.sources import SourceListing, find_sources, read_prompts
 from batch.planning.sweep import Sweep
 from batch.record.ledger import Ledger
 from batch.running.dry_run import estimate
@@ -82,12 +82,12 @@ def main(
     with cli.usage_errors():
         sweep = Sweep.parse(several, seeds)
         prompts = None if prompts_file is None else read_prompts(prompts_file)
-        found = find_sources(input, manifest, recursive=recursive)
-        outputs = _open_output(output, found.storage)
-    _say_found(found)
-    if not found.sources and not found.failures:
+        listing = find_sources(input, manifest, recursive=recursive)
+        outputs = _open_output(output, listing.storage)
+    _say_listing(listing)
+    if not listing.sources and not listing.failures:
         return
-    spec = JobSpec(found, outputs, options, sweep, prompts, overwrite, retry_failed, verify)
+    spec = JobSpec(listing, outputs, options, sweep, prompts, overwrite, retry_failed, verify)
     with cli.usage_errors(), find_app(config, app_name, CONSOLE.print) as app, _failure_in_a_line(overwrite):
         job = spec.job(app.config)
         if dry_run:
@@ -101,7 +101,7 @@ def main(
 class JobSpec:
     """The job that the command line requests, checked as far as that is possible without the app."""
 
-    found: Found
+    listing: SourceListing
     outputs: Storage
     options: Img2ImgOptions
     sweep: Sweep
@@ -116,12 +116,12 @@ class JobSpec:
         if self.prompts is not None:
             config = config.model_copy(update={"prompts": self.prompts})
         output_format = self.options.output_format if "output_format" in self.options.model_fields_set else None
-        planned = plan(self.found.sources, self.options, self.sweep, output_format, config)
+        planned = plan(self.listing.sources, self.options, self.sweep, output_format, config)
         ledger = Ledger(self.outputs)
         how = {"overwrite": self.overwrite, "retry_failed": self.retry_failed, "verify": self.verify}
-        work = find_remaining_work(self.found, planned, ledger, self.outputs, **how)
+        work = find_remaining_work(self.listing, planned, ledger, self.outputs, **how)
         _say_remaining_work(work, planned.num_duplicates)
-        return FolderJob(work, self.found.storage, self.outputs, ledger)
+        return FolderJob(work, self.listing.storage, self.outputs, ledger)
 
 
 def _make(job: FolderJob, app: App, concurrency: int, deadline: float | None) -> tuple[Outcome, Tally]:
@@ -165,10 +165,10 @@ def _open_output(uri: str, inputs: Storage) -> Storage:
     return outputs
 
 
-def _say_found(found: Found) -> None:
-    num_images = len(found.sources) + len(found.failures)
-    CONSOLE.print(f"{num_images} images in {found.storage}; {found.num_ignored} other files ignored")
-    for problem in found.problems[:LISTED_FAILURES]:
+def _say_listing(listing: SourceListing) -> None:
+    num_images = len(listing.sources) + len(listing.failures)
+    CONSOLE.print(f"{num_images} images in {listing.storage}; {listing.num_ignored} other files ignored")
+    for problem in listing.problems[:LISTED_FAILURES]:
         CONSOLE.print(problem)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from batch.planning.plan import Plan
-from batch.planning.sources import Found
+from batch.planning.sources import SourceListing
 from batch.record.ledger import Ledger
 from batch.record.results import Job, Result
 from batch.storage.storage import FileInfo, Storage
@@ -36,14 +36,21 @@ class RemainingWork:
 
 
 def find_remaining_work(
-    found: Found, plan: Plan, ledger: Ledger, outputs: Storage, *, overwrite: bool, retry_failed: bool, verify: bool
+    listing: SourceListing,
+    plan: Plan,
+    ledger: Ledger,
+    outputs: Storage,
+    *,
+    overwrite: bool,
+    retry_failed: bool,
+    verify: bool,
 ) -> RemainingWork:
     """Hold the plan against the record of earlier runs, and against one listing of the output. Raises OSError."""
     todo, done = plan.jobs, list[Result]()
     if not overwrite:
-        sources = found.storage if verify else None
+        sources = listing.storage if verify else None
         todo, done = ledger.done(plan.jobs, _list(outputs), retry_failed=retry_failed, verify=sources)
-    return RemainingWork(todo, done, [*found.failures, *plan.failures])
+    return RemainingWork(todo, done, [*listing.failures, *plan.failures])
 
 
 def _list(outputs: Storage) -> Iterable[FileInfo]:

@@ -27,7 +27,7 @@ MAX_CAPTION_BYTES = 64 * 1024
 CAPTION_THREADS = 16  # they wait for the storage, not for the processor
 WILDCARD = re.compile(r"[*?[]")
 
-Listing = dict[str, FileInfo]
+Files = dict[str, FileInfo]
 Captions = dict[str, str | Exception]
 
 
@@ -49,10 +49,10 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """All that there is to do: `sources` in `storage`, and `failures`, the images that cannot be worked on.
+class SourceListing:
+    """The `sources` in `storage`, and `failures`, the images that cannot be read.
 
-    `problems` are worth a line to people and stop nothing. `num_ignored` counts files that are neither pictures
+    `problems` are messages for people; none of them stops the job. `num_ignored` counts files that are neither images
     nor captions.
     """
 
@@ -63,7 +63,7 @@ class Found:
     num_ignored: int
 
 
-def find_sources(input: str, manifest: str | None = None, *, recursive: bool = True) -> Found:
+def find_sources(input: str, manifest: str | None = None, *, recursive: bool = True) -> SourceListing:
     """The images of `input`, a local path or a URI: a folder, a glob (`**` for any folders), a list or a table.
 
     The paths in a list (.txt) or a table (.csv, .jsonl, .parquet) are relative to its own folder, those of `manifest`,
@@ -100,46 +100,46 @@ def misnamed(path: PurePosixPath) -> Result:
     return Result(source=shown, error_type="BadFileName", error="the file name is not valid UTF-8")
 
 
-def _in_folder(uri: str, pattern: str, recursive: bool) -> Found:
+def _in_folder(uri: str, pattern: str, recursive: bool) -> SourceListing:
     try:
         matches = re.compile(glob_translate(pattern)).match
     except ValueError as error:
         raise InvalidRequest(f"{pattern!r}: {error}", "input") from error
     storage = _open(uri)
     problems: list[str] = []
-    listing = _list(storage, recursive, problems)
-    reports = set(map(str, OUR_FILES)) if RESULTS_FILE in listing else set()  # where results are worked on in turn
-    matched = [path for path in listing if matches(path) and path not in reports]
+    files = _files_of(storage, recursive, problems)
+    reports = set(map(str, OUR_FILES)) if RESULTS_FILE in files else set()  # where results are worked on in turn
+    matched = [path for path in files if matches(path) and path not in reports]
     rows = [Row(None, path) for path in matched if is_image(PurePosixPath(path))]
-    captions = _captions(storage, rows, listing)
+    captions = _captions(storage, rows, files)
     others = set(matched).difference((row.image for row in rows), map(_caption_of, captions))
-    sources, failures = _sources(rows, listing, captions)
-    return Found(storage, sources, failures, [*problems, *_look_alikes(sources)], len(others))
+    sources, failures = _sources(rows, files, captions)
+    return SourceListing(storage, sources, failures, [*problems, *_look_alikes(sources)], len(others))
 
 
-def _in_manifest(uri: str, manifest: str) -> Found:
+def _in_manifest(uri: str, manifest: str) -> SourceListing:
     name, data = _read_file(manifest, "input")
     storage = _open(uri)
     rows = read_rows(name, data, _roots(storage))
-    listing = _list_around(storage, [path for row in rows for path in (row.image, row.mask) if path is not None])
-    sources, failures = _sources(rows, listing, _captions(storage, rows, listing))
-    return Found(storage, sources, failures, list(_look_alikes(sources)), 0)
+    files = _files_around(storage, [path for row in rows for path in (row.image, row.mask) if path is not None])
+    sources, failures = _sources(rows, files, _captions(storage, rows, files))
+    return SourceListing(storage, sources, failures, list(_look_alikes(sources)), 0)
 
 
-def _sources(rows: list[Row], listing: Listing, captions: Captions) -> tuple[list[Source], list[Result]]:
+def _sources(rows: list[Row], files: Files, captions: Captions) -> tuple[list[Source], list[Result]]:
     """The images to work on, and the results of those that cannot be."""
-    made = [_source(row, listing, captions) for row in rows]
-    return [each for each in made if isinstance(each, Source)], [each for each in made if isinstance(each, Result)]
+    found = [_source(row, files, captions) for row in rows]
+    return [each for each in found if isinstance(each, Source)], [each for each in found if isinstance(each, Result)]
 
 
-def _source(row: Row, listing: Listing, captions: Captions) -> Source | Result:
+def _source(row: Row, files: Files, captions: Captions) -> Source | Result:
     path = PurePosixPath(row.image)
     if not valid_name(path):
         return misnamed(path)
     if not is_image(path):
         return Result(source=row.image, error_type="NotAnImage", error=f"pictures end in {' '.join(FORMATS)}")
     for name in (row.image, row.mask):
-        if name is not None and name not in listing:
+        if name is not None and name not in files:
             error = f"no file {name!r}" + (f", which {row.where} names" if row.where else "")
             return Result(source=row.image, error_type="FileNotFoundError", error=error)
     overrides = row.overrides
@@ -148,8 +148,8 @@ def _source(row: Row, listing: Listing, captions: Captions) -> Source | Result:
             error = f"its caption {_caption_of(row.image)!r}: {caption}"
             return Result(source=row.image, error_type="BadCaption", error=error)
         overrides = overrides.model_copy(update={"prompt": caption})
-    info = listing[row.image]
-    mask = None if row.mask is None else listing[row.mask]
+    info = files[row.image]
+    mask = None if row.mask is None else files[row.mask]
     where = row.where if row.overrides.model_fields_set else None
     return Source(row.image, info.size, info.mtime_ns, overrides, mask, row.output, where)
 
@@ -158,12 +158,12 @@ def _caption_of(image: str) -> str:
     return splitext(image)[0] + ".txt"
 
 
-def _captions(storage: Storage, rows: list[Row], listing: Listing) -> Captions:
+def _captions(storage: Storage, rows: list[Row], files: Files) -> Captions:
     """By image, the text beside each that has one and needs a prompt, or why it cannot be read."""
-    images = [row.image for row in rows if row.overrides.prompt is None and _caption_of(row.image) in listing]
-    files = list(dict.fromkeys(map(_caption_of, images)))
+    images = [row.image for row in rows if row.overrides.prompt is None and _caption_of(row.image) in files]
+    paths = list(dict.fromkeys(map(_caption_of, images)))
     with ThreadPoolExecutor(CAPTION_THREADS) as pool:
-        texts = dict(zip(files, pool.map(lambda file: _read_caption(storage, file), files), strict=True))
+        texts = dict(zip(paths, pool.map(lambda path: _read_caption(storage, path), paths), strict=True))
     return {image: texts[_caption_of(image)] for image in images}
 
 
@@ -183,7 +183,7 @@ def _look_alikes(sources: list[Source]) -> Iterator[str]:
             yield f"{' and '.join(group)} are one name where case or Unicode form does not count"
 
 
-def _list(storage: Storage, recursive: bool, problems: list[str]) -> Listing:
+def _files_of(storage: Storage, recursive: bool, problems: list[str]) -> Files:
     try:
         return {info.path: info for info in storage.files(recursive, problems.append)}
     except (FileNotFoundError, NotADirectoryError) as error:
@@ -194,17 +194,17 @@ def _list(storage: Storage, recursive: bool, problems: list[str]) -> Listing:
         raise InvalidRequest(f"{storage}: {error}", "input") from error
 
 
-def _list_around(storage: Storage, paths: list[str]) -> Listing:
+def _files_around(storage: Storage, paths: list[str]) -> Files:
     """The files of the innermost folder that holds `paths`: a table may lie at the top of a tree of other things."""
     folders = {dirname(path) for path in paths}
     inner = commonpath(folders) if folders else ""
     recursive = folders != {inner}
     if not inner:
-        return _list(storage, recursive, [])
+        return _files_of(storage, recursive, [])
     try:
         files = list(storage.folder(inner).files(recursive))
     except (FileNotFoundError, NotADirectoryError):
-        _list(storage, False, [])  # raises where there is no input folder at all
+        _files_of(storage, False, [])  # raises where there is no input folder at all
         return {}
     return {path: replace(info, path=path) for info in files if (path := join(inner, info.path))}
 

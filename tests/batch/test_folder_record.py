@@ -38,8 +38,8 @@ def output(tmp_path: Path) -> Folder:
 
 def run(source: Folder, output: Folder, config: AppConfig = CONFIG) -> None:
     """A run whose every image gets a picture."""
-    found = find_sources(source.uri)
-    job = JobSpec(found, output.storage, Img2ImgOptions(), Sweep(), None, False, False, False).job(config)
+    listing = find_sources(source.uri)
+    job = JobSpec(listing, output.storage, Img2ImgOptions(), Sweep(), None, False, False, False).job(config)
     for each in job.work.todo:
         output.write(each.output, PICTURE)
         job.ledger.append(Result.of(each, output_bytes=len(PICTURE)))

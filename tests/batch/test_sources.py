@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from batch.planning.sources import Found, find_sources, read_prompts, split_uri
+from batch.planning.sources import SourceListing, find_sources, read_prompts, split_uri
 from batch.storage.storage import open_storage
 from deployments.engine.errors import InvalidRequest
 
@@ -21,12 +21,12 @@ def put(folder: Path, *names: str, text: str = "picture") -> Path:
     return folder
 
 
-def paths_of(found: Found) -> list[str]:
-    return [source.path for source in found.sources]
+def paths_of(listing: SourceListing) -> list[str]:
+    return [source.path for source in listing.sources]
 
 
-def prompts_of(found: Found) -> dict[str, str | None]:
-    return {source.path: source.overrides.prompt for source in found.sources}
+def prompts_of(listing: SourceListing) -> dict[str, str | None]:
+    return {source.path: source.overrides.prompt for source in listing.sources}
 
 
 def fault_of(input: Path | str, manifest: Path | None = None) -> str:
@@ -43,26 +43,26 @@ def photos(tmp_path: Path) -> Path:
 
 
 def test_folder_gives_its_pictures_in_order_and_leaves_out_what_is_hidden(photos: Path):
-    found = find_sources(str(photos))
-    assert paths_of(found) == sorted(paths_of(found))
-    assert set(paths_of(found)) == {"a.PNG", "b.jpg", "trips/2024/d.tif", "trips/c.webp"}
-    assert (found.failures, found.problems, found.num_ignored) == ([], [], 1)
+    listing = find_sources(str(photos))
+    assert paths_of(listing) == sorted(paths_of(listing))
+    assert set(paths_of(listing)) == {"a.PNG", "b.jpg", "trips/2024/d.tif", "trips/c.webp"}
+    assert (listing.failures, listing.problems, listing.num_ignored) == ([], [], 1)
 
 
 def test_link_back_into_the_folder_is_told_and_not_followed(photos: Path):
     (photos / "trips" / "again").symlink_to(photos)
-    found = find_sources(str(photos))
-    (problem,) = found.problems
+    listing = find_sources(str(photos))
+    (problem,) = listing.problems
     assert "trips/again" in problem
-    assert len(found.sources) == 4
+    assert len(listing.sources) == 4
 
 
 def test_picture_whose_name_is_not_utf_8_fails_alone(photos: Path):
     (photos / os.fsdecode(b"latin-\xe9.jpg")).touch()
-    found = find_sources(str(photos))
-    (failure,) = found.failures
+    listing = find_sources(str(photos))
+    (failure,) = listing.failures
     assert (failure.source, failure.error_type) == ("latin-\\udce9.jpg", "BadFileName")
-    assert len(found.sources) == 4
+    assert len(listing.sources) == 4
 
 
 def test_sub_folders_can_be_left_out(photos: Path):
@@ -90,9 +90,9 @@ def test_source_has_the_size_and_the_time_of_its_file_and_nothing_special(photos
     ],
 )
 def test_glob_gives_what_matches_relative_to_the_folder_before_it(photos: Path, pattern: str, expected: set[str]):
-    found = find_sources(f"{photos}/{pattern}")
-    assert set(paths_of(found)) == expected
-    assert found.storage.read("b.jpg", 100) == b"picture"
+    listing = find_sources(f"{photos}/{pattern}")
+    assert set(paths_of(listing)) == expected
+    assert listing.storage.read("b.jpg", 100) == b"picture"
 
 
 def test_glob_in_the_working_directory_needs_no_folder(photos: Path, monkeypatch: pytest.MonkeyPatch):
@@ -145,9 +145,9 @@ def test_picture_and_mask_may_lie_in_different_folders(photos: Path):
 )
 def test_row_without_a_usable_file_fails_alone(photos: Path, row: str, error_type: str, words: str):
     put(photos, "t.csv", text=f"image,mask\n{row}\na.PNG,")
-    found = find_sources(str(photos / "t.csv"))
-    (failure,) = found.failures
-    assert paths_of(found) == ["a.PNG"]
+    listing = find_sources(str(photos / "t.csv"))
+    (failure,) = listing.failures
+    assert paths_of(listing) == ["a.PNG"]
     assert (failure.source, failure.error_type) == (row.split(",")[0], error_type)
     assert words in str(failure.error)
 
@@ -161,10 +161,10 @@ def test_caption_beside_a_picture_is_its_prompt(photos: Path):
     put(photos, "b.txt", "trips/2024/d.txt", text="\ufeff a fox,\nin oil \n")
     put(photos, "notes.txt", text="no picture's")
     put(photos, "a.txt", text=" \n")
-    found = find_sources(str(photos))
+    listing = find_sources(str(photos))
     said = "a fox,\nin oil"
-    assert prompts_of(found) == {"a.PNG": None, "b.jpg": said, "trips/2024/d.tif": said, "trips/c.webp": None}
-    assert found.num_ignored == 2
+    assert prompts_of(listing) == {"a.PNG": None, "b.jpg": said, "trips/2024/d.tif": said, "trips/c.webp": None}
+    assert listing.num_ignored == 2
     assert find_sources(f"{photos}/*.jpg").sources[0].overrides.prompt == said
 
 
@@ -182,18 +182,18 @@ def test_prompt_of_a_row_comes_before_the_caption(photos: Path):
 @pytest.mark.parametrize("data", [b"caf\xe9", b"x" * 70_000])
 def test_picture_with_an_unusable_caption_fails_alone(photos: Path, data: bytes):
     (photos / "b.txt").write_bytes(data)
-    found = find_sources(str(photos))
-    (failure,) = found.failures
+    listing = find_sources(str(photos))
+    (failure,) = listing.failures
     assert (failure.source, failure.error_type) == ("b.jpg", "BadCaption")
     assert "'b.txt'" in str(failure.error)
-    assert len(found.sources) == 3
+    assert len(listing.sources) == 3
 
 
 @pytest.mark.parametrize("names", [("A.jpg", "a.jpg"), ("Sub/a.jpg", "sub/a.jpg"), ("caf\u00e9.jpg", "cafe\u0301.jpg")])
 def test_names_that_some_file_system_takes_for_one_are_made_and_told(tmp_path: Path, names: Iterable[str]):
-    found = find_sources(str(put(tmp_path, *names, "other.jpg")))
-    (problem,) = found.problems
-    assert {*paths_of(found)} == {*names, "other.jpg"}
+    listing = find_sources(str(put(tmp_path, *names, "other.jpg")))
+    (problem,) = listing.problems
+    assert {*paths_of(listing)} == {*names, "other.jpg"}
     assert all(ascii(name) in problem for name in names)
 
 

@@ -19,6 +19,7 @@ from batch import options as cli
 from batch.cluster import App, find_app
 from batch.display import CONSOLE, LISTED_FAILURES, Tally, failure_text
 from batch.planning.checkpoint_hash import with_revisions
+from batch.planning.locations import open_folder
 from batch.planning.plan import plan
 from batch.planning.remaining_work import RemainingWork, find_remaining_work
 from batch.planning.sources import SourceListing, find_sources, read_prompts
@@ -27,7 +28,7 @@ from batch.record.ledger import Ledger
 from batch.running.dry_run import estimate
 from batch.running.job import FolderJob, Outcome
 from batch.running.worker import ImageWorker
-from batch.storage.storage import Storage, StorageError, open_storage, overlap
+from batch.storage.storage import Storage, overlap
 from deployments.config import AppConfig
 from deployments.engine.errors import InvalidRequest
 from deployments.schemas import Img2ImgOptions
@@ -152,10 +153,7 @@ def _worker(app: App, job: FolderJob) -> ImageWorker:
 
 
 def _open_output(uri: str, inputs: Storage) -> Storage:
-    try:
-        outputs = open_storage(uri)
-    except StorageError as error:
-        raise InvalidRequest(str(error), "output") from error
+    outputs = open_folder(uri, "output")
     if overlap(inputs, outputs):
         raise InvalidRequest(
             f"{str(outputs)!r} and the input folder {str(inputs)!r} must lie outside each other", "output"

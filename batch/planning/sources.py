@@ -7,28 +7,25 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from posixpath import commonpath, dirname, join, splitext
+from posixpath import commonpath, dirname, join
 
 from fsspec.utils import glob_translate
 
+from batch.planning.captions import Captions, caption_path, read_captions
+from batch.planning.locations import open_folder, path_of, read_file, roots_of, split_uri
 from batch.planning.manifest import NOTHING_SPECIAL, OUR_FILES, READERS, Row, is_manifest, read_lines, read_rows
 from batch.planning.naming import FORMATS, folded, is_image, valid_name
 from batch.record.results import RESULTS_FILE, Result
-from batch.storage.storage import FileInfo, FileTooLarge, Storage, StorageError, open_storage
+from batch.storage.storage import FileInfo, Storage
 from deployments.engine.errors import InvalidRequest
 from deployments.schemas import Img2ImgOptions
 
-MAX_MANIFEST_BYTES = 1024**3
-MAX_CAPTION_BYTES = 64 * 1024
-CAPTION_THREADS = 16  # they wait for the storage, not for the processor
 WILDCARD = re.compile(r"[*?[]")
 
 Files = dict[str, FileInfo]
-Captions = dict[str, str | Exception]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +67,7 @@ def find_sources(input: str, manifest: str | None = None, *, recursive: bool = T
     which is one of them, to the folder `input`. A text file beside an image, `photo.txt` for `photo.jpg`, is its
     prompt, unless its row has one. Raises InvalidRequest.
     """
-    path = _path_of(input)
+    path = path_of(input)
     is_folder = Path(path).is_dir()
     if manifest is None and is_manifest(path) and not is_folder:
         manifest, input = input, split_uri(input)[0]
@@ -84,7 +81,7 @@ def find_sources(input: str, manifest: str | None = None, *, recursive: bool = T
 
 def read_prompts(path: str) -> tuple[str, ...]:
     """The prompts of a text file, one a line. Raises InvalidRequest."""
-    name, data = _read_file(path, "prompts_file")
+    name, data = read_file(path, "prompts_file")
     try:
         prompts = tuple(line.strip() for _, line in read_lines(name, data))
     except ValueError as error:
@@ -105,24 +102,24 @@ def _in_folder(uri: str, pattern: str, recursive: bool) -> SourceListing:
         matches = re.compile(glob_translate(pattern)).match
     except ValueError as error:
         raise InvalidRequest(f"{pattern!r}: {error}", "input") from error
-    storage = _open(uri)
+    storage = open_folder(uri)
     problems: list[str] = []
     files = _files_of(storage, recursive, problems)
     reports = set(map(str, OUR_FILES)) if RESULTS_FILE in files else set()  # where results are worked on in turn
     matched = [path for path in files if matches(path) and path not in reports]
     rows = [Row(None, path) for path in matched if is_image(PurePosixPath(path))]
-    captions = _captions(storage, rows, files)
-    others = set(matched).difference((row.image for row in rows), map(_caption_of, captions))
+    captions = read_captions(storage, rows, files)
+    others = set(matched).difference((row.image for row in rows), map(caption_path, captions))
     sources, failures = _sources(rows, files, captions)
     return SourceListing(storage, sources, failures, [*problems, *_look_alikes(sources)], len(others))
 
 
 def _in_manifest(uri: str, manifest: str) -> SourceListing:
-    name, data = _read_file(manifest, "input")
-    storage = _open(uri)
-    rows = read_rows(name, data, _roots(storage))
+    name, data = read_file(manifest, "input")
+    storage = open_folder(uri)
+    rows = read_rows(name, data, roots_of(storage))
     files = _files_around(storage, [path for row in rows for path in (row.image, row.mask) if path is not None])
-    sources, failures = _sources(rows, files, _captions(storage, rows, files))
+    sources, failures = _sources(rows, files, read_captions(storage, rows, files))
     return SourceListing(storage, sources, failures, list(_look_alikes(sources)), 0)
 
 
@@ -145,33 +142,13 @@ def _source(row: Row, files: Files, captions: Captions) -> Source | Result:
     overrides = row.overrides
     if overrides.prompt is None and (caption := captions.get(row.image)):
         if isinstance(caption, Exception):
-            error = f"its caption {_caption_of(row.image)!r}: {caption}"
+            error = f"its caption {caption_path(row.image)!r}: {caption}"
             return Result(source=row.image, error_type="BadCaption", error=error)
         overrides = overrides.model_copy(update={"prompt": caption})
     info = files[row.image]
     mask = None if row.mask is None else files[row.mask]
     where = row.where if row.overrides.model_fields_set else None
     return Source(row.image, info.size, info.mtime_ns, overrides, mask, row.output, where)
-
-
-def _caption_of(image: str) -> str:
-    return splitext(image)[0] + ".txt"
-
-
-def _captions(storage: Storage, rows: list[Row], files: Files) -> Captions:
-    """By image, the text beside each that has one and needs a prompt, or why it cannot be read."""
-    images = [row.image for row in rows if row.overrides.prompt is None and _caption_of(row.image) in files]
-    paths = list(dict.fromkeys(map(_caption_of, images)))
-    with ThreadPoolExecutor(CAPTION_THREADS) as pool:
-        texts = dict(zip(paths, pool.map(lambda path: _read_caption(storage, path), paths), strict=True))
-    return {image: texts[_caption_of(image)] for image in images}
-
-
-def _read_caption(storage: Storage, path: str) -> str | Exception:
-    try:
-        return storage.read(path, MAX_CAPTION_BYTES).decode("utf-8-sig").strip()
-    except (OSError, FileTooLarge, ValueError) as error:
-        return error
 
 
 def _look_alikes(sources: list[Source]) -> Iterator[str]:
@@ -207,40 +184,3 @@ def _files_around(storage: Storage, paths: list[str]) -> Files:
         _files_of(storage, False, [])  # raises where there is no input folder at all
         return {}
     return {path: replace(info, path=path) for info in files if (path := join(inner, info.path))}
-
-
-def _read_file(uri: str, param: str) -> tuple[str, bytes]:
-    """Its name and content. Raises InvalidRequest."""
-    folder, name = split_uri(uri)
-    storage = _open(folder, param)
-    try:
-        return name, storage.read(name, MAX_MANIFEST_BYTES)
-    except (OSError, FileTooLarge) as error:
-        raise InvalidRequest(f"{name!r} in {str(storage)!r}: {error}", param) from error
-
-
-def _open(uri: str, param: str = "input") -> Storage:
-    try:
-        return open_storage(uri)
-    except StorageError as error:
-        raise InvalidRequest(str(error), param) from error
-
-
-def _roots(storage: Storage) -> list[str]:
-    """The beginnings of absolute paths into a folder, the one to show first."""
-    paths = [str(storage)] if storage.local is None else [storage.local.absolute(), storage.local.resolve()]
-    return [f"{path}".rstrip("/") + "/" for path in paths]
-
-
-def _path_of(uri: str) -> str:
-    """A URI without its query; a local path, where `?` is a character like others, as it is."""
-    return uri.partition("?")[0] if "://" in uri else uri
-
-
-def split_uri(uri: str, is_rest: Callable[[str], bool] = lambda part: False) -> tuple[str, str]:
-    """The folder, with the URI's query, and the rest: from the first part that `is_rest` on, at least the last."""
-    path = _path_of(uri)
-    parts = path.split("/")
-    cut = next((index for index, part in enumerate(parts) if is_rest(part)), len(parts) - 1)
-    folder = "/".join(parts[:cut]) or ("/" if cut else ".")
-    return folder + uri.removeprefix(path), "/".join(parts[cut:])

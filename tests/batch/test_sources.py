@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from batch.planning.sources import SourceListing, find_sources, read_prompts, split_uri
+from batch.planning.locations import split_uri
+from batch.planning.sources import SourceListing, find_sources, read_prompts
 from batch.storage.storage import open_storage
 from deployments.engine.errors import InvalidRequest
 

@@ -39,8 +39,8 @@ class Backend(Protocol):
 
     def folder(self, path: str) -> Self: ...
 
-    def place(self) -> tuple[str, ...]:
-        """The address, part by part: the places of the folders in this one start with its own."""
+    def address_parts(self) -> tuple[str, ...]:
+        """The address as a path's parts, which are the first parts of the address of every folder inside."""
 
     def read(self, path: str, max_bytes: int) -> bytes: ...
 
@@ -68,7 +68,7 @@ class LocalFolder:
     def folder(self, path: str) -> Self:
         return replace(self, root=self.root / path)
 
-    def place(self) -> tuple[str, ...]:
+    def address_parts(self) -> tuple[str, ...]:
         return self.root.resolve().parts
 
     def read(self, path: str, max_bytes: int) -> bytes:
@@ -150,7 +150,7 @@ class RemoteFolder:
     def folder(self, path: str) -> Self:
         return replace(self, root=f"{self.root}/{path}", address=f"{self.address}/{path}")
 
-    def place(self) -> tuple[str, ...]:
+    def address_parts(self) -> tuple[str, ...]:
         return (self.endpoint, *PurePosixPath(unquote(self.address)).parts)
 
     def read(self, path: str, max_bytes: int) -> bytes:

@@ -124,8 +124,8 @@ def open_storage(uri: str) -> Storage:
 
 def overlap(first: Storage, second: Storage) -> bool:
     """Whether the two are the same, or one lies in the other."""
-    places = zip(first.backend.place(), second.backend.place(), strict=False)
-    return type(first.backend) is type(second.backend) and all(one == other for one, other in places)
+    parts = zip(first.backend.address_parts(), second.backend.address_parts(), strict=False)
+    return type(first.backend) is type(second.backend) and all(one == other for one, other in parts)
 
 
 def _may_pass(error: Exception) -> bool:

@@ -47,8 +47,8 @@ def _row(result: Result, thumbnails: Thumbnails) -> dict[str, object]:
     row: dict[str, object] = result.model_dump(exclude=NOT_SHOWN, exclude_none=True)
     if result.seed is not None:
         row["seed"] = str(result.seed)
-    if result.error_type is None and (place := thumbnails.place(result)):
-        row["thumb"] = place
+    if result.error_type is None and (index := thumbnails.chunk_index(result)):
+        row["thumb"] = index
     return row
 
 

@@ -33,7 +33,7 @@ CHUNKS_PER_INDEX = 64  # a killed job makes at most the thumbnails of so many ch
 MAX_BYTES = 1024**3
 THREADS = 8
 
-Place = tuple[int, int]  # the chunk, and the position in it
+ChunkIndex = tuple[int, int]  # a chunk's number, and a position in the chunk
 
 
 class Pair(NamedTuple):
@@ -66,26 +66,26 @@ class Thumbnails:
         self._outputs = outputs
         self._chunks = _read_index(outputs)
         self._indexed = len(self._chunks)
-        self._places = {key: (i, k) for i, keys in enumerate(self._chunks) for k, key in enumerate(keys)}
+        self._indices = {key: (i, k) for i, keys in enumerate(self._chunks) for k, key in enumerate(keys)}
         self._pending: dict[str, Pair] = {}
 
-    def place(self, result: Result) -> Place | None:
-        """Where the result's thumbnails are, None if there are none."""
-        return self._places.get(_key(result))
+    def chunk_index(self, result: Result) -> ChunkIndex | None:
+        """Where the result's thumbnails are; None if there are none."""
+        return self._indices.get(_key(result))
 
     def add(self, result: Result, pair: Pair) -> None:
         """Keep the thumbnails of a finished result; those of the same output and digest are kept once."""
         key = _key(result)
-        if key in self._places:
+        if key in self._indices:
             return
-        self._places[key] = len(self._chunks), len(self._pending)
+        self._indices[key] = len(self._chunks), len(self._pending)
         self._pending[key] = pair
         if len(self._pending) == PAIRS_PER_CHUNK:
             self._write_chunk()
 
     def fill(self, results: Iterable[Result], inputs: Storage) -> None:
         """Make what is missing from the pictures themselves. An output that cannot be read gets no thumbnails."""
-        missing = (result for result in results if result.error_type is None and self.place(result) is None)
+        missing = (result for result in results if result.error_type is None and self.chunk_index(result) is None)
         with ThreadPoolExecutor(THREADS) as pool:
             while some := list(islice(missing, PAIRS_PER_CHUNK)):
                 for result, pair in zip(some, pool.map(partial(_make, inputs, self._outputs), some), strict=True):

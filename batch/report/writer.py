@@ -39,9 +39,11 @@ def write_report(results: Iterable[Result], inputs: Storage, outputs: Storage, *
 
 
 def _sample(rows: Sequence[Result], thumbnails: Thumbnails) -> list[tuple[Result, Pair]]:
-    placed = [(result, place) for result in rows if (place := thumbnails.place(result)) and not result.error_type]
-    step = max(1.0, len(placed) / SHEET_PAIRS)
-    chosen = [placed[int(i * step)] for i in range(min(SHEET_PAIRS, len(placed)))]
+    indexed = [
+        (result, index) for result in rows if not result.error_type and (index := thumbnails.chunk_index(result))
+    ]
+    step = max(1.0, len(indexed) / SHEET_PAIRS)
+    chosen = [indexed[int(i * step)] for i in range(min(SHEET_PAIRS, len(indexed)))]
     read = lru_cache(1)(thumbnails.read)  # neighbours mostly share a chunk
     pairs: list[tuple[Result, Pair]] = []
     for result, (chunk, position) in chosen:

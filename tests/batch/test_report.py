@@ -106,8 +106,8 @@ def test_settings_that_changed_get_thumbnails_of_their_own(tmp_path: Path) -> No
     thumbnails.add(new, Pair(b"new", b"new"))
     thumbnails.close()
     again = Thumbnails(outputs)
-    places = [again.place(one) for one in (old, new)]
-    assert [again.read(chunk)[position].after for chunk, position in filter(None, places)] == [b"old", b"new"]
+    indices = [again.chunk_index(one) for one in (old, new)]
+    assert [again.read(chunk)[position].after for chunk, position in filter(None, indices)] == [b"old", b"new"]
 
 
 def test_lost_pictures_cost_their_thumbnails_and_nothing_else(tmp_path: Path) -> None:
@@ -116,7 +116,7 @@ def test_lost_pictures_cost_their_thumbnails_and_nothing_else(tmp_path: Path) ->
     (tmp_path / "made" / "out" / "00001.png").write_bytes(b"damaged")
     folders.write()
     thumbnails = Thumbnails(folders.outputs)
-    assert [thumbnails.place(one) for one in folders.results] == [(0, 0), None, (0, 1), None]
+    assert [thumbnails.chunk_index(one) for one in folders.results] == [(0, 0), None, (0, 1), None]
     assert [bool(pair.before) for pair in thumbnails.read(0)] == [False, True]
 
 

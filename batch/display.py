@@ -31,8 +31,8 @@ class SpeedColumn(ProgressColumn):
         return Text("" if speed is None else rate_text(speed), style="progress.data.speed")
 
 
-class Tally:
-    """Counts and times by model, of which table() makes a summary; the same size however many images there are."""
+class Counts:
+    """Numbers of images and sums of seconds by model. Its size does not grow with the number of images."""
 
     def __init__(self) -> None:
         self.done: Counter[str] = Counter()
@@ -63,9 +63,9 @@ class Display:
     """The progress of a run: a bar for each model that has something to do, and one for all of them."""
 
     def __init__(self, todo_by_model: Mapping[str, int]) -> None:
-        self.tally = Tally()
+        self.counts = Counts()
         self._total = sum(todo_by_model.values())
-        self._started = self._told = time.monotonic()
+        self._started = self._last_line_s = time.monotonic()
         self._bars = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -90,31 +90,31 @@ class Display:
     @property
     def count(self) -> int:
         """The images that are through, failed or not."""
-        return self.tally.done.total() + self.tally.failed.total()
+        return self.counts.done.total() + self.counts.failed.total()
 
     def add(self, result: Result) -> None:
         """One more image is through."""
-        self.tally.add(result)
-        failed = self.tally.failed
+        self.counts.add(result)
+        failed = self.counts.failed
         if result.error_type and failed.total() <= LISTED_FAILURES:
             self.say(failure_text(result))
         if (task := self._tasks.get(str(result.model))) is not None:
             self._bars.update(task, advance=1, failed=failed[str(result.model)])
         self._bars.update(self._tasks[ALL], advance=1, failed=failed.total())
         if not CONSOLE.is_terminal:
-            self._tell()
+            self._print_line()
 
     def say(self, text: str) -> None:
         """A line above the bars."""
         self._bars.console.print(text)
 
-    def _tell(self) -> None:
+    def _print_line(self) -> None:
         now = time.monotonic()
-        if self.count in (1, self._total) or now - self._told > LINE_EVERY_S:
-            self._told = now
+        if self.count in (1, self._total) or now - self._last_line_s > LINE_EVERY_S:
+            self._last_line_s = now
             speed = self.count / max(now - self._started, 1e-6)
             left = seconds_text((self._total - self.count) / speed)
-            failed = self.tally.failed.total()
+            failed = self.counts.failed.total()
             CONSOLE.print(f"[{self.count}/{self._total}] {rate_text(speed)}, {failed} failed, about {left} left")
 
 

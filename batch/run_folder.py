@@ -17,7 +17,7 @@ from ray.exceptions import RayError
 
 from batch import options as cli
 from batch.cluster import App, find_app
-from batch.display import CONSOLE, LISTED_FAILURES, Tally, failure_text
+from batch.display import CONSOLE, LISTED_FAILURES, Counts, failure_text
 from batch.planning.checkpoint_hash import with_revisions
 from batch.planning.locations import open_folder
 from batch.planning.plan import plan
@@ -94,8 +94,8 @@ def main(
         if dry_run:
             estimate(job.work.todo, job.inputs, app.config.limits, lambda: _worker(app, job), concurrency)
             return
-        outcome, tally = _make(job, app, concurrency, deadline)
-    raise typer.Exit(_say_end(job.work, outcome, tally, overwrite))
+        outcome, counts = _make(job, app, concurrency, deadline)
+    raise typer.Exit(_say_end(job.work, outcome, counts, overwrite))
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,13 +125,13 @@ class JobSpec:
         return FolderJob(work, self.listing.storage, self.outputs, ledger)
 
 
-def _make(job: FolderJob, app: App, concurrency: int, deadline: float | None) -> tuple[Outcome, Tally]:
+def _make(job: FolderJob, app: App, concurrency: int, deadline: float | None) -> tuple[Outcome, Counts]:
     """Do the job, and start nothing after `deadline` minutes. What is done already needs no app."""
-    outcome, tally = Outcome.DONE, Tally()
+    outcome, counts = Outcome.DONE, Counts()
     if job.work.todo:
-        outcome, tally = job.run(_worker(app, job), concurrency, None if deadline is None else 60 * deadline)
+        outcome, counts = job.run(_worker(app, job), concurrency, None if deadline is None else 60 * deadline)
     job.finish()
-    return outcome, tally
+    return outcome, counts
 
 
 @contextmanager
@@ -180,14 +180,14 @@ def _say_remaining_work(work: RemainingWork, num_duplicates: int) -> None:
         CONSOLE.print(failure_text(result))
 
 
-def _say_end(work: RemainingWork, outcome: Outcome, tally: Tally, overwrite: bool) -> int:
+def _say_end(work: RemainingWork, outcome: Outcome, counts: Counts, overwrite: bool) -> int:
     """What came of the job; the exit code."""
     if work.todo:
-        CONSOLE.print(tally.table())
+        CONSOLE.print(counts.table())
     if outcome is not Outcome.DONE:
         CONSOLE.print(f"{outcome.name.lower()}: {_how_to_go_on(overwrite)}")
-    num_failed = tally.failed.total() + len(work.failures) + len(work.failed_before)
-    num_done = tally.done.total() + len(work.done) - len(work.failed_before)
+    num_failed = counts.failed.total() + len(work.failures) + len(work.failed_before)
+    num_done = counts.done.total() + len(work.done) - len(work.failed_before)
     CONSOLE.print(f"{num_done} of {work.total} images done, {num_failed} failed")
     return outcome.value or int(num_failed > 0)
 

@@ -12,7 +12,7 @@ from pathlib import PurePosixPath
 from types import FrameType
 from typing import Any
 
-from batch.display import CONSOLE, Display, Tally
+from batch.display import CONSOLE, Counts, Display
 from batch.planning.remaining_work import RemainingWork
 from batch.record.ledger import PARQUET_FILE, Ledger
 from batch.record.results import RESULTS_FILE
@@ -42,7 +42,7 @@ class FolderJob:
     outputs: Storage
     ledger: Ledger
 
-    def run(self, worker: ImageWorker, concurrency: int, deadline_s: float | None) -> tuple[Outcome, Tally]:
+    def run(self, worker: ImageWorker, concurrency: int, deadline_s: float | None) -> tuple[Outcome, Counts]:
         """Make what is to be made, at most `concurrency` at a time; start nothing after `deadline_s`.
 
         The first SIGINT or SIGTERM lets the images in flight end, a second one raises KeyboardInterrupt. Raises OSError
@@ -73,7 +73,7 @@ class FolderJob:
                     display.add(result)
             finally:
                 timer.cancel()
-        return (outcome if display.count < len(self.work.todo) else Outcome.DONE), display.tally
+        return (outcome if display.count < len(self.work.todo) else Outcome.DONE), display.counts
 
     def finish(self) -> None:
         """Leave one line for every result in results.jsonl, and write results.parquet and the report.

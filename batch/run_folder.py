@@ -18,7 +18,7 @@ from ray.exceptions import RayError
 from batch import options as cli
 from batch.cluster import App, find_app
 from batch.display import CONSOLE, LISTED_FAILURES, Counts, failure_text
-from batch.planning.checkpoint_hash import with_revisions
+from batch.planning.checkpoint_hash import with_checkpoint_hashes
 from batch.planning.locations import open_folder
 from batch.planning.plan import plan
 from batch.planning.remaining_work import RemainingWork, find_remaining_work
@@ -113,7 +113,7 @@ class JobSpec:
 
     def job(self, config: AppConfig) -> FolderJob:
         """The job less what earlier runs did. Raises InvalidRequest where the app does not allow it, OSError."""
-        config = with_revisions(config)
+        config = with_checkpoint_hashes(config)
         if self.prompts is not None:
             config = config.model_copy(update={"prompts": self.prompts})
         output_format = self.options.output_format if "output_format" in self.options.model_fields_set else None

@@ -29,8 +29,7 @@ def render(rows: Sequence[Result], thumbnails: Thumbnails, *, title: str, source
 
     `sources` is the URL of the input folder as seen from the page, for full-size views; None where there is none.
     """
-    page = files("batch.report")
-    style, script = ((page / f"report.{kind}").read_text("utf-8") for kind in ("css", "js"))
+    style, script = _read("report.css"), _read("comparison.js") + _read("report.js")
     values = {
         "policy": _policy(style, script),
         "title": html.escape(title),
@@ -39,7 +38,11 @@ def render(rows: Sequence[Result], thumbnails: Thumbnails, *, title: str, source
         "data": _json({"sources": sources, "rows": [_row(result, thumbnails) for result in rows]}),
         "chunks": _chunks(thumbnails),
     }
-    return _PLACEHOLDER.sub(lambda match: values[match[1]], (page / "report.html").read_text("utf-8"))
+    return _PLACEHOLDER.sub(lambda match: values[match[1]], _read("report.html"))
+
+
+def _read(name: str) -> str:
+    return (files("batch.report") / name).read_text("utf-8")
 
 
 def _row(result: Result, thumbnails: Thumbnails) -> dict[str, object]:

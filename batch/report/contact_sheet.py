@@ -40,9 +40,9 @@ def contact_sheet(pairs: Sequence[tuple[Result, Pair]]) -> Image.Image:
 def _fitted(jpeg: bytes) -> Image.Image | None:
     if not jpeg:
         return None
-    picture = Image.open(BytesIO(jpeg))
-    picture.thumbnail((SHEET_SIDE - PAIR_GAP, SHEET_SIDE), Image.Resampling.LANCZOS)
-    return picture
+    image = Image.open(BytesIO(jpeg))
+    image.thumbnail((SHEET_SIDE - PAIR_GAP, SHEET_SIDE), Image.Resampling.LANCZOS)
+    return image
 
 
 def _write_caption(pen: ImageDraw.ImageDraw, result: Result, middle: int, top: int) -> None:

@@ -25,9 +25,9 @@ _PLACEHOLDER = re.compile(r"\{\{ (\w+) \}\}")
 
 
 def render(rows: Sequence[Result], thumbnails: Thumbnails, *, title: str, sources: str | None = None) -> str:
-    """The page. Nothing in `rows`, hostile or not, gets to be markup or script.
+    """The page. No text of `rows` can become markup or script.
 
-    `sources` is the URL of the input folder as seen from the page, for full-size views; None where there is none.
+    `sources` is the URL of the input folder relative to the page, for full-size views, or None.
     """
     style, script = _read("report.css"), _read("comparison.js") + _read("report.js")
     values = {
@@ -46,7 +46,7 @@ def _read(name: str) -> str:
 
 
 def _row(result: Result, thumbnails: Thumbnails) -> dict[str, object]:
-    """What the page knows of a result; the seed as text, for it may be larger than JavaScript's numbers."""
+    """The fields of a result that the page shows. The seed is text, as it may exceed JavaScript's integers."""
     row: dict[str, object] = result.model_dump(exclude=NOT_SHOWN, exclude_none=True)
     if result.seed is not None:
         row["seed"] = str(result.seed)
@@ -56,7 +56,7 @@ def _row(result: Result, thumbnails: Thumbnails) -> dict[str, object]:
 
 
 def _chunks(thumbnails: Thumbnails) -> str:
-    """The chunks as blocks of the page if they are small enough, else nothing."""
+    """The chunks as blocks of the page if they are small enough, else an empty text."""
     blocks: list[str] = []
     room = INLINE_BYTES
     for chunk in range(thumbnails.num_chunks()):
@@ -72,7 +72,7 @@ def _chunks(thumbnails: Thumbnails) -> str:
 
 
 def _policy(style: str, script: str) -> str:
-    """The Content Security Policy: this style, this script, and what it loads; files of this machine, no network."""
+    """The Content Security Policy: this style, this script, the scripts it loads, local images, no network."""
     style_hash, script_hash = (b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in (style, script))
     return (
         f"default-src 'none'; style-src 'sha256-{style_hash}'; script-src 'sha256-{script_hash}' 'strict-dynamic'; "
@@ -85,5 +85,5 @@ def _json(value: object) -> str:
 
 
 def _harmless(text: str) -> str:
-    """The same JSON without what could end its block of the page."""
+    """The same JSON without `<`, which could end its block of the page."""
     return text.replace("<", "\\u003c")

@@ -15,8 +15,8 @@ const LABELS = {
 const $ = (id) => document.getElementById(id);
 const data = JSON.parse($("data").textContent);
 const failed = data.rows.filter((row) => row.error_type);
-const made = data.rows.filter((row) => !row.error_type);
-const state = { page: 0, split: 50, type: null, failures: FIRST_FAILURES, shown: made, open: 0 };
+const finished = data.rows.filter((row) => !row.error_type);
+const state = { page: 0, split: 50, type: null, failures: FIRST_FAILURES, matches: finished, open: 0 };
 
 function el(tag, properties = {}, ...children) {
   const node = Object.assign(document.createElement(tag), properties);
@@ -42,10 +42,10 @@ function settings(row) {
   return Object.entries(numbers).filter(([, value]) => value != null).map(([name, value]) => el("span", {}, `${name} ${value}`));
 }
 
-function card(row, place) {
+function card(row, index) {
   const { box } = comparison(row);
   const end = row.source.lastIndexOf("/") + 1;
-  const title = el("button", { type: "button", className: "name", title: row.source, onclick: () => openDetail(place) },
+  const title = el("button", { type: "button", className: "name", title: row.source, onclick: () => openDetail(index) },
     el("span", { className: "folder" }, row.source.slice(0, end)), el("span", { className: "file" }, row.source.slice(end)));
   return el("li", { className: "card" },
     el("div", { className: "stage" }, box),
@@ -70,12 +70,12 @@ function matcher() {
 }
 
 function filter() {
-  const matches = matcher();
-  state.shown = made.filter(matches);
+  const isMatch = matcher();
+  state.matches = finished.filter(isMatch);
   state.page = 0;
   state.failures = FIRST_FAILURES;
-  drawFailures(failed.filter(matches));
-  drawPictures();
+  drawFailures(failed.filter(isMatch));
+  drawImages();
 }
 
 function fillChoice(id, every, noun) {
@@ -91,10 +91,10 @@ function fillChoice(id, every, noun) {
 // Drawing
 
 function drawSummary() {
-  const times = made.map((row) => row.total_s).filter((time) => time != null).sort((a, b) => a - b);
+  const times = finished.map((row) => row.total_s).filter((time) => time != null).sort((a, b) => a - b);
   const models = counts(data.rows, "model").length;
   const facts = [
-    [number(made.length), "done"],
+    [number(finished.length), "done"],
     [number(failed.length), "failed"],
     [number(models), models === 1 ? "model" : "models"],
     [times.length ? seconds(times[times.length >> 1]) : "–", "median time"],
@@ -126,16 +126,16 @@ function drawFailures(rows) {
   $("more-failures").onclick = () => { state.failures += MORE_FAILURES; drawFailures(rows); };
 }
 
-function drawPictures() {
-  const { shown } = state;
-  const pages = Math.max(1, Math.ceil(shown.length / PER_PAGE));
+function drawImages() {
+  const { matches } = state;
+  const pages = Math.max(1, Math.ceil(matches.length / PER_PAGE));
   state.page = Math.min(Math.max(state.page, 0), pages - 1);
   const first = state.page * PER_PAGE;
-  const rows = shown.slice(first, first + PER_PAGE);
+  const rows = matches.slice(first, first + PER_PAGE);
   const range = pages > 1 ? `${number(first + 1)} to ${number(first + rows.length)} of ` : "";
-  $("count").textContent = range + plural(shown.length, "image");
+  $("count").textContent = range + plural(matches.length, "image");
   $("grid").replaceChildren(...rows.map((row, i) => card(row, first + i)));
-  $("nothing").hidden = shown.length > 0 || !data.rows.length;
+  $("nothing").hidden = matches.length > 0 || !data.rows.length;
   $("pager").hidden = pages < 2;
   $("page").value = state.page + 1;
   $("page").max = pages;
@@ -146,30 +146,30 @@ function drawPictures() {
 
 function turnTo(page) {
   state.page = page;
-  drawPictures();
+  drawImages();
   $("count").focus({ preventScroll: true });
   $("count").scrollIntoView({ block: "start" });
 }
 
-function openDetail(place) {
-  const row = state.shown[place];
-  state.open = place;
+function openDetail(index) {
+  const row = state.matches[index];
+  state.open = index;
   const { box, images, ready } = comparison(row);
   $("detail-title").textContent = row.source;
-  $("detail-picture").replaceChildren(box);
+  $("detail-image").replaceChildren(box);
   ready.then(() => sharpen(row, images));
   $("detail-open").href = `./${address(row.output)}`;
   $("detail-list").replaceChildren(...facts(row).flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, String(value))]));
-  $("detail-previous").disabled = place === 0;
-  $("detail-next").disabled = place === state.shown.length - 1;
+  $("detail-previous").disabled = index === 0;
+  $("detail-next").disabled = index === state.matches.length - 1;
   if (!$("detail").open) $("detail").showModal();
 }
 
 function facts(row) {
-  const shown = { ...row, size: row.width && `${row.width} × ${row.height}` };
-  for (const name of ["queued_s", "denoise_s", "total_s"]) if (row[name] != null) shown[name] = seconds(row[name]);
-  if (row.finished_at) shown.finished_at = minute(row.finished_at);
-  return Object.keys(LABELS).filter((name) => shown[name]).map((name) => [LABELS[name], shown[name]]);
+  const texts = { ...row, size: row.width && `${row.width} × ${row.height}` };
+  for (const name of ["queued_s", "denoise_s", "total_s"]) if (row[name] != null) texts[name] = seconds(row[name]);
+  if (row.finished_at) texts.finished_at = minute(row.finished_at);
+  return Object.keys(LABELS).filter((name) => texts[name]).map((name) => [LABELS[name], texts[name]]);
 }
 
 // Wiring

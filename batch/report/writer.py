@@ -1,4 +1,4 @@
-"""Writes what a person opens after a folder job: report.html, and contact_sheet.png with before and after in a grid."""
+"""Writes the report of a folder job: report.html, and contact_sheet.png with before and after in a grid."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ SHEET_PAIRS = 100
 
 
 def write_report(results: Iterable[Result], inputs: Storage, outputs: Storage, *, title: str) -> None:
-    """Write report.html and contact_sheet.png, which shows at most 100 pairs, evenly drawn from the finished.
+    """Write report.html and contact_sheet.png, a sheet of at most 100 pairs drawn evenly from the finished results.
 
-    `results` is the last result of every output; thumbnails that they lack are made. Raises OSError.
+    `results` holds the last result of every output. Missing thumbnails are made. Raises OSError.
     """
     rows = sorted(results, key=lambda result: (result.source, result.output or ""))
     thumbnails = Thumbnails(outputs)

@@ -1,4 +1,4 @@
-"""The report shows what a folder job made, in a real browser, and needs nothing from elsewhere to do it."""
+"""The report shows the results of a folder job in a real browser, without any network."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def result(number: int, **changes: Any) -> Result:
     return Result.of(job, **facts).model_copy(update=changes)
 
 
-def failure(number: int, kind: str = "NotAnImage", message: str = "the PNG picture is damaged") -> Result:
+def failure(number: int, kind: str = "NotAnImage", message: str = "the PNG image is damaged") -> Result:
     return result(number, error_type=kind, error=message, attempts=3)
 
 
@@ -75,7 +75,7 @@ def test_thumbnail_fits_into_256_px_and_is_never_enlarged(size: tuple[int, int],
 
 
 @pytest.mark.parametrize("profile", [rgb_profile(), b"no profile"])
-def test_thumbnail_of_a_picture_with_a_profile_has_its_colours(profile: bytes) -> None:
+def test_thumbnail_of_an_image_with_a_profile_has_its_colours(profile: bytes) -> None:
     np.testing.assert_allclose(colours(thumbnail(plain(RED), profile)), plain(RED), atol=4)
 
 
@@ -110,7 +110,7 @@ def test_settings_that_changed_get_thumbnails_of_their_own(tmp_path: Path) -> No
     assert [again.read(chunk)[position].after for chunk, position in filter(None, indices)] == [b"old", b"new"]
 
 
-def test_lost_pictures_cost_their_thumbnails_and_nothing_else(tmp_path: Path) -> None:
+def test_lost_images_cost_their_thumbnails_and_nothing_else(tmp_path: Path) -> None:
     folders = Folders(tmp_path, [result(0), result(1), result(2), failure(3)])
     (tmp_path / "my photos" / "in" / "00000.png").unlink()
     (tmp_path / "made" / "out" / "00001.png").write_bytes(b"damaged")
@@ -140,7 +140,7 @@ def test_contact_sheet_draws_a_hundred_evenly(tmp_path: Path) -> None:
 
 def test_job_without_a_finished_image_has_a_report_and_no_sheet(tmp_path: Path) -> None:
     folders = Folders(tmp_path, [failure(0)])
-    assert "the PNG picture is damaged" in folders.write().read_text("utf-8")
+    assert "the PNG image is damaged" in folders.write().read_text("utf-8")
     assert not (tmp_path / "made" / SHEET_FILE).exists()
 
 
@@ -173,14 +173,14 @@ def page(browser: Any) -> Iterator[Any]:
 
 
 def open_in(page: Any, report: Path) -> None:
-    """Open the report and wait for the pictures of its first page."""
+    """Open the report and wait for the images of its first page."""
     page.goto(report.as_uri())
     page.locator(".pair:not(.ready, .single, .missing)").first.wait_for(state="detached")
     page.evaluate("Promise.all([...document.images].map((image) => image.hidden || image.decode()))")
 
 
 def split_of(page: Any) -> float:
-    """Where the first picture changes from before to after, from 0 to 1, as seen on the screen."""
+    """Where the first image changes from before to after, from 0 to 1, as seen on the screen."""
     page.locator(".handle").first.evaluate("(handle) => { handle.style.visibility = 'hidden'; }")
     seen = np.asarray(Image.open(BytesIO(page.locator(".pair").first.screenshot())).convert("RGB"), int)
     row = seen[len(seen) // 2, 2:-2]  # the edges are blended with what lies around them
@@ -226,13 +226,13 @@ def test_filters_leave_what_they_ask_for(page: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.chromium
-def test_failures_stand_above_the_pictures_with_their_reasons(page: Any, tmp_path: Path) -> None:
+def test_failures_stand_above_the_images_with_their_reasons(page: Any, tmp_path: Path) -> None:
     failures = [failure(i) for i in range(10, 30)] + [failure(40, "TimeoutError", "no answer within 600 s")]
     open_in(page, Folders(tmp_path, [result(0), *failures]).write())
     listed = page.locator("#failure-list li")
-    assert page.locator("#failures").bounding_box()["y"] < page.locator("#pictures").bounding_box()["y"]
+    assert page.locator("#failures").bounding_box()["y"] < page.locator("#images").bounding_box()["y"]
     cells = listed.first.locator("> *").all_inner_texts()
-    assert cells == ["in/00010.png", "NotAnImage", "the PNG picture is damaged after 3 attempts"]
+    assert cells == ["in/00010.png", "NotAnImage", "the PNG image is damaged after 3 attempts"]
     page.locator("#more-failures").click()
     assert listed.count() == 21
     page.get_by_role("button", name="TimeoutError 1").click()
@@ -241,7 +241,7 @@ def test_failures_stand_above_the_pictures_with_their_reasons(page: Any, tmp_pat
 
 
 @pytest.mark.chromium
-def test_detail_shows_the_full_pictures_and_every_setting(page: Any, tmp_path: Path) -> None:
+def test_detail_shows_the_full_images_and_every_setting(page: Any, tmp_path: Path) -> None:
     folders = Folders(tmp_path, [result(0, source="in/a #1 ?.png", seed=2**63 - 1), result(1)])
     folders.inputs.write("in/a #1 ?.png", file_of(gradient(400, 300), "png"))
     folders.outputs.write("out/00000.png", file_of(gradient(400, 300), "png"))
@@ -252,7 +252,7 @@ def test_detail_shows_the_full_pictures_and_every_setting(page: Any, tmp_path: P
         side.wait_for()
         assert side.evaluate("(image) => image.naturalWidth") == 400
     assert str(2**63 - 1) in page.locator("#detail-list").inner_text()
-    page.get_by_role("button", name="Previous picture").click()
+    page.get_by_role("button", name="Previous image").click()
     assert page.locator("#detail-title").inner_text() == "in/00001.png"
     page.keyboard.press("Escape")
     assert not page.locator("#detail").is_visible()

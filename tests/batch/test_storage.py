@@ -171,7 +171,7 @@ def test_links_are_followed_but_never_in_circles(tmp_path: Path):
     (folder / "other").symlink_to(tmp_path / "elsewhere")
     paths, problems = listed(open_storage(str(folder)))
     assert paths == ["other/b.png", "sub/a.png"]
-    assert problems == ["'sub/up': a link to a folder that it lies in, not followed"]
+    assert problems == ["'sub/up': a link to a folder above it, not followed"]
 
 
 def test_links_to_nowhere_are_listed_as_problems(tmp_path: Path):

@@ -1,7 +1,7 @@
 """The jobs of all images: each one's model, prompt, seed and the name of its result.
 
-Every choice follows from the configuration and the image's own relative path, never from the order of the
-files, so a second run makes the same results.
+Every choice depends on the configuration and the image's own relative path, never on the order of the files, so a
+second run makes the same results.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from deployments.routing import choose_model, resolve
 from deployments.schemas import MAX_SEED, Img2ImgOptions, OutputFormat, Settings
 
 EXTENSIONS: dict[OutputFormat, str] = {"png": ".png", "jpeg": ".jpg", "webp": ".webp"}
-MORE_DIGITS = (DIGITS, 16, 64)  # tried in turn where names are the same
+MORE_DIGITS = (DIGITS, 16, 64)  # tried in turn for equal names
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class UnnamedJob:
 
 
 def choose(source: PurePosixPath, options: Img2ImgOptions, config: AppConfig) -> Settings:
-    """The settings of one image: what `options` leaves open is drawn from the configuration by the image's path.
+    """The settings of one image. What `options` leaves out is drawn from the configuration by the image's path.
 
     Raises UnknownModel or InvalidRequest.
     """
@@ -68,11 +68,11 @@ def plan(
     output_format: OutputFormat | None,
     config: AppConfig,
 ) -> Plan:
-    """The jobs of all sources, no two with names that some file system takes for one.
+    """The jobs of all sources. No two have names that some file system takes for one.
 
-    What a source says of itself comes before the sweep's values, and those before `options`. Without an
-    `output_format` each result keeps its source's extension. Raises UnknownModel or InvalidRequest, naming the row
-    where one is to blame.
+    A source's own settings take precedence over the sweep's values, and these over `options`. Without an
+    `output_format` each result keeps its source's extension. Raises UnknownModel or InvalidRequest, which names the
+    row if a row has the invalid setting.
     """
     unnamed: dict[object, UnnamedJob] = {}
     failures = []
@@ -81,7 +81,7 @@ def plan(
         try:
             requested = _settings(source, options, sweep, config)
         except InvalidRequest as error:
-            _settings(replace(source, overrides=NOTHING_SPECIAL), options, sweep, config)  # raises if not its fault
+            _settings(replace(source, overrides=NOTHING_SPECIAL), options, sweep, config)  # raises for the options
             if source.where is not None:
                 raise InvalidRequest(f"{source.where}: {error}", "input") from error
             failures.append(Result(source=source.path, error_type=type(error).__name__, error=f"caption: {error}"))
@@ -96,7 +96,7 @@ def plan(
 
 
 def plan_one(source: Source, settings: Settings, config: AppConfig) -> Job:
-    """The job of one image, its result in the same sub-folder and format as its source."""
+    """The job of one image. Its result has the sub-folder and the format of its source."""
     job = UnnamedJob(source, settings, is_only=True)
     return _with_name(job, _name(job, None, config.defaults_for(settings.model)), config)
 
@@ -118,16 +118,16 @@ def _settings(source: Source, options: Img2ImgOptions, sweep: Sweep, config: App
 def _names(
     jobs: list[UnnamedJob], output_format: OutputFormat | None, config: AppConfig
 ) -> Iterator[tuple[UnnamedJob, str]]:
-    """Each job and its path, the digest spelled out as far as it takes to make all of them different."""
+    """Each job with the path of its result, with enough digits of the digest to make all paths different."""
     defaults = {name: config.defaults_for(name) for name in config.models}
     names = [_name(job, output_format, defaults[job.settings.model]) for job in jobs]
     for digits in MORE_DIGITS:
         keys = [folded(PurePosixPath(name)) for name in names]
-        holders = Counter(keys)
-        if len(holders) == len(keys):
+        counts = Counter(keys)
+        if len(counts) == len(keys):
             break
         for index, key in enumerate(keys):
-            if holders[key] > 1:
+            if counts[key] > 1:
                 job = jobs[index]
                 names[index] = _name(job, output_format, defaults[job.settings.model], digits)
     return zip(jobs, names, strict=True)

@@ -1,4 +1,4 @@
-"""What a run has to do, after what earlier runs did: the jobs that are left, and the results that stand."""
+"""The jobs of a plan that earlier runs have not done, and the results of those that they have."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from batch.storage.storage import FileInfo, Storage
 
 @dataclass(frozen=True, slots=True)
 class RemainingWork:
-    """`todo` is to be made, `failures` cannot be. `done` are results of earlier runs, failed ones among them."""
+    """The jobs `todo`, the results `done` by earlier runs (failed ones too), and `failures` before any request."""
 
     todo: list[Job]
     done: list[Result]
@@ -23,7 +23,7 @@ class RemainingWork:
 
     @property
     def total(self) -> int:
-        """How many results the run is to end with."""
+        """The number of results at the end of the run."""
         return len(self.todo) + len(self.done) + len(self.failures)
 
     @property
@@ -31,7 +31,7 @@ class RemainingWork:
         return [result for result in self.done if result.error_type]
 
     def todo_by_model(self) -> dict[str, int]:
-        """How many images each model has to make, most first."""
+        """The number of images to make by model, largest first."""
         return dict(Counter(job.settings.model for job in self.todo).most_common())
 
 
@@ -45,7 +45,7 @@ def find_remaining_work(
     retry_failed: bool,
     verify: bool,
 ) -> RemainingWork:
-    """Hold the plan against the record of earlier runs, and against one listing of the output. Raises OSError."""
+    """Compare the plan with the ledger and with one listing of the output. Raises OSError."""
     todo, done = plan.jobs, list[Result]()
     if not overwrite:
         sources = listing.storage if verify else None

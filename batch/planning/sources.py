@@ -1,6 +1,6 @@
-"""What a folder job makes images of: the pictures of a folder or a glob, or those that a list or a table names.
+"""The source images of a folder job: from a folder, a glob, a list or a table.
 
-The storage is listed once, whatever the number of images; only captions are read one by one.
+The storage is listed once, whatever the number of images. Only captions are read one by one.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ Files = dict[str, FileInfo]
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One picture to work on, and what is special about it. Paths are relative to the input or the output folder.
+    """One source image and its own settings. Paths are relative to the input or the output folder.
 
-    `size` is in bytes; None, as for `mtime_ns`, is unknown. `overrides` holds the settings that its row or its
-    caption gives it; they come before the command line's. `where` names the row that gives a setting.
+    `size` is in bytes; it and `mtime_ns` are None if unknown. `overrides` holds the settings of its row or its
+    caption, which take precedence over the command line's. `where` names the row, if the row has a setting.
     """
 
     path: str
@@ -64,7 +64,7 @@ def find_sources(input: str, manifest: str | None = None, *, recursive: bool = T
     """The images of `input`, a local path or a URI: a folder, a glob (`**` for any folders), a list or a table.
 
     The paths in a list (.txt) or a table (.csv, .jsonl, .parquet) are relative to its own folder, those of `manifest`,
-    which is one of them, to the folder `input`. A text file beside an image, `photo.txt` for `photo.jpg`, is its
+    itself a list or a table, to the folder `input`. A text file beside an image, `photo.txt` for `photo.jpg`, is its
     prompt, unless its row has one. Raises InvalidRequest.
     """
     path = path_of(input)
@@ -92,9 +92,9 @@ def read_prompts(path: str) -> tuple[str, ...]:
 
 
 def misnamed(path: PurePosixPath) -> Result:
-    """The result of an image that cannot be named."""
-    shown = str(path).encode(errors="backslashreplace").decode()
-    return Result(source=shown, error_type="BadFileName", error="the file name is not valid UTF-8")
+    """The failed result of an image whose name is not valid UTF-8."""
+    escaped = str(path).encode(errors="backslashreplace").decode()
+    return Result(source=escaped, error_type="BadFileName", error="the file name is not valid UTF-8")
 
 
 def _in_folder(uri: str, pattern: str, recursive: bool) -> SourceListing:
@@ -105,7 +105,7 @@ def _in_folder(uri: str, pattern: str, recursive: bool) -> SourceListing:
     storage = open_folder(uri)
     problems: list[str] = []
     files = _files_of(storage, recursive, problems)
-    reports = set(map(str, OUR_FILES)) if RESULTS_FILE in files else set()  # where results are worked on in turn
+    reports = set(map(str, OUR_FILES)) if RESULTS_FILE in files else set()  # the input is the output of another job
     matched = [path for path in files if matches(path) and path not in reports]
     rows = [Row(None, path) for path in matched if is_image(PurePosixPath(path))]
     captions = read_captions(storage, rows, files)
@@ -124,7 +124,7 @@ def _in_manifest(uri: str, manifest: str) -> SourceListing:
 
 
 def _sources(rows: list[Row], files: Files, captions: Captions) -> tuple[list[Source], list[Result]]:
-    """The images to work on, and the results of those that cannot be."""
+    """The images to make, and the failed results of the others."""
     found = [_source(row, files, captions) for row in rows]
     return [each for each in found if isinstance(each, Source)], [each for each in found if isinstance(each, Result)]
 
@@ -134,10 +134,10 @@ def _source(row: Row, files: Files, captions: Captions) -> Source | Result:
     if not valid_name(path):
         return misnamed(path)
     if not is_image(path):
-        return Result(source=row.image, error_type="NotAnImage", error=f"pictures end in {' '.join(FORMATS)}")
+        return Result(source=row.image, error_type="NotAnImage", error=f"image files end in {' '.join(FORMATS)}")
     for name in (row.image, row.mask):
         if name is not None and name not in files:
-            error = f"no file {name!r}" + (f", which {row.where} names" if row.where else "")
+            error = f"no file {name!r}" + (f" ({row.where})" if row.where else "")
             return Result(source=row.image, error_type="FileNotFoundError", error=error)
     overrides = row.overrides
     if overrides.prompt is None and (caption := captions.get(row.image)):
@@ -157,7 +157,7 @@ def _look_alikes(sources: list[Source]) -> Iterator[str]:
         groups[folded(PurePosixPath(path))].append(ascii(path))
     for group in groups.values():
         if len(group) > 1:
-            yield f"{' and '.join(group)} are one name where case or Unicode form does not count"
+            yield f"{' and '.join(group)} are one name on file systems that ignore case or Unicode form"
 
 
 def _files_of(storage: Storage, recursive: bool, problems: list[str]) -> Files:
@@ -172,7 +172,7 @@ def _files_of(storage: Storage, recursive: bool, problems: list[str]) -> Files:
 
 
 def _files_around(storage: Storage, paths: list[str]) -> Files:
-    """The files of the innermost folder that holds `paths`: a table may lie at the top of a tree of other things."""
+    """The files of the innermost folder that holds all `paths`, as a table may lie above many other files."""
     folders = {dirname(path) for path in paths}
     inner = commonpath(folders) if folders else ""
     recursive = folders != {inner}

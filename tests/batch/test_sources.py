@@ -138,10 +138,10 @@ def test_picture_and_mask_may_lie_in_different_folders(photos: Path):
 @pytest.mark.parametrize(
     ("row", "error_type", "words"),
     [
-        ("gone.jpg,", "FileNotFoundError", "no file 'gone.jpg', which t.csv, row 2 names"),
+        ("gone.jpg,", "FileNotFoundError", "no file 'gone.jpg' (t.csv, row 2)"),
         ("gone/sub/a.jpg,", "FileNotFoundError", "no file 'gone/sub/a.jpg'"),
-        ("b.jpg,gone.png", "FileNotFoundError", "no file 'gone.png', which t.csv, row 2 names"),
-        ("notes.md,", "NotAnImage", "pictures end in .jpg"),
+        ("b.jpg,gone.png", "FileNotFoundError", "no file 'gone.png' (t.csv, row 2)"),
+        ("notes.md,", "NotAnImage", "image files end in .jpg"),
     ],
 )
 def test_row_without_a_usable_file_fails_alone(photos: Path, row: str, error_type: str, words: str):
@@ -160,7 +160,7 @@ def test_table_whose_files_are_all_missing_still_fails_row_by_row(photos: Path):
 
 def test_caption_beside_a_picture_is_its_prompt(photos: Path):
     put(photos, "b.txt", "trips/2024/d.txt", text="\ufeff a fox,\nin oil \n")
-    put(photos, "notes.txt", text="no picture's")
+    put(photos, "notes.txt", text="no image's")
     put(photos, "a.txt", text=" \n")
     listing = find_sources(str(photos))
     said = "a fox,\nin oil"

@@ -1,4 +1,4 @@
-"""What a person sees of a folder job: bars on a terminal, a line now and then elsewhere, and a table at the end."""
+"""The terminal output of a folder job: progress bars, or a line every five seconds, and a table at the end."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rich.text import Text
 
 from batch.record.results import Result
 
-LINE_EVERY_S = 5.0  # without a terminal
+LINE_EVERY_S = 5.0  # if the output is no terminal
 SPEED_OVER_S = 60.0
 LISTED_FAILURES = 50
 ALL = "all"
@@ -50,8 +50,8 @@ class Counts:
         self._total_s[model] += result.total_s or 0.0
 
     def table(self) -> Table:
-        """A row for each model, and one for all of several."""
-        table = Table("model", "images", "failed", "seconds denoising", "seconds in all")
+        """A row for each model."""
+        table = Table("model", "images", "failed", "denoise s/image", "total s/image")
         for model in sorted(self.done | self.failed):
             count = self.done[model]
             times = [f"{seconds[model] / count:.2f}" if count else "" for seconds in (self._denoise_s, self._total_s)]
@@ -60,7 +60,7 @@ class Counts:
 
 
 class Display:
-    """The progress of a run: a bar for each model that has something to do, and one for all of them."""
+    """The progress of a run: a bar for each model with images to make, and one for all models."""
 
     def __init__(self, todo_by_model: Mapping[str, int]) -> None:
         self.counts = Counts()
@@ -89,23 +89,23 @@ class Display:
 
     @property
     def count(self) -> int:
-        """The images that are through, failed or not."""
+        """The number of images that are done or failed."""
         return self.counts.done.total() + self.counts.failed.total()
 
     def add(self, result: Result) -> None:
-        """One more image is through."""
+        """Count an image that is done or failed."""
         self.counts.add(result)
         failed = self.counts.failed
         if result.error_type and failed.total() <= LISTED_FAILURES:
-            self.say(failure_text(result))
+            self.print(failure_text(result))
         if (task := self._tasks.get(str(result.model))) is not None:
             self._bars.update(task, advance=1, failed=failed[str(result.model)])
         self._bars.update(self._tasks[ALL], advance=1, failed=failed.total())
         if not CONSOLE.is_terminal:
             self._print_line()
 
-    def say(self, text: str) -> None:
-        """A line above the bars."""
+    def print(self, text: str) -> None:
+        """Print a line above the bars."""
         self._bars.console.print(text)
 
     def _print_line(self) -> None:
@@ -123,7 +123,7 @@ def failure_text(result: Result) -> str:
 
 
 def rate_text(per_s: float) -> str:
-    """A rate in the unit that leaves it readable."""
+    """A rate in images per second, or per minute if it is below 1/s."""
     return f"{per_s:.1f} images/s" if per_s >= 1 else f"{60 * per_s:.1f} images/min"
 
 

@@ -113,8 +113,8 @@ def test_dry_run_counts_finds_bad_pictures_measures_and_writes_nothing(source: F
     result = run_folder(source, output, "--dry-run")
     assert result.exit_code == 0, result.output
     assert "failed: bad.png: NotAnImage" in result.output
-    assert "3 to make; 1 pictures cannot be read" in result.output
-    assert "measured on 3 images: " in result.output
+    assert "3 to make, 1 unreadable" in result.output
+    assert "Measured on 3 images: " in result.output
     with pytest.raises(FileNotFoundError):
         output.names()
 
@@ -125,7 +125,8 @@ def test_deadline_lets_images_in_flight_end_and_the_next_run_goes_on(source: Fol
         source.write(f"{number}.png", asking("take a while"))
     result = run_folder(source, output, "--deadline", 0.05, "--concurrency", 1)
     assert result.exit_code == 3
-    assert "goes on from here" in result.output
+    assert "Deadline reached: waiting for 1 running images (Ctrl-C to abort)" in result.output
+    assert "Run the same command to resume" in result.output
     early = finished_at(output)
     assert len(early) < 23
     assert len(output.results()) == len(early)
@@ -167,7 +168,8 @@ def test_interrupted_job_finishes_what_is_in_flight_and_says_how_to_go_on(source
         job.wait()
         guard.cancel()
     assert job.returncode == 130, said
-    assert "the same command goes on from here" in said
+    assert "Interrupted: waiting for " in said
+    assert "Run the same command to resume" in said
     rows = output.rows()
     assert set(output.results()) == {row["output"] for row in rows.values()}
     assert 2 <= len(rows) < 43
@@ -206,7 +208,7 @@ def test_record_that_cannot_be_written_ends_the_job_with_a_line_and_the_next_run
         assert result.exit_code == 1
         *_, said = result.output.splitlines()
         assert "AWS Error ACCESS_DENIED" in said
-        assert "the same command goes on from here" in said
+        assert "Run the same command to resume" in said
         assert output.rows() == {}
         server.denied = None
         assert run_folder(source, output).exit_code == 0

@@ -92,7 +92,7 @@ def test_app_of_another_name_is_left_alone(running_app: None, photo: Path, tmp_p
         (["missing.png"], "FILENAME", "missing.png"),
         (["notes.txt"], "FILENAME", ".webp"),
         (["photo.png", "--strength", "2"], "--strength", "less than or equal to 1"),
-        (["photo.png", "--mask", "missing.png"], "--mask", "no picture 'missing.png'"),
+        (["photo.png", "--mask", "missing.png"], "--mask", "no image 'missing.png'"),
         (["photo.png", "--output-filename", "fox.xcf"], "--output-filename", "'fox.xcf' must end in"),
     ],
 )

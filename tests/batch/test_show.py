@@ -159,7 +159,7 @@ def test_picture_of_another_program_exits_1(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(file_of(gradient(), "png"))
     result = run_show(tmp_path / "a.png")
     assert result.exit_code == 1
-    assert "holds no parameters" in result.stderr
+    assert "has no parameters" in result.stderr
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from tests.support.pictures import gradient
 from tests.support.s3_server import s3_server
 from tests.support.stand_in import asking
 
-pytestmark = [pytest.mark.service, pytest.mark.usefixtures("running_app")]
+pytestmark = [pytest.mark.service, pytest.mark.usefixtures("running_app"), pytest.mark.xdist_group("stand-in")]
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from tests.support.folders import REPORTS, Folder, NewFolder, assert_refused, on
 from tests.support.pictures import exif, file_of, gradient, stored_turned
 from tests.support.stand_in import FULL_TWICE_S, asking
 
-pytestmark = [pytest.mark.service, pytest.mark.usefixtures("running_app")]
+pytestmark = [pytest.mark.service, pytest.mark.usefixtures("running_app"), pytest.mark.xdist_group("stand-in")]
 
 SUFFIXES = {"jpeg": ".jpg", "tiff": ".TIF", "png": ".png", "webp": ".webp", "gif": ".gif", "bmp": ".bmp"}
 BAD = {

@@ -15,6 +15,8 @@ from tests.support.one_image import NAME, run_image, serve_config
 from tests.support.pictures import file_of, gradient
 from tests.support.stand_in import asking
 
+pytestmark = pytest.mark.xdist_group("stand-in")
+
 
 @pytest.mark.service
 def test_bare_name_is_looked_up_and_the_result_named_by_its_settings(running_app: None, photo: Path):

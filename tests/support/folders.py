@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -17,9 +16,7 @@ from batch.run_folder import main
 from batch.storage.storage import open_storage
 from deployments.images.codec import decode_image
 from tests.support.pictures import file_of
-from tests.support.s3_server import s3_server
 
-FAILURE_RATE = 0.05
 REPORTS = ("results.jsonl", "results.parquet", "report.html", "contact_sheet.png", "report_files/")
 
 app = typer.Typer()
@@ -64,17 +61,6 @@ class Folder:
             return {}
         assert len({row["source"] for row in rows}) == len(rows)
         return {row["source"]: row for row in rows}
-
-
-@contextmanager
-def folders(kind: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[NewFolder]:
-    """Makes folders of the kind "local" or "s3", each with a name for people to tell them apart."""
-    if kind == "local":
-        yield lambda name: Folder(str(tmp_path_factory.mktemp(name) / "folder"))
-        return
-    with s3_server() as server:
-        server.failure_rate = FAILURE_RATE
-        yield lambda name: Folder(server.uri())
 
 
 def run_folder(source: Folder, output: Folder, *options: object) -> Result:

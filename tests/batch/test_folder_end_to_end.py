@@ -35,7 +35,7 @@ def service(checkpoints: Callable[[str], Path]) -> Iterator[Service]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """190 sound pictures and ten broken ones, in nested folders, with awkward names."""
+    """190 sound images and ten broken ones, in nested folders, with awkward names."""
     folder = tmp_path_factory.mktemp("photos")
     for path, data in _sound() | _broken():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
@@ -68,7 +68,7 @@ def _sound() -> set[tuple[str, bytes]]:
 
 
 def _broken() -> set[tuple[str, bytes]]:
-    text = b"this is not a picture"
+    text = b"this is not an image"
     files = {f"broken/text {number}.jpg": text + bytes([48 + number]) for number in range(5)}
     files["broken/empty.png"] = b""
     files["broken/truncated.jpg"] = file_of(gradient(60, 60), "JPEG")[:500]
@@ -123,7 +123,7 @@ def test_200_mixed_files_give_190_images_and_10_listed_errors_twice_the_same(
     assert contents(tmp_path / "second") == made
 
 
-def test_the_picture_of_the_folder_job_is_the_picture_of_the_http_door(
+def test_the_image_of_the_folder_job_is_the_image_of_the_http_door(
     service: Service, folder: Path, tmp_path: Path
 ) -> None:
     small = tmp_path / "in"

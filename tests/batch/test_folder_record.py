@@ -21,13 +21,13 @@ from tests.support.folders import Folder
 from tests.support.pictures import file_of, gradient
 
 CONFIG = AppConfig(models={"tiny": {"checkpoint": "none"}}, prompts=("in oil",))
-PICTURE = file_of(gradient(), "png")
+IMAGE = file_of(gradient(), "png")
 
 
 @pytest.fixture
 def source(tmp_path: Path) -> Folder:
     folder = Folder(str(tmp_path / "in"))
-    folder.write("a.png", PICTURE)
+    folder.write("a.png", IMAGE)
     return folder
 
 
@@ -37,12 +37,12 @@ def output(tmp_path: Path) -> Folder:
 
 
 def run(source: Folder, output: Folder, config: AppConfig = CONFIG) -> None:
-    """A run whose every image gets a picture."""
+    """A run whose every image gets an image."""
     listing = find_sources(source.uri)
     job = JobSpec(listing, output.storage, Img2ImgOptions(), Sweep(), None, False, False, False).job(config)
     for each in job.work.todo:
-        output.write(each.output, PICTURE)
-        job.ledger.append(Result.of(each, output_bytes=len(PICTURE)))
+        output.write(each.output, IMAGE)
+        job.ledger.append(Result.of(each, output_bytes=len(IMAGE)))
     job.finish()
 
 
@@ -63,17 +63,17 @@ def caption_gets_readable(source: Folder) -> None:
     source.write("b.txt", b"in oil")
 
 
-def picture_goes(source: Folder) -> None:
+def image_goes(source: Folder) -> None:
     source.storage.delete("b.png")
     source.storage.delete("b.txt")
 
 
-@pytest.mark.parametrize("mend", [caption_goes, caption_gets_readable, picture_goes])
+@pytest.mark.parametrize("mend", [caption_goes, caption_gets_readable, image_goes])
 @pytest.mark.parametrize("is_done_before", [False, True])
 def test_failure_without_an_output_is_forgotten_once_it_is_mended(
     source: Folder, output: Folder, mend: Callable[[Folder], None], is_done_before: bool
 ):
-    source.write("b.png", PICTURE)
+    source.write("b.png", IMAGE)
     if is_done_before:
         run(source, output)
     source.write("b.txt", b"\xff")
@@ -93,7 +93,7 @@ def test_failure_without_an_output_stands_as_long_as_it_is_found(source: Folder,
     assert failing(output)["report.html"] == {"a.png"}
 
 
-def test_picture_is_made_again_when_its_checkpoint_was_changed_in_place(source: Folder, output: Folder, tmp_path: Path):
+def test_image_is_made_again_when_its_checkpoint_was_changed_in_place(source: Folder, output: Folder, tmp_path: Path):
     config = AppConfig(models={"tiny": {"checkpoint": str(tmp_path / "tiny")}})
     made = []
     for content in ("{}", "{}", '{"other": 1}'):

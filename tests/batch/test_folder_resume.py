@@ -84,7 +84,7 @@ def test_overwrite_makes_everything_again(source: Folder, output: Folder):
 
 @on_this_machine
 def test_failed_image_stands_until_it_is_retried(source: Folder, output: Folder):
-    source.write("bad.png", b"no picture")
+    source.write("bad.png", b"no image")
     assert run_folder(source, output).exit_code == 1
     before = finished_at(output)
     result = run_folder(source, output)
@@ -108,8 +108,8 @@ def test_verify_finds_what_only_the_bytes_show(source: Folder, output: Folder):
 
 
 @on_this_machine
-def test_dry_run_counts_finds_bad_pictures_measures_and_writes_nothing(source: Folder, output: Folder):
-    source.write("bad.png", b"no picture")
+def test_dry_run_counts_finds_bad_images_measures_and_writes_nothing(source: Folder, output: Folder):
+    source.write("bad.png", b"no image")
     result = run_folder(source, output, "--dry-run")
     assert result.exit_code == 0, result.output
     assert "failed: bad.png: NotAnImage" in result.output
@@ -142,7 +142,7 @@ def job_process(source: Folder, output: Folder) -> subprocess.Popen[str]:
 
 
 def wait_for_results(output: Folder, count: int) -> None:
-    """Until `count` pictures are there."""
+    """Until `count` images are there."""
     deadline = time.monotonic() + 90
     while time.monotonic() < deadline:
         try:

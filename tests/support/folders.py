@@ -36,7 +36,7 @@ class Folder:
         self.storage = open_storage(uri)
 
     def write(self, name: str, data: bytes | np.ndarray[Any, Any]) -> None:
-        """Put a file there: bytes, or a picture in the format of its name."""
+        """Put a file there: bytes, or an image in the format of its name."""
         self.storage.write(name, data if isinstance(data, bytes) else file_of(data, name.rpartition(".")[2]))
 
     def read(self, name: str) -> bytes:
@@ -47,7 +47,7 @@ class Folder:
         return [info.path for info in self.storage.files()]
 
     def results(self) -> dict[str, bytes]:
-        """The pictures made: everything but the record and the report."""
+        """The images made: everything but the record and the report."""
         return {name: self.read(name) for name in self.names() if not name.startswith(REPORTS)}
 
     def pixels(self, name: str) -> np.ndarray[Any, Any]:

@@ -1,4 +1,4 @@
-"""What the record and the report say after a second run, when somebody mended or changed something in between."""
+"""The record and the report of a second run, after a source or a checkpoint changed in between."""
 
 from __future__ import annotations
 
@@ -55,23 +55,23 @@ def failing(output: Folder) -> dict[str, set[str]]:
     return {name: {row["source"] for row in rows if row.get("error_type")} for name, rows in files.items()}
 
 
-def caption_goes(source: Folder) -> None:
+def remove_caption(source: Folder) -> None:
     source.storage.delete("b.txt")
 
 
-def caption_gets_readable(source: Folder) -> None:
+def rewrite_caption(source: Folder) -> None:
     source.write("b.txt", b"in oil")
 
 
-def image_goes(source: Folder) -> None:
+def remove_image(source: Folder) -> None:
     source.storage.delete("b.png")
     source.storage.delete("b.txt")
 
 
-@pytest.mark.parametrize("mend", [caption_goes, caption_gets_readable, image_goes])
+@pytest.mark.parametrize("resolve", [remove_caption, rewrite_caption, remove_image])
 @pytest.mark.parametrize("is_done_before", [False, True])
-def test_failure_without_an_output_is_forgotten_once_it_is_mended(
-    source: Folder, output: Folder, mend: Callable[[Folder], None], is_done_before: bool
+def test_failure_without_an_output_is_forgotten_once_it_is_resolved(
+    source: Folder, output: Folder, resolve: Callable[[Folder], None], is_done_before: bool
 ):
     source.write("b.png", IMAGE)
     if is_done_before:
@@ -79,7 +79,7 @@ def test_failure_without_an_output_is_forgotten_once_it_is_mended(
     source.write("b.txt", b"\xff")
     run(source, output)
     assert failing(output) == dict.fromkeys(failing(output), {"b.png"})
-    mend(source)
+    resolve(source)
     run(source, output)
     assert failing(output) == dict.fromkeys(failing(output), set())
 
@@ -95,12 +95,12 @@ def test_failure_without_an_output_stands_as_long_as_it_is_found(source: Folder,
 
 def test_image_is_made_again_when_its_checkpoint_was_changed_in_place(source: Folder, output: Folder, tmp_path: Path):
     config = AppConfig(models={"tiny": {"checkpoint": str(tmp_path / "tiny")}})
-    made = []
+    rows = []
     for content in ("{}", "{}", '{"other": 1}'):
         Folder(str(tmp_path / "tiny")).write("model_index.json", content.encode())
         run(source, output, config)
-        made.append(output.rows()["a.png"])
-    assert made[0] == made[1]
-    assert None not in {row["revision"] for row in made}
-    assert made[1]["revision"] != made[2]["revision"]
-    assert made[1]["digest"] != made[2]["digest"]
+        rows.append(output.rows()["a.png"])
+    assert rows[0] == rows[1]
+    assert None not in {row["revision"] for row in rows}
+    assert rows[1]["revision"] != rows[2]["revision"]
+    assert rows[1]["digest"] != rows[2]["digest"]

@@ -1,4 +1,4 @@
-"""A folder job goes on where it was, whatever stopped it, and does again only what is not as it should be."""
+"""A folder job resumes after any stop, and makes again only the results that are missing, damaged or outdated."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def output(new_folder: NewFolder) -> Folder:
 
 
 def finished_at(output: Folder) -> dict[str, str]:
-    """When each result was made, by source: equal where it was not made again."""
+    """The time of each result by source, which is the same if it was not made again."""
     return {source: row["finished_at"] for source, row in output.rows().items()}
 
 
@@ -99,12 +99,12 @@ def test_failed_image_stands_until_it_is_retried(source: Folder, output: Folder)
 def test_verify_finds_what_only_the_bytes_show(source: Folder, output: Folder):
     assert run_folder(source, output).exit_code == 0
     before, rows = finished_at(output), output.rows()
-    made = output.read(rows["b.png"]["output"])
-    output.write(rows["b.png"]["output"], bytes(len(made)))
+    before_damage = output.read(rows["b.png"]["output"])
+    output.write(rows["b.png"]["output"], bytes(len(before_damage)))
     source.write("a.png", source.read("a.png"))  # a new time, the same bytes
     assert run_folder(source, output, "--verify").exit_code == 0
     assert remade(before, finished_at(output)) == {"b.png"}
-    assert output.read(rows["b.png"]["output"]) == made
+    assert output.read(rows["b.png"]["output"]) == before_damage
 
 
 @on_this_machine
@@ -142,7 +142,7 @@ def job_process(source: Folder, output: Folder) -> subprocess.Popen[str]:
 
 
 def wait_for_results(output: Folder, count: int) -> None:
-    """Until `count` images are there."""
+    """Wait until there are `count` results."""
     deadline = time.monotonic() + 90
     while time.monotonic() < deadline:
         try:
@@ -164,12 +164,12 @@ def test_interrupted_job_finishes_what_is_in_flight_and_says_how_to_go_on(source
         guard.start()
         wait_for_results(output, 2)
         job.send_signal(signal.SIGINT)
-        said = job.stdout.read()
+        message = job.stdout.read()
         job.wait()
         guard.cancel()
-    assert job.returncode == 130, said
-    assert "Interrupted: waiting for " in said
-    assert "Run the same command to resume" in said
+    assert job.returncode == 130, message
+    assert "Interrupted: waiting for " in message
+    assert "Run the same command to resume" in message
     rows = output.rows()
     assert set(output.results()) == {row["output"] for row in rows.values()}
     assert 2 <= len(rows) < 43
@@ -206,9 +206,9 @@ def test_record_that_cannot_be_written_ends_the_job_with_a_line_and_the_next_run
         server.denied = "/.results/"
         result = run_folder(source, output)
         assert result.exit_code == 1
-        *_, said = result.output.splitlines()
-        assert "AWS Error ACCESS_DENIED" in said
-        assert "Run the same command to resume" in said
+        *_, message = result.output.splitlines()
+        assert "AWS Error ACCESS_DENIED" in message
+        assert "Run the same command to resume" in message
         assert output.rows() == {}
         server.denied = None
         assert run_folder(source, output).exit_code == 0

@@ -1,4 +1,4 @@
-"""Whatever process of the folder job is killed, the next run ends where an undisturbed one does."""
+"""After a kill of any process of the folder job, the next run ends with the results of an undisturbed run."""
 
 from __future__ import annotations
 

@@ -53,15 +53,15 @@ class Folders:
     def __init__(self, root: Path, results: list[Result]) -> None:
         self.results = results
         self.inputs: Storage = open_storage(str(root / "my photos"))
-        self.outputs: Storage = open_storage(str(root / "made"))
-        self.report = root / "made" / REPORT_FILE
+        self.outputs: Storage = open_storage(str(root / "results"))
+        self.report = root / "results" / REPORT_FILE
         for one in results:
             if one.error_type is None:
                 self.inputs.write(one.source, file_of(plain(RED), "png"))
                 self.outputs.write(str(one.output), file_of(plain(BLUE), "png"))
 
     def write(self) -> Path:
-        write_report(self.results, self.inputs, self.outputs, title="made <in> a test")
+        write_report(self.results, self.inputs, self.outputs, title="title <in> a test")
         return self.report
 
 
@@ -83,10 +83,10 @@ def test_thumbnails_are_kept_across_runs_and_made_once(tmp_path: Path) -> None:
     folders = Folders(tmp_path, [result(i) for i in range(PAIRS_PER_CHUNK + 3)])
     folders.write()
     shutil.rmtree(tmp_path / "my photos")
-    shutil.rmtree(tmp_path / "made" / "out")
-    before = {file: file.read_bytes() for file in (tmp_path / "made").rglob("*") if file.is_file()}
+    shutil.rmtree(tmp_path / "results" / "out")
+    before = {file: file.read_bytes() for file in (tmp_path / "results").rglob("*") if file.is_file()}
     folders.write()
-    assert {file: file.read_bytes() for file in (tmp_path / "made").rglob("*") if file.is_file()} == before
+    assert {file: file.read_bytes() for file in (tmp_path / "results").rglob("*") if file.is_file()} == before
     assert {file.name for file in before} == {REPORT_FILE, SHEET_FILE, "index.json", "0.js", "1.js"}
 
 
@@ -113,7 +113,7 @@ def test_settings_that_changed_get_thumbnails_of_their_own(tmp_path: Path) -> No
 def test_lost_images_cost_their_thumbnails_and_nothing_else(tmp_path: Path) -> None:
     folders = Folders(tmp_path, [result(0), result(1), result(2), failure(3)])
     (tmp_path / "my photos" / "in" / "00000.png").unlink()
-    (tmp_path / "made" / "out" / "00001.png").write_bytes(b"damaged")
+    (tmp_path / "results" / "out" / "00001.png").write_bytes(b"damaged")
     folders.write()
     thumbnails = Thumbnails(folders.outputs)
     assert [thumbnails.chunk_index(one) for one in folders.results] == [(0, 0), None, (0, 1), None]
@@ -135,13 +135,13 @@ def test_contact_sheet_draws_a_hundred_evenly(tmp_path: Path) -> None:
     folders.write()
     rows = 100 // 5
     height = rows * (SHEET_SIDE + SHEET_CAPTION_PX + SHEET_GAP) + SHEET_GAP
-    assert Image.open(tmp_path / "made" / SHEET_FILE).height == height
+    assert Image.open(tmp_path / "results" / SHEET_FILE).height == height
 
 
 def test_job_without_a_finished_image_has_a_report_and_no_sheet(tmp_path: Path) -> None:
     folders = Folders(tmp_path, [failure(0)])
     assert "the PNG image is damaged" in folders.write().read_text("utf-8")
-    assert not (tmp_path / "made" / SHEET_FILE).exists()
+    assert not (tmp_path / "results" / SHEET_FILE).exists()
 
 
 # In the browser
@@ -271,7 +271,7 @@ def test_text_in_results_is_shown_and_never_acted_on(page: Any, tmp_path: Path) 
     open_in(page, Folders(tmp_path, [hostile, failure(1, message=MARKUP)]).write())
     assert page.locator(".prompt").text_content() == MARKUP
     assert page.locator("#failure-list p").text_content().startswith(MARKUP)
-    assert page.locator("h1").inner_text() == page.title() == "made <in> a test"
+    assert page.locator("h1").inner_text() == page.title() == "title <in> a test"
     assert page.evaluate("typeof hacked") == "undefined"
 
 

@@ -88,8 +88,8 @@ def test_parquet_table_says_the_same_as_the_lines(job: tuple[Result, Folder]):
 
 
 def test_output_folder_holds_the_results_their_record_and_nothing_else(job: tuple[Result, Folder]):
-    made = {row["output"] for row in job[1].rows().values() if row["error_type"] is None}
-    assert set(job[1].results()) == made
+    outputs = {row["output"] for row in job[1].rows().values() if row["error_type"] is None}
+    assert set(job[1].results()) == outputs
     for name in REPORTS:
         assert any(found.startswith(name) for found in job[1].names()), name
     if (folder := job[1].storage.local) is not None:
@@ -115,13 +115,13 @@ def test_result_is_what_the_model_made_of_the_source(job: tuple[Result, Folder],
 
 
 def test_exif_rotated_photo_comes_out_upright(job: tuple[Result, Folder]):
-    made = job[1].pixels(job[1].rows()["rotated.jpg"]["output"])
-    assert np.abs(made.astype(int) - (255 - gradient())).mean() < 8
+    pixels = job[1].pixels(job[1].rows()["rotated.jpg"]["output"])
+    assert np.abs(pixels.astype(int) - (255 - gradient())).mean() < 8
 
 
 def test_transparency_of_the_source_is_kept(job: tuple[Result, Folder], sources: Folder):
-    made = job[1].read(job[1].rows()["see-through.png"]["output"])
-    before, after = (Image.open(BytesIO(data)).getchannel("A") for data in (sources.read("see-through.png"), made))
+    result = job[1].read(job[1].rows()["see-through.png"]["output"])
+    before, after = (Image.open(BytesIO(data)).getchannel("A") for data in (sources.read("see-through.png"), result))
     np.testing.assert_array_equal(np.asarray(after), np.asarray(before))
 
 
@@ -229,10 +229,10 @@ def test_table_gives_each_image_its_settings_mask_and_name(new_folder: NewFolder
     assert run_folder(table, output).exit_code == 0
     assert set(output.results()) == {"foxes/one.png", "two.png"}
     assert output.rows()["a.png"]["prompt"] == "a fox"
-    made, half = output.pixels("foxes/one.png"), mask.shape[1] // 2
+    pixels, half = output.pixels("foxes/one.png"), mask.shape[1] // 2
     feathered = half - 16
-    np.testing.assert_array_equal(made[:, :feathered], 255 - gradient()[:, :feathered])
-    np.testing.assert_array_equal(made[:, half:], gradient()[:, half:])
+    np.testing.assert_array_equal(pixels[:, :feathered], 255 - gradient()[:, :feathered])
+    np.testing.assert_array_equal(pixels[:, half:], gradient()[:, half:])
 
 
 @on_this_machine

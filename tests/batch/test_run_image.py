@@ -22,9 +22,9 @@ pytestmark = pytest.mark.xdist_group("stand-in")
 def test_bare_name_is_looked_up_and_the_result_named_by_its_settings(running_app: None, photo: Path):
     result = run_image("photo.png")
     assert result.exit_code == 0
-    made = Path(result.output.splitlines()[-1])
-    assert made == Path("data/output_images") / f"{NAME}.png"
-    decoded = decode_image(made.read_bytes(), max_bytes=2**20, max_pixels=2**20)
+    path = Path(result.output.splitlines()[-1])
+    assert path == Path("data/output_images") / f"{NAME}.png"
+    decoded = decode_image(path.read_bytes(), max_bytes=2**20, max_pixels=2**20)
     np.testing.assert_array_equal(decoded.pixels, 255 - gradient())
 
 
@@ -59,10 +59,10 @@ def test_mask_says_what_may_change(running_app: None, photo: Path):
     (photo.parent / "masks" / "left.png").write_bytes(file_of(mask, "png"))
     result = run_image("photo.png", "--mask", "masks/left.png")
     assert result.exit_code == 0, result.output
-    made = decode_image(Path(result.output.splitlines()[-1]).read_bytes(), max_bytes=2**20, max_pixels=2**20).pixels
+    pixels = decode_image(Path(result.output.splitlines()[-1]).read_bytes(), max_bytes=2**20, max_pixels=2**20).pixels
     reach = int(3 * MASK_BLUR)  # of the feather, into what may change
-    np.testing.assert_array_equal(made[:, : half - reach], 255 - gradient()[:, : half - reach])
-    np.testing.assert_array_equal(made[:, half:], gradient()[:, half:])
+    np.testing.assert_array_equal(pixels[:, : half - reach], 255 - gradient()[:, : half - reach])
+    np.testing.assert_array_equal(pixels[:, half:], gradient()[:, half:])
 
 
 @pytest.mark.service

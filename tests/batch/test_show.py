@@ -1,4 +1,4 @@
-"""An image tells what it was made with, and the command it prints makes it again."""
+"""The parameters of an image, and the command that makes it again."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def shown_command(result: Result) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("extension", ["png", "jpg", "webp", "gif", "tif"])
-def test_every_format_tells_its_parameters(tmp_path: Path, extension: str) -> None:
+def test_parameters_are_read_from_every_format(tmp_path: Path, extension: str) -> None:
     result = run_show(write_image(tmp_path / f"photo.{extension}"))
     assert result.exit_code == 0
     lines = [line.split(maxsplit=1) for line in result.stdout.splitlines() if line]
@@ -84,43 +84,43 @@ def test_every_format_tells_its_parameters(tmp_path: Path, extension: str) -> No
 def test_command_asks_for_the_same_image(tmp_path: Path, prompt: str) -> None:
     changed = {"prompt": prompt, "negative_prompt": f"not {prompt}", "sampler": "lcm", "loras": "ink:0.8,oil.v2:-1"}
     settings = SETTINGS.model_copy(update=changed)
-    asked = shown_command(run_show(write_image(tmp_path / "photo.png", settings)))
-    assert asked["filename"] == Path("SOURCE")
+    options = shown_command(run_show(write_image(tmp_path / "photo.png", settings)))
+    assert options["filename"] == Path("SOURCE")
     wanted = settings.model_dump() | {"max_side": 48}  # the longest side that the model saw
-    assert {name: asked[name] for name in wanted} == wanted
+    assert {name: options[name] for name in wanted} == wanted
 
 
 def test_source_comes_from_the_results_of_a_folder_above(tmp_path: Path) -> None:
-    made = write_image(tmp_path / "sub" / "photo.png")
+    image = write_image(tmp_path / "sub" / "photo.png")
     job = Job(source="-pets/my cat.png", output="sub/photo.png", settings=SETTINGS)
     other = Job(source="dog.png", output="sub/photo.png.png", settings=SETTINGS)
     recorded(tmp_path, JobResult.of(other), JobResult.of(job), JobResult.of(other))
-    result = run_show(made)
+    result = run_show(image)
     assert shown_command(result)["filename"] == Path("-pets/my cat.png")
     assert "-pets/my cat.png is a path in the input folder" in result.stderr
 
 
 def test_mask_comes_from_the_results_too(tmp_path: Path) -> None:
-    made = write_image(tmp_path / "photo.png")
+    image = write_image(tmp_path / "photo.png")
     job = Job(source="photo.png", output="photo.png", settings=SETTINGS, mask="-m/my sky.png")
     recorded(tmp_path, JobResult.of(job))
-    result = run_show(made)
+    result = run_show(image)
     assert shown_command(result)["mask"] == Path("-m/my sky.png")
     assert "-m/my sky.png is a path in the input folder" in result.stderr
 
 
 def test_result_in_another_format_than_its_source_is_asked_for_by_name(tmp_path: Path) -> None:
-    made = write_image(tmp_path / "photo.webp")
+    image = write_image(tmp_path / "photo.webp")
     recorded(tmp_path, JobResult.of(Job(source="photo.JPG", output="photo.webp", settings=SETTINGS)))
-    assert shown_command(run_show(made))["output_filename"] == "photo.webp"
+    assert shown_command(run_show(image))["output_filename"] == "photo.webp"
 
 
-def test_image_without_parameters_is_told_from_its_record(tmp_path: Path) -> None:
-    made = write_image(tmp_path / "photo.bmp")
+def test_image_without_parameters_takes_them_from_its_record(tmp_path: Path) -> None:
+    image = write_image(tmp_path / "photo.bmp")
     recorded(tmp_path, JobResult.of(Job(source="photo.bmp", output="photo.bmp", settings=SETTINGS)))
-    asked = shown_command(run_show(made))
+    options = shown_command(run_show(image))
     wanted = SETTINGS.model_dump(exclude_none=True)
-    assert {name: asked[name] for name in wanted} == wanted
+    assert {name: options[name] for name in wanted} == wanted
 
 
 @pytest.mark.parametrize(
@@ -135,11 +135,16 @@ def test_image_without_parameters_is_told_from_its_record(tmp_path: Path) -> Non
 def test_images_of_the_web_ui_are_understood(tmp_path: Path, sampler: str, ours: str) -> None:
     comment = b"UNICODE\0" + WEB_UI.format(sampler=sampler).encode("utf-16-be")
     (tmp_path / "a.jpg").write_bytes(file_of(gradient(), "jpeg", exif=exif(user_comment=comment)))
-    asked = shown_command(run_show(tmp_path / "a.jpg"))
-    assert (asked["prompt"], asked["sampler"], asked["max_side"], asked["strength"]) == ("a fox", ours, 512, 0.4)
+    options = shown_command(run_show(tmp_path / "a.jpg"))
+    assert (options["prompt"], options["sampler"], options["max_side"], options["strength"]) == (
+        "a fox",
+        ours,
+        512,
+        0.4,
+    )
 
 
-def test_what_this_app_cannot_do_is_left_out_and_said(tmp_path: Path) -> None:
+def test_unsupported_parameters_are_left_out_and_named(tmp_path: Path) -> None:
     comment = b"UNICODE\0" + WEB_UI.format(sampler="DPM++ SDE").replace("0.4", "1.5").encode("utf-16-be")
     (tmp_path / "a.jpg").write_bytes(file_of(gradient(), "jpeg", exif=exif(user_comment=comment)))
     result = run_show(tmp_path / "a.jpg")

@@ -1,4 +1,4 @@
-"""What a folder, a glob, a list or a table gives the job to do, whatever lies in the folder."""
+"""The source images of a folder, a glob, a list or a table."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_folder_gives_its_images_in_order_and_leaves_out_what_is_hidden(photos: 
     assert (listing.failures, listing.problems, listing.num_ignored) == ([], [], 1)
 
 
-def test_link_back_into_the_folder_is_told_and_not_followed(photos: Path):
+def test_link_back_into_the_folder_is_reported_and_not_followed(photos: Path):
     (photos / "trips" / "again").symlink_to(photos)
     listing = find_sources(str(photos))
     (problem,) = listing.problems
@@ -163,10 +163,10 @@ def test_caption_beside_an_image_is_its_prompt(photos: Path):
     put(photos, "notes.txt", text="no image's")
     put(photos, "a.txt", text=" \n")
     listing = find_sources(str(photos))
-    said = "a fox,\nin oil"
-    assert prompts_of(listing) == {"a.PNG": None, "b.jpg": said, "trips/2024/d.tif": said, "trips/c.webp": None}
+    caption = "a fox,\nin oil"
+    assert prompts_of(listing) == {"a.PNG": None, "b.jpg": caption, "trips/2024/d.tif": caption, "trips/c.webp": None}
     assert listing.num_ignored == 2
-    assert find_sources(f"{photos}/*.jpg").sources[0].overrides.prompt == said
+    assert find_sources(f"{photos}/*.jpg").sources[0].overrides.prompt == caption
 
 
 def test_prompt_of_a_row_comes_before_the_caption(photos: Path):
@@ -191,7 +191,7 @@ def test_image_with_an_unusable_caption_fails_alone(photos: Path, data: bytes):
 
 
 @pytest.mark.parametrize("names", [("A.jpg", "a.jpg"), ("Sub/a.jpg", "sub/a.jpg"), ("caf\u00e9.jpg", "cafe\u0301.jpg")])
-def test_names_that_some_file_system_takes_for_one_are_made_and_told(tmp_path: Path, names: Iterable[str]):
+def test_names_that_some_file_system_takes_for_one_are_made_and_reported(tmp_path: Path, names: Iterable[str]):
     listing = find_sources(str(put(tmp_path, *names, "other.jpg")))
     (problem,) = listing.problems
     assert {*paths_of(listing)} == {*names, "other.jpg"}

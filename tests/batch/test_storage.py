@@ -29,14 +29,14 @@ def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
 
 
 class Unsteady(MemoryFileSystem):
-    """A server whose next answers are `errors`; `num_asked` counts what it was asked for."""
+    """A server whose next answers are `errors`. `num_requests` counts all requests."""
 
     protocol = "unsteady"
     errors: list[OSError] = []
-    num_asked = 0
+    num_requests = 0
 
     def _open(self, *args: object, **kwargs: object) -> object:
-        Unsteady.num_asked += 1
+        Unsteady.num_requests += 1
         if Unsteady.errors:
             raise Unsteady.errors.pop(0)
         return super()._open(*args, **kwargs)
@@ -47,7 +47,7 @@ def unsteady() -> Storage:
     fsspec.register_implementation("unsteady", Unsteady, clobber=True)
     storage = open_storage("unsteady://images")
     storage.write("a.png", b"bytes")
-    Unsteady.num_asked = 0
+    Unsteady.num_requests = 0
     return storage
 
 
@@ -205,7 +205,7 @@ def test_undecodable_name_is_listed(tmp_path: Path):
 def test_errors_that_may_pass_are_tried_again(unsteady: Storage):
     Unsteady.errors = [OSError(errno.EIO, "disk"), ConnectionResetError("line"), TimeoutError("late")]
     assert unsteady.read("a.png", 100) == b"bytes"
-    assert Unsteady.num_asked == 4
+    assert Unsteady.num_requests == 4
 
 
 @pytest.mark.parametrize(
@@ -220,7 +220,7 @@ def test_errors_that_stay_are_raised_at_once(unsteady: Storage, error: OSError):
     Unsteady.errors = [error]
     with pytest.raises(OSError, match=str(error.args[-1])):
         unsteady.read("a.png", 100)
-    assert Unsteady.num_asked == 1
+    assert Unsteady.num_requests == 1
 
 
 def test_other_file_systems_are_reached_by_their_uri():

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 from io import BytesIO
-from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +18,7 @@ from pyarrow import parquet
 from deployments.images.codec import read_parameters
 from tests.support.folders import REPORTS, Folder, NewFolder, assert_refused, on_this_machine, run_folder
 from tests.support.pictures import exif, file_of, gradient, stored_turned
-from tests.support.stand_in import FULL_TWICE_S, asking
+from tests.support.stand_in import asking
 
 pytestmark = [pytest.mark.service, pytest.mark.usefixtures("running_app"), pytest.mark.xdist_group("stand-in")]
 
@@ -31,7 +30,6 @@ BAD = {
     "thin.png": file_of(gradient(600, 2), "png"),
 }
 FAILING = {*BAD, "refuse.png", "kill the caller.png"}
-WIDTHS = count(40)  # the stand-in counts by width what it does only so many times
 IGNORED = ("notes.txt", "clip.mp4", "results.jsonl")
 
 
@@ -150,29 +148,6 @@ def test_failed_image_says_why_in_its_row(job: tuple[Result, Folder], source: st
     row = job[1].rows()[source]
     assert row["error_type"] == error_type
     assert error in row["error"]
-
-
-@on_this_machine
-def test_image_is_asked_for_again_when_the_app_could_not_take_it(new_folder: NewFolder):
-    attempts = {"die once.png": 2, "not ready once.png": 2}
-    source, output = new_folder("in"), new_folder("out")
-    for name in attempts:
-        source.write(name, asking(name.removesuffix(".png"), next(WIDTHS)))
-    assert run_folder(source, output).exit_code == 0
-    # A replica that dies takes others' requests with it, and its successor is not there at once.
-    rows = output.rows()
-    tried = {name: row["attempts"] for name, row in rows.items()}
-    assert all(least <= tried[name] <= least + 2 for name, least in attempts.items()), tried
-
-
-@on_this_machine
-def test_image_refused_by_a_full_app_comes_back_when_it_was_told_to(new_folder: NewFolder):
-    source, output = new_folder("in"), new_folder("out")
-    source.write("full twice.png", asking("full twice", next(WIDTHS)))
-    assert run_folder(source, output).exit_code == 0
-    row = output.rows()["full twice.png"]
-    assert row["attempts"] == 3
-    assert row["total_s"] >= 2 * FULL_TWICE_S
 
 
 @on_this_machine

@@ -136,12 +136,8 @@ def test_images_of_the_web_ui_are_understood(tmp_path: Path, sampler: str, ours:
     comment = b"UNICODE\0" + WEB_UI.format(sampler=sampler).encode("utf-16-be")
     (tmp_path / "a.jpg").write_bytes(file_of(gradient(), "jpeg", exif=exif(user_comment=comment)))
     options = shown_command(run_show(tmp_path / "a.jpg"))
-    assert (options["prompt"], options["sampler"], options["max_side"], options["strength"]) == (
-        "a fox",
-        ours,
-        512,
-        0.4,
-    )
+    expected = {"prompt": "a fox", "sampler": ours, "max_side": 512, "strength": 0.4}
+    assert expected.items() <= options.items()
 
 
 def test_unsupported_parameters_are_left_out_and_named(tmp_path: Path) -> None:

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from batch.planning.locations import split_uri
 from batch.planning.sources import SourceListing, find_sources, read_prompts
 from batch.storage.storage import open_storage
 from deployments.engine.errors import InvalidRequest
@@ -248,18 +247,3 @@ def test_remote_folder_glob_list_and_table_go_by_uri():
     assert paths_of(find_sources(uri, f"{uri}/lists/all.txt")) == ["sub/b.png", "a.jpg"]
     (source,) = find_sources(f"{uri}/table.csv").sources
     assert (source.path, source.size, source.overrides.seed) == ("sub/b.png", 5, 7)
-
-
-@pytest.mark.parametrize(
-    ("uri", "is_rest", "parts"),
-    [
-        ("list.txt", "", (".", "list.txt")),
-        ("/list.txt", "", ("/", "list.txt")),
-        ("a/b?/c*.jpg", "", ("a/b?", "c*.jpg")),
-        ("a/b?/c*.jpg", "?*", ("a", "b?/c*.jpg")),
-        ("s3://bucket/a/list.csv?endpoint_override=host:1", "", ("s3://bucket/a?endpoint_override=host:1", "list.csv")),
-        ("s3://bucket/a/*/b?endpoint_override=host:1", "?*", ("s3://bucket/a?endpoint_override=host:1", "*/b")),
-    ],
-)
-def test_folder_of_a_uri_keeps_the_query(uri: str, is_rest: str, parts: tuple[str, str]):
-    assert split_uri(uri, lambda part: any(letter in part for letter in is_rest)) == parts

@@ -16,11 +16,11 @@ from deployments.schemas import Img2ImgOptions
 
 SEVERAL = "; comma-separated values make every combination."
 
-Prompt = Annotated[str | None, typer.Option(help="What the images should become.")]
-NegativePrompt = Annotated[str | None, typer.Option(help="What the images should not become.")]
+Prompt = Annotated[str | None, typer.Option(help="The prompt: what the images should become.")]
+NegativePrompt = Annotated[str | None, typer.Option(help="The negative prompt: what to avoid.")]
 Model = Annotated[str | None, typer.Option(help="Model id, alias, or `auto` for a random choice by weight.")]
-Strength = Annotated[float | None, typer.Option(help="How much to change: 0 (keep the source) to 1 (ignore it).")]
-GuidanceScale = Annotated[float | None, typer.Option(help="How closely to follow the prompt: 0 to 50.")]
+Strength = Annotated[float | None, typer.Option(help="The amount of change: 0 (keep the source) to 1 (ignore it).")]
+GuidanceScale = Annotated[float | None, typer.Option(help="The weight of the prompt: 0 to 50.")]
 Steps = Annotated[int | None, typer.Option("--num-inference-steps", help="Steps, of which int(steps * strength) run.")]
 Seed = Annotated[int | None, typer.Option(help="The random seed.")]
 Sampler = Annotated[
@@ -29,8 +29,8 @@ Sampler = Annotated[
 MaxSide = Annotated[int | None, typer.Option(help="The longest side that the model sees, in pixels.")]
 Loras = Annotated[str | None, typer.Option(help="LoRAs of the model and their weights: `name:0.8,other:0.5`.")]
 Models = Annotated[str | None, typer.Option("--model", help=f"Model id, alias, or `auto`{SEVERAL}")]
-Strengths = Annotated[str | None, typer.Option("--strength", help=f"0 (keep the source) to 1 (ignore it){SEVERAL}")]
-GuidanceScales = Annotated[str | None, typer.Option("--guidance-scale", help=f"Prompt guidance: 0 to 50{SEVERAL}")]
+Strengths = Annotated[str | None, typer.Option("--strength", help=f"Change, 0 (keep the source) to 1{SEVERAL}")]
+GuidanceScales = Annotated[str | None, typer.Option("--guidance-scale", help=f"Weight of the prompt: 0 to 50{SEVERAL}")]
 StepCounts = Annotated[str | None, typer.Option("--num-inference-steps", help=f"Number of steps{SEVERAL}")]
 SeedList = Annotated[str | None, typer.Option("--seed", help=f"The random seed{SEVERAL}")]
 Seeds = Annotated[int, typer.Option(help="Number of seeds of each image: its own and those that follow.")]
@@ -40,7 +40,7 @@ Input = Annotated[str, typer.Option(help="A folder, a glob, a list (.txt) or a t
 Output = Annotated[str, typer.Option(help="The folder for results, results.jsonl and report.html.")]
 Manifest = Annotated[str | None, typer.Option(help="A list or table whose paths are relative to --input.")]
 PromptsFile = Annotated[str | None, typer.Option(help="A file of prompts to draw from, one per line.")]
-OutputFormat = Annotated[str | None, typer.Option(help="png, jpeg or webp. Default: the format of each source.")]
+OutputFormat = Annotated[str | None, typer.Option(help="One of png, jpeg, webp. Default: the format of each source.")]
 Concurrency = Annotated[int, typer.Option(min=1, help="Number of images that run at a time.")]
 Recursive = Annotated[bool, typer.Option(help="Include sub-folders, also for the results.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Make all images again.")]

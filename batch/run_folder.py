@@ -112,15 +112,22 @@ class JobSpec:
     verify: bool
 
     def job(self, config: AppConfig) -> FolderJob:
-        """The job less what earlier runs did. Raises InvalidRequest where the app does not allow it, OSError."""
+        """The job without the work of earlier runs. Raises InvalidRequest for what the app does not allow, OSError."""
         config = with_checkpoint_hashes(config)
         if self.prompts is not None:
             config = config.model_copy(update={"prompts": self.prompts})
         output_format = self.options.output_format if "output_format" in self.options.model_fields_set else None
         planned = plan(self.listing.sources, self.options, self.sweep, output_format, config)
         ledger = Ledger(self.outputs)
-        how = {"overwrite": self.overwrite, "retry_failed": self.retry_failed, "verify": self.verify}
-        work = find_remaining_work(self.listing, planned, ledger, self.outputs, **how)
+        work = find_remaining_work(
+            self.listing,
+            planned,
+            ledger,
+            self.outputs,
+            overwrite=self.overwrite,
+            retry_failed=self.retry_failed,
+            verify=self.verify,
+        )
         _print_remaining_work(work, planned.num_duplicates)
         return FolderJob(work, self.listing.storage, self.outputs, ledger)
 
@@ -193,7 +200,7 @@ def _print_end(work: RemainingWork, outcome: Outcome, counts: Counts, overwrite:
 
 
 def _how_to_resume(overwrite: bool) -> str:
-    return f"Run the same command{' without --overwrite' if overwrite else ''} to resume"
+    return f"Run the same command to {'start over' if overwrite else 'resume'}"
 
 
 if __name__ == "__main__":

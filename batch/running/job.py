@@ -62,7 +62,6 @@ class FolderJob:
             display.print(f"{outcome}: waiting for {num_running} running images (Ctrl-C to abort)")
 
         pipeline = Pipeline(worker, concurrency, print_stopping)
-
         timer = threading.Timer(deadline_s or 0, stop, [Outcome.DEADLINE])
         with (
             Display(self.work.todo_by_model()) as display,

@@ -1,0 +1,1 @@
+"""The folder job and the one-file job: Stable Diffusion image-to-image over files, through the deployed app."""

@@ -1,4 +1,4 @@
-"""Finds the running app or starts it, and stops at the end what it started: the app, the Ray cluster, or neither."""
+"""Joins the running app or starts it. At the end it stops what it started: the app, the Ray cluster, or neither."""
 
 from __future__ import annotations
 
@@ -28,25 +28,25 @@ SHOWN_CHARS = 2000  # of Serve's reason for a failure: the end, where the traceb
 
 
 class AppNotStarted(Exception):
-    """There is no app to work with, and the message says why."""
+    """The app neither runs nor starts. The message gives the reason."""
 
 
 class App:
-    """The app to work with: its configuration, which is mostly known before it runs, and its ingress once it does."""
+    """The app: its configuration, in most cases known before it runs, and its ingress."""
 
-    def __init__(self, path: Path, name: str, say: Callable[[str], None], stack: ExitStack) -> None:
+    def __init__(self, path: Path, name: str, on_progress: Callable[[str], None], stack: ExitStack) -> None:
         self._path = path
         self._name = name
-        self._say = say
+        self._on_progress = on_progress
         self._stack = stack
         self._is_joined = _join(name, stack)
 
     @cached_property
     def config(self) -> AppConfig:
-        """From the file, where nothing runs yet and this project's own builder is to start it. Raises AppNotStarted."""
+        """Read from the file if the app does not run yet and this project builds it. Raises AppNotStarted."""
         if not self._is_joined:
             (application,) = read_serve_config(self._path, self._name).applications
-            with suppress(ValidationError):  # Serve says better what is wrong
+            with suppress(ValidationError):  # Serve's own message is clearer
                 if application.import_path == BUILDER:
                     return AppConfig.model_validate(application.args)
         config: AppConfig = self.router.config.remote().result()
@@ -54,7 +54,7 @@ class App:
 
     @cached_property
     def router(self) -> DeploymentHandle:
-        """The ingress, once every model is ready; starts what is not running. Raises AppNotStarted."""
+        """The ingress, once every model is ready. Starts the app if it does not run. Raises AppNotStarted."""
         if not self._is_joined:
             schema = read_serve_config(self._path, self._name)
             if not ray.is_initialized():
@@ -63,26 +63,27 @@ class App:
             self._stack.callback(serve.shutdown)
             serve.start(proxy_location="Disabled")
             deploy_apps(schema)
-        _wait_until_ready(self._name, self._say)
+        _wait_until_ready(self._name, self._on_progress)
         return serve.get_app_handle(self._name)
 
 
 @contextmanager
-def find_app(config_path: Path, app_name: str, say: Callable[[str], None]) -> Iterator[App]:
-    """The app `app_name`, joined where it runs: in the cluster of RAY_ADDRESS, or else on this machine (`serve run`).
+def find_app(config_path: Path, app_name: str, on_progress: Callable[[str], None]) -> Iterator[App]:
+    """The app `app_name` of the cluster of RAY_ADDRESS, or else of the cluster on this machine (`serve run`).
 
-    Where it does not run, its `router` starts it from the Serve configuration file, in the cluster of RAY_ADDRESS or
-    in one of its own; it is stopped at the end. `say` hears of each model that gets ready. Raises AppNotStarted.
+    If it does not run, its `router` starts it from the Serve configuration file, in the cluster of RAY_ADDRESS or in a
+    cluster of its own, and it is stopped at the end. `on_progress` gets a message for each change of a deployment.
+    Raises AppNotStarted.
     """
     with ExitStack() as stack:
         logging.getLogger("ray.serve").setLevel(logging.WARNING)
-        yield App(config_path, app_name, say, stack)
+        yield App(config_path, app_name, on_progress, stack)
 
 
 def _join(app_name: str, stack: ExitStack) -> bool:
-    """Whether the app runs, and we are connected to its cluster."""
+    """Connect to the app's cluster. Returns whether the app runs there."""
     if not ray.is_initialized() and os.environ.get("RAY_ADDRESS") == "local":
-        return False  # a cluster of our own, which can wait until there is something to do
+        return False  # a cluster of our own is started only when needed
     chosen = ray.is_initialized() or "RAY_ADDRESS" in os.environ
     if not ray.is_initialized():
         try:
@@ -96,7 +97,7 @@ def _join(app_name: str, stack: ExitStack) -> bool:
     if chosen and running and app_name not in running:
         raise AppNotStarted(f"the cluster serves no app {app_name!r}; apps: {', '.join(running)}")
     if not chosen and app_name not in running:
-        ray.shutdown()  # another program's cluster, perhaps a private one: nothing is started there
+        ray.shutdown()  # nothing is started in another program's cluster
     return app_name in running
 
 
@@ -109,13 +110,15 @@ def read_serve_config(path: Path, app_name: str) -> ServeDeploySchema:
     apps = [app for app in schema.applications if app.name == app_name]
     if not apps:
         names = ", ".join(app.name for app in schema.applications)
-        raise AppNotStarted(f"{path} describes no app {app_name!r}; apps: {names}")
+        raise AppNotStarted(f"{path} has no app {app_name!r}; apps: {names}")
     return schema.model_copy(update={"applications": apps})
 
 
-def _wait_until_ready(app_name: str, say: Callable[[str], None]) -> None:
+def _wait_until_ready(app_name: str, on_progress: Callable[[str], None]) -> None:
     started = time.monotonic()
     try:
-        wait_until_running(app_name, lambda name, status: say(f"[{time.monotonic() - started:.1f} s] {name}: {status}"))
+        wait_until_running(
+            app_name, lambda name, status: on_progress(f"[{time.monotonic() - started:.1f} s] {name}: {status}")
+        )
     except AppFailed as error:
         raise AppNotStarted(str(error)[-SHOWN_CHARS:]) from error

@@ -1,4 +1,4 @@
-"""What a person sees of a folder job: bars on a terminal, a line now and then elsewhere, and a table at the end."""
+"""The terminal output of a folder job: progress bars, or a line every five seconds, and a table at the end."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rich.text import Text
 
 from batch.record.results import Result
 
-LINE_EVERY_S = 5.0  # without a terminal
+LINE_EVERY_S = 5.0  # if the output is no terminal
 SPEED_OVER_S = 60.0
 LISTED_FAILURES = 50
 ALL = "all"
@@ -31,8 +31,8 @@ class SpeedColumn(ProgressColumn):
         return Text("" if speed is None else rate_text(speed), style="progress.data.speed")
 
 
-class Tally:
-    """Counts and times by model, of which table() makes a summary; the same size however many images there are."""
+class Counts:
+    """Numbers of images and sums of seconds by model. Its size does not grow with the number of images."""
 
     def __init__(self) -> None:
         self.done: Counter[str] = Counter()
@@ -50,8 +50,8 @@ class Tally:
         self._total_s[model] += result.total_s or 0.0
 
     def table(self) -> Table:
-        """A row for each model, and one for all of several."""
-        table = Table("model", "images", "failed", "seconds denoising", "seconds in all")
+        """A row for each model."""
+        table = Table("model", "images", "failed", "denoise s/image", "total s/image")
         for model in sorted(self.done | self.failed):
             count = self.done[model]
             times = [f"{seconds[model] / count:.2f}" if count else "" for seconds in (self._denoise_s, self._total_s)]
@@ -60,12 +60,12 @@ class Tally:
 
 
 class Display:
-    """The progress of a run: a bar for each model that has something to do, and one for all of them."""
+    """The progress of a run: a bar for each model with images to make, and one for all models."""
 
     def __init__(self, todo_by_model: Mapping[str, int]) -> None:
-        self.tally = Tally()
+        self.counts = Counts()
         self._total = sum(todo_by_model.values())
-        self._started = self._told = time.monotonic()
+        self._started = self._last_line_s = time.monotonic()
         self._bars = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -89,32 +89,32 @@ class Display:
 
     @property
     def count(self) -> int:
-        """The images that are through, failed or not."""
-        return self.tally.done.total() + self.tally.failed.total()
+        """The number of images that are done or failed."""
+        return self.counts.done.total() + self.counts.failed.total()
 
     def add(self, result: Result) -> None:
-        """One more image is through."""
-        self.tally.add(result)
-        failed = self.tally.failed
+        """Count an image that is done or failed."""
+        self.counts.add(result)
+        failed = self.counts.failed
         if result.error_type and failed.total() <= LISTED_FAILURES:
-            self.say(failure_text(result))
+            self.print(failure_text(result))
         if (task := self._tasks.get(str(result.model))) is not None:
             self._bars.update(task, advance=1, failed=failed[str(result.model)])
         self._bars.update(self._tasks[ALL], advance=1, failed=failed.total())
         if not CONSOLE.is_terminal:
-            self._tell()
+            self._print_line()
 
-    def say(self, text: str) -> None:
-        """A line above the bars."""
+    def print(self, text: str) -> None:
+        """Print a line above the bars."""
         self._bars.console.print(text)
 
-    def _tell(self) -> None:
+    def _print_line(self) -> None:
         now = time.monotonic()
-        if self.count in (1, self._total) or now - self._told > LINE_EVERY_S:
-            self._told = now
+        if self.count in (1, self._total) or now - self._last_line_s > LINE_EVERY_S:
+            self._last_line_s = now
             speed = self.count / max(now - self._started, 1e-6)
             left = seconds_text((self._total - self.count) / speed)
-            failed = self.tally.failed.total()
+            failed = self.counts.failed.total()
             CONSOLE.print(f"[{self.count}/{self._total}] {rate_text(speed)}, {failed} failed, about {left} left")
 
 
@@ -123,7 +123,7 @@ def failure_text(result: Result) -> str:
 
 
 def rate_text(per_s: float) -> str:
-    """A rate in the unit that leaves it readable."""
+    """A rate in images per second, or per minute if it is below 1/s."""
     return f"{per_s:.1f} images/s" if per_s >= 1 else f"{60 * per_s:.1f} images/min"
 
 

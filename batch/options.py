@@ -1,4 +1,4 @@
-"""The image options that both commands share, and how a bad value is reported: exit code 2, naming the option."""
+"""The options of both commands. An invalid value is reported by its option's name, with exit code 2."""
 
 from __future__ import annotations
 
@@ -14,40 +14,42 @@ from batch.cluster import AppNotStarted
 from deployments.engine.errors import InvalidRequest
 from deployments.schemas import Img2ImgOptions
 
-SEVERAL = "; several, with commas, make every combination."
+SEVERAL = "; comma-separated values make every combination."
 
-Prompt = Annotated[str | None, typer.Option(help="What the pictures should become.")]
-NegativePrompt = Annotated[str | None, typer.Option(help="What they should not become.")]
+Prompt = Annotated[str | None, typer.Option(help="The prompt: what the images should become.")]
+NegativePrompt = Annotated[str | None, typer.Option(help="The negative prompt: what to avoid.")]
 Model = Annotated[str | None, typer.Option(help="Model id, alias, or `auto` for a random choice by weight.")]
-Strength = Annotated[float | None, typer.Option(help="From 0 (keeps the source) to 1 (ignores it).")]
-GuidanceScale = Annotated[float | None, typer.Option(help="How closely to follow the prompt; 0 to 50.")]
-Steps = Annotated[int | None, typer.Option("--num-inference-steps", help="int(steps * strength) are run.")]
+Strength = Annotated[float | None, typer.Option(help="The amount of change: 0 (keep the source) to 1 (ignore it).")]
+GuidanceScale = Annotated[float | None, typer.Option(help="The weight of the prompt: 0 to 50.")]
+Steps = Annotated[int | None, typer.Option("--num-inference-steps", help="Steps, of which int(steps * strength) run.")]
 Seed = Annotated[int | None, typer.Option(help="The random seed.")]
-Sampler = Annotated[str | None, typer.Option(help="dpmpp_2m, dpmpp_2m_karras, euler, euler_ancestral, ddim, lcm.")]
+Sampler = Annotated[
+    str | None, typer.Option(help="One of dpmpp_2m, dpmpp_2m_karras, euler, euler_ancestral, ddim, lcm.")
+]
 MaxSide = Annotated[int | None, typer.Option(help="The longest side that the model sees, in pixels.")]
-Loras = Annotated[str | None, typer.Option(help="Adapters of the model and their weights: `name:0.8,other:0.5`.")]
+Loras = Annotated[str | None, typer.Option(help="LoRAs of the model and their weights: `name:0.8,other:0.5`.")]
 Models = Annotated[str | None, typer.Option("--model", help=f"Model id, alias, or `auto`{SEVERAL}")]
-Strengths = Annotated[str | None, typer.Option("--strength", help=f"0 (keeps the source) to 1 (ignores it){SEVERAL}")]
-GuidanceScales = Annotated[str | None, typer.Option("--guidance-scale", help=f"0 to 50{SEVERAL}")]
-StepCounts = Annotated[str | None, typer.Option("--num-inference-steps", help=f"steps * strength are run{SEVERAL}")]
+Strengths = Annotated[str | None, typer.Option("--strength", help=f"Change, 0 (keep the source) to 1{SEVERAL}")]
+GuidanceScales = Annotated[str | None, typer.Option("--guidance-scale", help=f"Weight of the prompt: 0 to 50{SEVERAL}")]
+StepCounts = Annotated[str | None, typer.Option("--num-inference-steps", help=f"Number of steps{SEVERAL}")]
 SeedList = Annotated[str | None, typer.Option("--seed", help=f"The random seed{SEVERAL}")]
-Seeds = Annotated[int, typer.Option(help="How many seeds each image gets: its own and those that follow.")]
-Samplers = Annotated[str | None, typer.Option("--sampler", help=f"As for run_image{SEVERAL}")]
+Seeds = Annotated[int, typer.Option(help="Number of seeds of each image: its own and those that follow.")]
+Samplers = Annotated[str | None, typer.Option("--sampler", help=f"Sampler, as for run_image{SEVERAL}")]
 MaxSides = Annotated[str | None, typer.Option("--max-side", help=f"The longest side that the model sees{SEVERAL}")]
 Input = Annotated[str, typer.Option(help="A folder, a glob, a list (.txt) or a table (.csv, .jsonl, .parquet).")]
 Output = Annotated[str, typer.Option(help="The folder for results, results.jsonl and report.html.")]
 Manifest = Annotated[str | None, typer.Option(help="A list or table whose paths are relative to --input.")]
-PromptsFile = Annotated[str | None, typer.Option(help="Prompts to draw from, one a line.")]
-OutputFormat = Annotated[str | None, typer.Option(help="png, jpeg or webp; left out, each source's own format.")]
-Concurrency = Annotated[int, typer.Option(min=1, help="Images in flight at a time.")]
-Recursive = Annotated[bool, typer.Option(help="Go into sub-folders, which the results keep.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Make everything again.")]
-RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Try again what failed in earlier runs.")]
-Verify = Annotated[bool, typer.Option("--verify", help="Decode finished results; compare sources by content.")]
-Deadline = Annotated[float | None, typer.Option(min=0, help="Start no image after so many minutes.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what there is to do, and how long it takes.")]
-ServeConfig = Annotated[Path, typer.Option(help="The Serve configuration to start the app from.")]
-AppName = Annotated[str, typer.Option(help="The Serve app to use if it runs already.")]
+PromptsFile = Annotated[str | None, typer.Option(help="A file of prompts to draw from, one per line.")]
+OutputFormat = Annotated[str | None, typer.Option(help="One of png, jpeg, webp. Default: the format of each source.")]
+Concurrency = Annotated[int, typer.Option(min=1, help="Number of images that run at a time.")]
+Recursive = Annotated[bool, typer.Option(help="Include sub-folders, also for the results.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Make all images again.")]
+RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Retry the images that failed in earlier runs.")]
+Verify = Annotated[bool, typer.Option("--verify", help="Decode finished results, and compare sources by content.")]
+Deadline = Annotated[float | None, typer.Option(min=0, help="Minutes after which no image is started.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the work and its expected duration, and write nothing.")]
+ServeConfig = Annotated[Path, typer.Option(help="The Serve configuration that starts the app.")]
+AppName = Annotated[str, typer.Option(help="The name of the Serve app, which is used if it is running.")]
 
 INPUT_FOLDER = Path("data/input_images")
 OUTPUT_FOLDER = Path("data/output_images")
@@ -56,7 +58,7 @@ APP_NAME = "img2img"
 
 
 def image_options(**values: Any) -> Img2ImgOptions:
-    """The options as the API checks them. Raises typer.BadParameter for the first one it refuses."""
+    """The options, checked as by the API. Raises typer.BadParameter for the first invalid one."""
     try:
         return Img2ImgOptions(**{name: value for name, value in values.items() if value is not None})
     except ValidationError as error:
@@ -66,7 +68,7 @@ def image_options(**values: Any) -> Img2ImgOptions:
 
 @contextmanager
 def usage_errors() -> Iterator[None]:
-    """Report what the app's own limits refuse, and an app that does not start, as bad usage."""
+    """Report values outside the app's limits, and an app that does not start, as bad usage."""
     try:
         yield
     except InvalidRequest as error:

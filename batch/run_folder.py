@@ -1,9 +1,9 @@
-"""The folder job: maps pictures through the served models with Ray Data, and goes on where an earlier run stopped.
+"""The folder job: makes images of source images with the served models and Ray Data, and resumes earlier runs.
 
     python -m batch.run_folder --input photos --output paintings --prompt "in the style of picasso"
 
-Exit codes: 0 all done, 1 some images failed, or the storage or the Ray cluster did, 2 bad usage, 3 stopped at the
-deadline, 130 stopped by Ctrl-C.
+Exit codes: 0 all done, 1 some images, the storage or the Ray cluster failed, 2 bad usage, 3 stopped at the deadline,
+130 stopped by Ctrl-C.
 """
 
 from __future__ import annotations
@@ -17,17 +17,18 @@ from ray.exceptions import RayError
 
 from batch import options as cli
 from batch.cluster import App, find_app
-from batch.display import CONSOLE, LISTED_FAILURES, Tally, failure_text
-from batch.planning.checkpoint_hash import with_revisions
+from batch.display import CONSOLE, LISTED_FAILURES, Counts, failure_text
+from batch.planning.checkpoint_hash import with_checkpoint_hashes
+from batch.planning.locations import open_folder
 from batch.planning.plan import plan
-from batch.planning.remaining_work import Agenda, make_agenda
-from batch.planning.sources import Found, find_sources, read_prompts
+from batch.planning.remaining_work import RemainingWork, find_remaining_work
+from batch.planning.sources import SourceListing, find_sources, read_prompts
 from batch.planning.sweep import Sweep
 from batch.record.ledger import Ledger
 from batch.running.dry_run import estimate
 from batch.running.job import FolderJob, Outcome
 from batch.running.worker import ImageWorker
-from batch.storage.storage import Storage, StorageError, open_storage, overlap
+from batch.storage.storage import Storage, overlap
 from deployments.config import AppConfig
 from deployments.engine.errors import InvalidRequest
 from deployments.schemas import Img2ImgOptions
@@ -60,17 +61,17 @@ def main(
     deadline: cli.Deadline = None,
     dry_run: cli.DryRun = False,
 ) -> None:
-    """Make an image of every picture, or several of each. Run it again to go on after whatever stopped it.
+    """Make one or several images of every source image. Run the same command again to resume a stopped job.
 
-    Without --model and --prompt each picture gets its own, drawn from the app's lists; a second run draws the
-    same. Results carry their settings in their names and files; results.jsonl has a line for each.
+    Without --model and --prompt each source image gets its own, drawn from the app's lists by its path, so that a
+    second run draws the same. Every result has its settings in its name and file, and a line in results.jsonl.
     """
     if prompt is not None and prompts_file is not None:
-        raise typer.BadParameter("there is a --prompt already", param_hint="--prompts-file")
+        raise typer.BadParameter("cannot be combined with --prompt", param_hint="--prompts-file")
     options = cli.image_options(
         prompt=prompt, negative_prompt=negative_prompt, loras=loras, output_format=output_format
     )
-    several = {
+    swept = {
         "model": model,
         "strength": strength,
         "guidance_scale": guidance_scale,
@@ -80,28 +81,28 @@ def main(
         "max_side": max_side,
     }
     with cli.usage_errors():
-        sweep = Sweep.parse(several, seeds)
+        sweep = Sweep.parse(swept, seeds)
         prompts = None if prompts_file is None else read_prompts(prompts_file)
-        found = find_sources(input, manifest, recursive=recursive)
-        outputs = _open_output(output, found.storage)
-    _say_found(found)
-    if not found.sources and not found.failures:
+        listing = find_sources(input, manifest, recursive=recursive)
+        outputs = _open_output(output, listing.storage)
+    _print_listing(listing)
+    if not listing.sources and not listing.failures:
         return
-    order = Order(found, outputs, options, sweep, prompts, overwrite, retry_failed, verify)
-    with cli.usage_errors(), find_app(config, app_name, CONSOLE.print) as app, _failure_in_a_line(overwrite):
-        job = order.job(app.config)
+    spec = JobSpec(listing, outputs, options, sweep, prompts, overwrite, retry_failed, verify)
+    with cli.usage_errors(), find_app(config, app_name, CONSOLE.print) as app, _one_line_failure(overwrite):
+        job = spec.job(app.config)
         if dry_run:
-            estimate(job.agenda.todo, job.inputs, app.config.limits, lambda: _worker(app, job), concurrency)
+            estimate(job.work.todo, job.inputs, app.config.limits, lambda: _worker(app, job), concurrency)
             return
-        outcome, tally = _make(job, app, concurrency, deadline)
-    raise typer.Exit(_say_end(job.agenda, outcome, tally, overwrite))
+        outcome, counts = _run(job, app, concurrency, deadline)
+    raise typer.Exit(_print_end(job.work, outcome, counts, overwrite))
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
-    """What the command line asks for, checked as far as that goes without the app."""
+class JobSpec:
+    """The job that the command line requests, checked as far as that is possible without the app."""
 
-    found: Found
+    listing: SourceListing
     outputs: Storage
     options: Img2ImgOptions
     sweep: Sweep
@@ -111,39 +112,46 @@ class Order:
     verify: bool
 
     def job(self, config: AppConfig) -> FolderJob:
-        """What there is to do, after earlier runs. Raises InvalidRequest where the app does not allow it, OSError."""
-        config = with_revisions(config)
+        """The job without the work of earlier runs. Raises InvalidRequest for what the app does not allow, OSError."""
+        config = with_checkpoint_hashes(config)
         if self.prompts is not None:
             config = config.model_copy(update={"prompts": self.prompts})
         output_format = self.options.output_format if "output_format" in self.options.model_fields_set else None
-        planned = plan(self.found.sources, self.options, self.sweep, output_format, config)
+        planned = plan(self.listing.sources, self.options, self.sweep, output_format, config)
         ledger = Ledger(self.outputs)
-        how = {"overwrite": self.overwrite, "retry_failed": self.retry_failed, "verify": self.verify}
-        agenda = make_agenda(self.found, planned, ledger, self.outputs, **how)
-        _say_agenda(agenda, planned.num_repeats)
-        return FolderJob(agenda, self.found.storage, self.outputs, ledger)
+        work = find_remaining_work(
+            self.listing,
+            planned,
+            ledger,
+            self.outputs,
+            overwrite=self.overwrite,
+            retry_failed=self.retry_failed,
+            verify=self.verify,
+        )
+        _print_remaining_work(work, planned.num_duplicates)
+        return FolderJob(work, self.listing.storage, self.outputs, ledger)
 
 
-def _make(job: FolderJob, app: App, concurrency: int, deadline: float | None) -> tuple[Outcome, Tally]:
-    """Do the job, and start nothing after `deadline` minutes. What is done already needs no app."""
-    outcome, tally = Outcome.DONE, Tally()
-    if job.agenda.todo:
-        outcome, tally = job.run(_worker(app, job), concurrency, None if deadline is None else 60 * deadline)
+def _run(job: FolderJob, app: App, concurrency: int, deadline: float | None) -> tuple[Outcome, Counts]:
+    """Run the job, and start no image after `deadline` minutes. Without anything to do no app is started."""
+    outcome, counts = Outcome.DONE, Counts()
+    if job.work.todo:
+        outcome, counts = job.run(_worker(app, job), concurrency, None if deadline is None else 60 * deadline)
     job.finish()
-    return outcome, tally
+    return outcome, counts
 
 
 @contextmanager
-def _failure_in_a_line(overwrite: bool) -> Iterator[None]:
-    """A storage or a Ray cluster that fails for good is no bug to look for: the command says what it was and ends.
+def _one_line_failure(overwrite: bool) -> Iterator[None]:
+    """Report a failed storage or Ray cluster in one line, without a traceback, and exit with 1.
 
-    Inside `find_app`: where the cluster is dead, Ray may end this program as the app is being stopped.
+    To be used inside `find_app`: with a dead cluster, Ray may end this program while the app is being stopped.
     """
     try:
         yield
     except (OSError, RayError) as error:
         *_, reason = str(error).rstrip().split("\n")  # Ray puts it last
-        CONSOLE.print(f"stopped; {_how_to_go_on(overwrite)}: {type(error).__name__}: {reason}")
+        CONSOLE.print(f"Stopped: {type(error).__name__}: {reason}. {_how_to_resume(overwrite)}")
         raise typer.Exit(1) from error
 
 
@@ -152,50 +160,47 @@ def _worker(app: App, job: FolderJob) -> ImageWorker:
 
 
 def _open_output(uri: str, inputs: Storage) -> Storage:
-    try:
-        outputs = open_storage(uri)
-    except StorageError as error:
-        raise InvalidRequest(str(error), "output") from error
+    outputs = open_folder(uri, "output")
     if overlap(inputs, outputs):
         raise InvalidRequest(
-            f"{str(outputs)!r} and the input folder {str(inputs)!r} must lie outside each other", "output"
+            f"{str(outputs)!r} and the input folder {str(inputs)!r} must be outside each other", "output"
         )
     if outputs.local is not None and outputs.local.exists() and not outputs.local.is_dir():
         raise InvalidRequest(f"{str(outputs)!r} is not a folder", "output")
     return outputs
 
 
-def _say_found(found: Found) -> None:
-    num_images = len(found.sources) + len(found.failures)
-    CONSOLE.print(f"{num_images} images in {found.storage}; {found.num_ignored} other files ignored")
-    for problem in found.problems[:LISTED_FAILURES]:
+def _print_listing(listing: SourceListing) -> None:
+    num_images = len(listing.sources) + len(listing.failures)
+    CONSOLE.print(f"{num_images} images in {listing.storage}; {listing.num_ignored} other files ignored")
+    for problem in listing.problems[:LISTED_FAILURES]:
         CONSOLE.print(problem)
 
 
-def _say_agenda(agenda: Agenda, num_repeats: int) -> None:
-    CONSOLE.print(f"{len(agenda.todo)} to make, {len(agenda.standing)} done before")
-    if num_repeats:
-        CONSOLE.print(f"{num_repeats} asked for more than once")
-    if agenda.failed_before:
-        CONSOLE.print(f"{len(agenda.failed_before)} failed before: --retry-failed tries them again")
-    for result in [*agenda.failures, *agenda.failed_before][:LISTED_FAILURES]:
+def _print_remaining_work(work: RemainingWork, num_duplicates: int) -> None:
+    CONSOLE.print(f"{len(work.todo)} to make, {len(work.done)} done before")
+    if num_duplicates:
+        CONSOLE.print(f"{num_duplicates} duplicates skipped")
+    if work.failed_before:
+        CONSOLE.print(f"{len(work.failed_before)} failed in earlier runs (--retry-failed to retry)")
+    for result in [*work.failures, *work.failed_before][:LISTED_FAILURES]:
         CONSOLE.print(failure_text(result))
 
 
-def _say_end(agenda: Agenda, outcome: Outcome, tally: Tally, overwrite: bool) -> int:
-    """What came of the job; the exit code."""
-    if agenda.todo:
-        CONSOLE.print(tally.table())
+def _print_end(work: RemainingWork, outcome: Outcome, counts: Counts, overwrite: bool) -> int:
+    """Print a summary and return the exit code."""
+    if work.todo:
+        CONSOLE.print(counts.table())
     if outcome is not Outcome.DONE:
-        CONSOLE.print(f"{outcome.name.lower()}: {_how_to_go_on(overwrite)}")
-    num_failed = tally.failed.total() + len(agenda.failures) + len(agenda.failed_before)
-    num_done = tally.done.total() + len(agenda.standing) - len(agenda.failed_before)
-    CONSOLE.print(f"{num_done} of {agenda.total} images done, {num_failed} failed")
+        CONSOLE.print(f"{outcome}. {_how_to_resume(overwrite)}")
+    num_failed = counts.failed.total() + len(work.failures) + len(work.failed_before)
+    num_done = counts.done.total() + len(work.done) - len(work.failed_before)
+    CONSOLE.print(f"{num_done} of {work.total} images done, {num_failed} failed")
     return outcome.value or int(num_failed > 0)
 
 
-def _how_to_go_on(overwrite: bool) -> str:
-    return "with --overwrite the same command starts over" if overwrite else "the same command goes on from here"
+def _how_to_resume(overwrite: bool) -> str:
+    return f"Run the same command to {'start over' if overwrite else 'resume'}"
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The one-file job: a single picture through the served models, on the folder job's code path.
+"""The one-file job: makes an image of one source image, with the code of the folder job.
 
     python -m batch.run_image photo.jpg --prompt "in the style of picasso" --strength 0.5
 
@@ -28,9 +28,9 @@ from deployments.routing import choose_model, resolve
 
 
 def main(
-    filename: Annotated[Path, typer.Argument(help="A picture: its path, or its name in data/input_images.")],
+    filename: Annotated[Path, typer.Argument(help="The source image: a path, or a name in data/input_images.")],
     output_filename: Annotated[
-        str | None, typer.Option(help="The result's name; its extension says the format.")
+        str | None, typer.Option(help="The result's name, whose extension is the format.")
     ] = None,
     output: Annotated[Path, typer.Option(help="The folder for the result.")] = cli.OUTPUT_FOLDER,
     config: cli.ServeConfig = cli.SERVE_CONFIG,
@@ -46,10 +46,10 @@ def main(
     max_side: cli.MaxSide = None,
     loras: cli.Loras = None,
     mask: Annotated[
-        Path | None, typer.Option(help="A picture, found like FILENAME: white changes, black stays.")
+        Path | None, typer.Option(help="The mask, found like FILENAME: white changes, black is kept.")
     ] = None,
 ) -> None:
-    """Make an image of one picture and say where it is. What is left out takes the app's defaults."""
+    """Make an image of one source image and print its path. Options left out take the app's defaults."""
     options = cli.image_options(
         prompt=prompt,
         negative_prompt=negative_prompt,
@@ -85,12 +85,12 @@ def _find(filename: Path, param: str) -> Path:
     for path in (filename, cli.INPUT_FOLDER / filename):
         if path.is_file() and is_image(PurePosixPath(path.name)):
             return path
-    kinds = " ".join(FORMATS)
-    raise typer.BadParameter(f"no picture {str(filename)!r}; pictures are {kinds}", param_hint=param)
+    extensions = " ".join(FORMATS)
+    raise typer.BadParameter(f"no image {str(filename)!r}; image files end in {extensions}", param_hint=param)
 
 
 def _mask_info(mask: Path, folder: Path, limits: Limits) -> FileInfo:
-    """The mask as the job in `folder` knows it."""
+    """The mask's path relative to `folder`, size and time. Raises typer.BadParameter."""
     try:
         data = mask.read_bytes()
         decode_image(data, max_bytes=limits.max_upload_bytes, max_pixels=limits.max_pixels)

@@ -1,9 +1,9 @@
-"""What a picture was made with: its parameters, and the command that makes it again.
+"""Prints the parameters of an image, and the command that makes it again.
 
     python -m batch.show data/output_images/photo_in_the_style_of_picasso_str0.3_guide12_steps20_seed7_sd15.png
 
-They are read from the file; for a format that holds none (BMP), from the results.jsonl of its folder or one above.
-Exit codes: 0 shown, 1 no parameters, 2 bad usage: no such file, or not a picture.
+The parameters are read from the file, or for a format without them (BMP) from results.jsonl in its folder or above.
+Exit codes: 0 printed, 1 no parameters, 2 bad usage: no such file, or not an image.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from deployments.images.codec import ImageError
 from deployments.images.metadata import SAMPLER_NAMES, parse_parameters, read_parameters
 from deployments.schemas import Img2ImgOptions
 
-# Our options, in the order of the command, and what the text in a picture calls them.
+# The options in the order of the command, with their names in the text in an image.
 NAMES = {
     "prompt": "Prompt",
     "negative_prompt": "Negative prompt",
@@ -38,7 +38,7 @@ NAMES = {
     "max_side": "Size",
     "loras": "Loras",
 }
-# As SAMPLER_NAMES, and what the web UI wrote before it had schedule types.
+# SAMPLER_NAMES, and the names that the web UI wrote before it had schedule types.
 SAMPLERS: dict[tuple[str, str], Sampler] = {
     **{names: sampler for sampler, names in SAMPLER_NAMES.items()},
     **{(name, ""): sampler for sampler, (name, _) in SAMPLER_NAMES.items() if sampler != "dpmpp_2m_karras"},
@@ -49,9 +49,9 @@ UNKNOWN_SOURCE = "SOURCE"
 
 
 def main(
-    file: Annotated[Path, typer.Argument(help="A picture that this app, or AUTOMATIC1111's web UI, made.")],
+    file: Annotated[Path, typer.Argument(help="An image made by this app or by AUTOMATIC1111's web UI.")],
 ) -> None:
-    """Print what a picture was made with, and the command that makes it again."""
+    """Print the parameters of an image, and the command that makes it again."""
     text = _read(file)
     record = find_record(file)
     if text is not None:
@@ -61,7 +61,7 @@ def main(
         options, refused = {name: value for name in NAMES if (value := getattr(record, name)) is not None}, []
         facts = {NAMES[name]: _written(value) for name, value in options.items()}
     else:
-        typer.echo(f"{file} holds no parameters, and no {RESULTS_FILE} in its folder or above names it", err=True)
+        typer.echo(f"{file} has no parameters, and no {RESULTS_FILE} in its folder or above lists it", err=True)
         raise typer.Exit(1)
     width = max(map(len, facts))
     for name, value in facts.items():
@@ -69,7 +69,7 @@ def main(
             typer.echo(f"{name:{width}}  {_visible(value)}")
     mask = {"mask": record.mask} if record and record.mask else {}
     typer.echo("\n" + command(options | mask, record.source if record else UNKNOWN_SOURCE, file))
-    for problem in [*refused, *_doubts(record)]:
+    for problem in [*refused, *_notes(record)]:
         typer.echo(f"note: {_visible(problem)}", err=True)
 
 
@@ -84,7 +84,7 @@ def find_record(file: Path) -> Result | None:
 
 
 def facts_in(text: str) -> dict[str, str]:
-    """A picture's parameters by name, in the text's order."""
+    """The parameters in an image's text by name, in the order of the text."""
     facts = parse_parameters(text)
     if "Size-1" not in facts:
         return facts
@@ -93,22 +93,22 @@ def facts_in(text: str) -> dict[str, str]:
 
 
 def options_of(facts: Mapping[str, str]) -> tuple[dict[str, Any], list[str]]:
-    """The options that a picture's parameters stand for, and why others were left out.
+    """The options of an image's parameters, and a message for each parameter that is left out.
 
-    Without a negative prompt the option is left out, so that the model's own applies, if it has one.
+    Without a negative prompt the option is left out, so that the model's default applies, if it has one.
     """
-    asked = {name: value for name, label in NAMES.items() if (value := facts.get(label))}
-    if "max_side" in asked:
-        asked["max_side"] = max(asked["max_side"].split("x"), key=lambda digits: (len(digits), digits))
-    if "sampler" in asked:
-        names = asked["sampler"], facts.get("Schedule type", "")
-        asked["sampler"] = SAMPLERS.get(names, " ".join(names).strip())
+    values = {name: value for name, label in NAMES.items() if (value := facts.get(label))}
+    if "max_side" in values:
+        values["max_side"] = max(values["max_side"].split("x"), key=lambda digits: (len(digits), digits))
+    if "sampler" in values:
+        names = values["sampler"], facts.get("Schedule type", "")
+        values["sampler"] = SAMPLERS.get(names, " ".join(names).strip())
     options: dict[str, Any] = {}
     refused = []
-    for name, value in asked.items():
+    for name, value in values.items():
         try:
             if "\0" in value:
-                raise ValueError("no command line holds a NUL character")
+                raise ValueError("a command line cannot contain a NUL character")
             options[name] = getattr(Img2ImgOptions(**{name: value}), name)
         except ValueError as error:
             reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
@@ -117,18 +117,18 @@ def options_of(facts: Mapping[str, str]) -> tuple[dict[str, Any], list[str]]:
 
 
 def command(options: Mapping[str, Any], source: str, file: Path) -> str:
-    """The shell command that makes the picture again, from `source` and in the format of `file`."""
+    """The shell command that makes the image again, from `source` and in the format of `file`."""
     words = ["python", "-m", "batch.run_image", f"./{source}" if source.startswith("-") else source]
     for name, value in options.items():
         words += ["--" + name.replace("_", "-"), _written(value)]
-    ours, theirs = (FORMATS.get(Path(name).suffix.lower()) for name in (file.name, source))
-    if ours and theirs and ours != theirs:
+    wanted, default = (FORMATS.get(Path(name).suffix.lower()) for name in (file.name, source))
+    if wanted and default and wanted != default:
         words += ["--output-filename", file.name]
     return " ".join(map(quote, words))
 
 
 def quote(word: str) -> str:
-    """The word as a shell takes it. Control characters are escaped as bash and zsh do it: nothing acts on a screen."""
+    """The word quoted for a shell. Control characters are escaped for bash and zsh, so that none acts on a terminal."""
     if word.isprintable():
         return shlex.quote(word)
     return "$'" + "".join(map(_escape, word)) + "'"
@@ -145,7 +145,7 @@ def _escape(character: str) -> str:
 
 
 def _visible(text: str) -> str:
-    """The text for a terminal: a file's control characters shown, not obeyed."""
+    """The text for a terminal, with its control characters escaped."""
     return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
 
 
@@ -163,15 +163,15 @@ def _read(file: Path) -> str | None:
 
 
 def _last_line(table: Path, output: str) -> Result | None:
-    found = None
+    last = None
     for result in _lines_with(table, json.dumps(output, ensure_ascii=False)):
         if result.output == output and result.error_type is None:
-            found = result
-    return found
+            last = result
+    return last
 
 
 def _lines_with(table: Path, text: str) -> Iterator[Result]:
-    """The lines that hold `text`; the others are not parsed, for there may be a hundred thousand."""
+    """The results on the lines that contain `text`. No other line is parsed, as there may be a hundred thousand."""
     with table.open(encoding="utf-8", errors="replace") as lines:
         for line in lines:
             if text in line:
@@ -179,9 +179,9 @@ def _lines_with(table: Path, text: str) -> Iterator[Result]:
                     yield Result.model_validate_json(line)
 
 
-def _doubts(record: Result | None) -> Iterator[str]:
+def _notes(record: Result | None) -> Iterator[str]:
     if record is None:
-        yield f"{UNKNOWN_SOURCE} stands for the picture it was made of: no {RESULTS_FILE} in its folder or above tells"
+        yield f"{UNKNOWN_SOURCE} stands for the source image: no {RESULTS_FILE} in its folder or above lists it"
     else:
         for path in filter(None, (record.source, record.mask)):
             yield f"{path} is a path in the input folder of the job"

@@ -1,6 +1,6 @@
-"""The tour, as a user would take it: start the app, send a picture over HTTP, map a folder, stop everything.
+"""The demo: start the app, send an image over HTTP, run the folder job, stop everything.
 
-Runs in a Ray cluster of its own and, if the configured port is taken, on a free one: what runs already is not touched.
+It runs in its own Ray cluster and, if the configured port is taken, on a free one. Running apps are not touched.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from rich.table import Table
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIG = Path("serve_config.yaml")
-PICTURE = Path("data/input_images/astronaut.jpg")
+IMAGE = Path("data/input_images/astronaut.jpg")
 FOLDER = Path("data/input_images")
 OUTPUT = Path("data/output_images")
 PROMPT = "in the style of picasso"
@@ -45,17 +45,17 @@ HTTP.trust_env = False  # a proxy from the environment could not reach this mach
 
 
 class DemoFailed(Exception):
-    """The demo cannot go on, and the message says why."""
+    """The demo cannot continue. The message gives the reason."""
 
 
 def main() -> None:
     """Exit codes: 0 done, 1 failed, 130 interrupted."""
     os.chdir(ROOT)
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a script's background job ignores it: so would the app
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it, and so would the app
     try:
         with tempfile.TemporaryDirectory() as scratch, own_cluster():
-            tour(Path(scratch))
+            run_demo(Path(scratch))
     except DemoFailed as failure:
         CONSOLE.print(f"[red]The demo failed.[/] {failure}")
         sys.exit(1)
@@ -64,8 +64,8 @@ def main() -> None:
         sys.exit(130)
 
 
-def tour(scratch: Path) -> None:
-    """The demo itself. `scratch` takes the app's log and, on another port, its configuration."""
+def run_demo(scratch: Path) -> None:
+    """Run the demo. `scratch` holds the app's log and, for another port, its configuration."""
     serve_config = yaml.safe_load(CONFIG.read_text())
     usual_url = address(serve_config)
     config = with_free_port(serve_config, scratch)
@@ -79,24 +79,24 @@ def tour(scratch: Path) -> None:
         report.add_row("start of the app", f"serve run {CONFIG}", f"{time.monotonic() - started:.1f}")
 
         started = time.monotonic()
-        picture = send(url, PICTURE)
-        report.add_row("one picture over HTTP", str(picture), f"{time.monotonic() - started:.1f}")
-        report.add_row("before and after", str(side_by_side(PICTURE, picture)), "")
+        image = send(url, IMAGE)
+        report.add_row("one image over HTTP", str(image), f"{time.monotonic() - started:.1f}")
+        report.add_row("before and after", str(side_by_side(IMAGE, image)), "")
 
         started = time.monotonic()
         folder = map_folder(OUTPUT / "folder")
-        report.add_row("a folder of pictures", f"{folder}/", f"{time.monotonic() - started:.1f}")
-        report.add_row("its pictures, before and after", str(folder / "report.html"), "")
+        report.add_row("a folder of images", f"{folder}/", f"{time.monotonic() - started:.1f}")
+        report.add_row("its images, before and after", str(folder / "report.html"), "")
         report.add_row("its results table", str(folder / "results.jsonl"), "")
     CONSOLE.print()
     CONSOLE.print(report)
-    CONSOLE.print("Everything is stopped again. To go on, `make serve`, and in another terminal:", style="bold")
-    CONSOLE.print(f"  curl -F image=@{PICTURE} -F 'prompt={PROMPT}' {usual_url}/v1/img2img -o out.png")
+    CONSOLE.print("Everything is stopped. To continue, run `make serve`, and in another terminal:", style="bold")
+    CONSOLE.print(f"  curl -F image=@{IMAGE} -F 'prompt={PROMPT}' {usual_url}/v1/img2img -o out.png")
 
 
 @contextmanager
 def own_cluster() -> Iterator[None]:
-    """A Ray cluster that the commands below join through RAY_ADDRESS, whatever other one this machine has."""
+    """A Ray cluster that the commands below join through RAY_ADDRESS, beside any other one on this machine."""
     try:
         with interrupts_deferred():
             ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level="ERROR")
@@ -109,7 +109,7 @@ def own_cluster() -> Iterator[None]:
 
 @contextmanager
 def interrupts_deferred() -> Iterator[None]:
-    """Raise a Ctrl-C at the end of the block only: halfway up, Ray crashes of it."""
+    """Raise a Ctrl-C only at the end of the block, as it crashes a starting Ray."""
     caught: list[Any] = []
     usual = signal.signal(signal.SIGINT, lambda *args: caught.append(args))
     try:
@@ -121,12 +121,12 @@ def interrupts_deferred() -> Iterator[None]:
 
 
 def address(serve_config: dict[str, Any]) -> str:
-    """Where the configured app listens."""
+    """The URL of the configured app."""
     return "http://{host}:{port}".format(**serve_config["http_options"])
 
 
 def with_free_port(serve_config: dict[str, Any], scratch: Path) -> Path:
-    """The configuration file to start: the usual one, or if its port is taken, a copy with a free one."""
+    """The configuration file to start: the usual one, or a copy with a free port if its port is taken."""
     options = serve_config["http_options"]
     port = free_port(options["host"], options["port"])
     if port == options["port"]:
@@ -139,7 +139,7 @@ def with_free_port(serve_config: dict[str, Any], scratch: Path) -> Path:
 
 
 def free_port(host: str, preferred: int) -> int:
-    """The preferred port if nothing listens there, else any free one."""
+    """The preferred port if it is free, else any free port."""
     for port in (preferred, 0):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -148,7 +148,7 @@ def free_port(host: str, preferred: int) -> int:
             except OSError:
                 continue
             return int(probe.getsockname()[1])
-    raise DemoFailed(f"no free port on {host}")
+    raise DemoFailed(f"No free port on {host}")
 
 
 @contextmanager
@@ -171,9 +171,9 @@ def serving(config: Path, log: Path) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def wait_until_ready(url: str, app: subprocess.Popen[bytes], log: Path) -> None:
-    """Return once every model of the app is ready. Raises DemoFailed with the end of the log.
+    """Wait until every model of the app is ready. Raises DemoFailed with the end of the log.
 
-    `serve run` goes on when the app fails to deploy, so Serve is asked as well.
+    `serve run` continues when the app fails to deploy, so the status of Serve is read as well.
     """
     deadline = time.monotonic() + READY_TIMEOUT_S
     with CONSOLE.status("Starting Ray Serve") as status:
@@ -191,7 +191,7 @@ def wait_until_ready(url: str, app: subprocess.Popen[bytes], log: Path) -> None:
 
 
 def get_models(url: str) -> list[dict[str, Any]]:
-    """What `GET /v1/models` lists; nothing while the app does not answer."""
+    """The models of `GET /v1/models`, or an empty list while the app does not answer."""
     try:
         reply = HTTP.get(f"{url}/v1/models", timeout=10)
     except requests.RequestException:
@@ -200,7 +200,7 @@ def get_models(url: str) -> list[dict[str, Any]]:
 
 
 def send(url: str, source: Path) -> Path:
-    """Send a picture as any HTTP client would, and write the answer."""
+    """Send an image over HTTP and write the reply."""
     with CONSOLE.status(f"Sending {source}"), source.open("rb") as image:
         reply = HTTP.post(
             f"{url}/v1/img2img",
@@ -217,7 +217,7 @@ def send(url: str, source: Path) -> Path:
 
 
 def side_by_side(before: Path, after: Path) -> Path:
-    """Both pictures in one file. They have the same size: the app gives back the size it was sent."""
+    """Write both images to one file. They have the same size, as the app keeps the size of its source."""
     with Image.open(before) as left, Image.open(after) as right:
         sheet = Image.new("RGB", (2 * left.width, left.height))
         sheet.paste(left, (0, 0))
@@ -228,10 +228,10 @@ def side_by_side(before: Path, after: Path) -> Path:
 
 
 def map_folder(output: Path) -> Path:
-    """Run the folder job, which joins the running app."""
+    """Run the folder job on the running app."""
     command = [sys.executable, "-m", "batch.run_folder", "--input", str(FOLDER), "--output", str(output)]
     if subprocess.run(command, check=False).returncode:
-        raise DemoFailed(f"the folder job failed: {' '.join(command)}")
+        raise DemoFailed(f"The folder job failed: {' '.join(command)}")
     return output
 
 

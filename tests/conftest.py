@@ -7,24 +7,17 @@ import secrets
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
-from ray import serve
 from xdist.remote import Producer
 from xdist.scheduler import LoadFileScheduling
 
-from batch.storage.storage import Storage, open_storage
-from deployments.config import AppConfig
 from tests.support.checkpoints import build
-from tests.support.folders import NewFolder, folders
 from tests.support.loras import build_lora
-from tests.support.s3_server import S3Server, s3_server
-from tests.support.service import plain_cluster, shared_cluster, stop_shared_cluster
-from tests.support.stand_in import MODELS, StandIn
+from tests.support.service import plain_cluster, stop_shared_cluster
 
 # Files whose tests ask the same application, by a name for it.
 SAME_APP = {
@@ -99,37 +92,3 @@ def cluster() -> Iterator[None]:
     """A Ray cluster in this process."""
     with plain_cluster():
         yield
-
-
-@pytest.fixture(scope="module")
-def running_app(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """The stand-in, for a command to join, perhaps as the module before has left it."""
-
-    @contextmanager
-    def start() -> Iterator[None]:
-        with plain_cluster():
-            serve.start(proxy_location="Disabled")
-            serve.run(StandIn.bind(AppConfig(models=MODELS), str(tmp_path_factory.mktemp("notes"))), name="img2img")
-            yield
-
-    shared_cluster("stand-in", start)
-
-
-@pytest.fixture(scope="module")
-def s3() -> Iterator[S3Server]:
-    """An S3 server of this module's own."""
-    with s3_server() as server:
-        yield server
-
-
-@pytest.fixture
-def remote(s3: S3Server) -> Storage:
-    """A new folder on it."""
-    return open_storage(s3.uri())
-
-
-@pytest.fixture(scope="module", params=["local", "s3"])
-def new_folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[NewFolder]:
-    """Makes folders of this machine, and again on an S3 server that fails at times."""
-    with folders(request.param, tmp_path_factory) as make:
-        yield make

@@ -1,4 +1,4 @@
-"""Gives the checkpoints of this machine revisions, as hub ids have them, so that one changed in place is seen."""
+"""Gives the checkpoints of this machine hashes, as hub ids have them, so that one changed in place is seen."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ from pathlib import Path
 
 from deployments.config import AppConfig
 
-SUFFIXES = (".json", ".txt", ".safetensors")  # all that is read of a checkpoint
-SAMPLES = 64  # of a large file: it may have gigabytes, and training changes all of them
+SUFFIXES = (".json", ".txt", ".safetensors")  # the files of a checkpoint that are loaded
+SAMPLES = 64  # of a large file: it may have gigabytes, and training changes all parts of it
 SAMPLE_BYTES = 256 * 1024
-REVISION_CHARS = 16
+HASH_CHARS = 16
 
 
-def with_revisions(config: AppConfig) -> AppConfig:
-    """The configuration with a revision for each local checkpoint that has none, where this machine can read it."""
+def with_checkpoint_hashes(config: AppConfig) -> AppConfig:
+    """The configuration with a hash as the revision of each local checkpoint that has no revision and can be read."""
     models = {
-        model_id: model.model_copy(update={"revision": model.revision or local_revision(Path(model.source))})
+        model_id: model.model_copy(update={"revision": model.revision or checkpoint_hash(Path(model.source))})
         for model_id, model in config.models.items()
     }
     return config.model_copy(update={"models": models})
 
 
-def local_revision(checkpoint: Path) -> str | None:
+def checkpoint_hash(checkpoint: Path) -> str | None:
     """16 hexadecimal digits over the files of a folder, or of one `.safetensors` file and the folder beside it.
 
-    Small files count whole, large ones by their size and 16 MiB from all over them; times and places do not count.
-    None for what is not here or cannot be read.
+    Small files are hashed as a whole, large ones by their size and 16 MiB spread over them. Modification times and
+    the path to the folder are not hashed. None for a checkpoint that is not on this machine or cannot be read.
     """
     folder = checkpoint.with_suffix("") if checkpoint.suffix == ".safetensors" else checkpoint
     digest = hashlib.sha256()
@@ -40,7 +40,7 @@ def local_revision(checkpoint: Path) -> str | None:
             _add(digest, file, size)
     except OSError:
         return None
-    return digest.hexdigest()[:REVISION_CHARS] if files else None
+    return digest.hexdigest()[:HASH_CHARS] if files else None
 
 
 def _add(digest: hashlib._Hash, path: Path, size: int) -> None:

@@ -1,8 +1,8 @@
-"""Lists and tables that name the images of a folder job, and say what is special about each. Reads bytes only.
+"""Lists and tables of images for a folder job, with settings for each image. Reads bytes only.
 
 A list (.txt) has one path a line. A table (.csv, .jsonl, .parquet) has a column `image` (or `file`, `source`,
-`path`), and may have one for each setting, for a mask and for the result's name. What a row leaves empty
-is decided as for any other image.
+`path`), and optional columns for each setting, for a mask and for the result's name. An empty cell leaves the choice
+to the options and the app.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ from deployments.schemas import Img2ImgOptions, Settings
 SETTINGS = tuple(Settings.model_fields)
 COLUMNS = ("image", *SETTINGS, "mask", "output")
 ALIASES = {"file": "image", "source": "image", "path": "image"}
-PROMPTS = ("prompt", "negative_prompt")  # where the tables that can tell them apart, "" is not the same as nothing
-OUR_FILES = (PurePosixPath("contact_sheet.png"),)  # in the output folder, beside the results
+PROMPTS = ("prompt", "negative_prompt")  # "" and null differ here, in the formats that have both
+OUR_FILES = (PurePosixPath("contact_sheet.png"),)  # image files in the output folder that are no results
 NOTHING_SPECIAL = Img2ImgOptions()
 LISTED_FAULTS = 10
 
-Cells = tuple[str, list[str], list[Any]]  # a row: where it is, its columns and their values
+Cells = tuple[str, list[str], list[Any]]  # a row: its position, its columns and their values
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One image to work on. Paths are relative, with `/`; `where` says which row it is, "photos.csv, row 7"."""
+    """One image. Paths are relative, with `/`. `where` is the row's position: "photos.csv, row 7"."""
 
     where: str | None
     image: str
@@ -48,19 +48,19 @@ class Row:
 
 
 def is_manifest(name: str) -> bool:
-    """Whether the name ends in the extension of a list or a table."""
+    """Whether the name has the extension of a list or a table."""
     return PurePosixPath(name).suffix.lower() in READERS
 
 
 def read_rows(name: str, data: bytes, roots: Iterable[str]) -> list[Row]:
-    """The rows of the list or table `data`, whose `name` decides how it is read.
+    """The rows of the list or table `data`. The extension of `name` gives the format.
 
-    `roots` are the ways to write the folder that paths are relative to: paths that start with one are understood.
-    Raises InvalidRequest that names the rows, the columns and what they may hold.
+    A path may be relative, or start with one of `roots`, the spellings of the folder. Raises InvalidRequest, which
+    names the faulty rows and columns and the values they may hold.
     """
     rows: list[Row] = []
     faults: list[str] = []
-    makers: dict[str, str] = {}
+    owners: dict[str, str] = {}
     try:
         for where, columns, values in READERS[PurePosixPath(name).suffix.lower()](name, data):
             try:
@@ -69,9 +69,9 @@ def read_rows(name: str, data: bytes, roots: Iterable[str]) -> list[Row]:
                 faults.append(f"{where}, {error}")
                 continue
             rows.append(row)
-            other = where if row.output is None else makers.setdefault(folded(PurePosixPath(row.output)), where)
+            other = where if row.output is None else owners.setdefault(folded(PurePosixPath(row.output)), where)
             if other != where:
-                faults.append(f"{where}, column output: {row.output!r} is the name in {other}, too")
+                faults.append(f"{where}, column output: {row.output!r} is also the output of {other}")
     except ValueError as error:
         faults.append(str(error))
     if faults:
@@ -81,7 +81,7 @@ def read_rows(name: str, data: bytes, roots: Iterable[str]) -> list[Row]:
 
 
 def read_lines(name: str, data: bytes) -> list[tuple[int, str]]:
-    """The lines that are not blank and their numbers, from 1. Raises ValueError where `data` is not UTF-8."""
+    """The lines that are not blank, with their numbers from 1. Raises ValueError if `data` is not UTF-8."""
     lines = (line.removesuffix("\r") for line in _text(name, data).split("\n"))
     return [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
 
@@ -92,7 +92,7 @@ def _read_list(name: str, data: bytes) -> Iterator[Cells]:
 
 
 def _read_csv(name: str, data: bytes) -> Iterator[Cells]:
-    """Rows are numbered as a spreadsheet shows them: the header is the first."""
+    """Row numbers are those of a spreadsheet: the header is row 1."""
     text = _text(name, data)
     delimiter = max(",;\t", key=text.partition("\n")[0].count)
     table = csv.reader(StringIO(text, newline=""), strict=True, skipinitialspace=True, delimiter=delimiter)
@@ -149,7 +149,7 @@ def _text(name: str, data: bytes) -> str:
 
 
 def _columns(where: str, names: list[str]) -> list[str]:
-    """The columns as we call them: `Guidance scale` is guidance_scale, `File` is image."""
+    """The columns by their own names: `Guidance scale` is guidance_scale, `File` is image."""
     plain = [re.sub(r"[\s-]+", "_", name.strip().lower()) for name in names]
     columns = [ALIASES.get(name, name) for name in plain]
     for name, column in zip(names, columns, strict=True):
@@ -164,7 +164,7 @@ def _columns(where: str, names: list[str]) -> list[str]:
 
 
 def _row(where: str, values: dict[str, Any], roots: tuple[str, ...]) -> Row:
-    """Raises ValueError for the first column at fault."""
+    """Raises ValueError for the first invalid column."""
     given = {name: value for name, value in values.items() if not _is_empty(name, value)}
     if "image" not in given:
         raise ValueError("column image: is empty")
@@ -180,7 +180,7 @@ def _row(where: str, values: dict[str, Any], roots: tuple[str, ...]) -> Row:
 
 
 def _is_empty(column: str, value: Any) -> bool:
-    """Nothing, NaN (what other tools write for nothing), or no text where there has to be some."""
+    """Whether the cell is null, NaN (null in other tools) or an empty text in a column other than a prompt."""
     return value is None or value != value or (value == "" and column not in PROMPTS)
 
 
@@ -190,10 +190,10 @@ def _path(column: str, value: Any, roots: tuple[str, ...]) -> str:
     root = next((root for root in roots if value.startswith(root)), "") if column != "output" else ""
     rest = value.removeprefix(root)
     path = PurePosixPath(rest)
-    leaves = path.is_absolute() or ".." in path.parts or "://" in rest
-    if leaves or "\0" in rest or not path.name or not valid_name(path):
+    is_outside = path.is_absolute() or ".." in path.parts or "://" in rest
+    if is_outside or "\0" in rest or not path.name or not valid_name(path):
         inside = "the output folder" if column == "output" else f"the input folder {roots[0]}"
-        raise ValueError(f"column {column}: {value!r} must be a path that stays inside {inside}")
+        raise ValueError(f"column {column}: {value!r} must be a path inside {inside}")
     return str(path)
 
 

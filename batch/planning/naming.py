@@ -1,8 +1,8 @@
-"""What a result's file is called. Knows no Ray and touches no disk.
+"""The file names of results. Imports no Ray and reads no disk.
 
 A name is `{stem}_{prompt slug}_str{strength}_guide{guidance}_steps{steps}_seed{seed}_{model}{ext}`. Where
 another result could have the same name, six hexadecimal digits of a digest over everything that decides the
-result follow the model; where even those agree, more of them.
+result follow the model. Where these six digits agree as well, more digits follow.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ FORMATS: dict[str, Format] = {
     ".tiff": "tiff",
 }
 SLUG_CHARS = 30
-NAME_BYTES = 255  # the most that common file systems take
-STEM_BYTES = 32  # what a long slug leaves of them to the stem
+NAME_BYTES = 255  # the limit of common file systems
+STEM_BYTES = 32  # of a name, kept for the stem beside a long slug
 DIGITS = 6  # of the digest
-SHOWN_IN_FULL = re.compile(r"[a-z0-9]+( [a-z0-9]+)*")
-NOT_SHOWN = ("negative_prompt", "sampler", "max_side")
+PLAIN_PROMPT = re.compile(r"[a-z0-9]+( [a-z0-9]+)*")
+HIDDEN = ("negative_prompt", "sampler", "max_side")
 
 
 def output_name(
@@ -45,38 +45,38 @@ def output_name(
     mask: str | None = None,
     digits: int = 0,
 ) -> str:
-    """The file name (no folder) of `source`, a path relative to the input folder, made with `settings`.
+    """The file name, without a folder, of the result of `source`, a path relative to the input folder.
 
     The digest is added when
-    - the slug does not spell out the prompt: anything but lower-case ASCII words with single spaces, or cut;
-    - the stem had to be cut to keep the name within 255 bytes;
-    - `extension` is another format than the source's, so that a.jpg and a.png stay apart as PNG;
-    - negative prompt, sampler or max_side is not that of `defaults` (the model's; None stands for the app's own);
+    - the slug is not the whole prompt, which holds only for short prompts of lower-case ASCII words and single spaces;
+    - the stem was cut to keep the name within 255 bytes;
+    - `extension` has another format than the source, so that a.jpg and a.png differ as PNG;
+    - negative prompt, sampler or max_side differs from `defaults` (the model's; None means the app's);
     - there are `loras`, or a `mask`, a path relative to the input folder;
-    - `digits` asks for one of that length: the one thing that a caller can see only by looking at the other names too.
+    - `digits` requests a digest of that length, because another result has the name without it.
     """
-    shown = f"_str{shortest(settings.strength)}_guide{shortest(settings.guidance_scale)}"
-    shown += f"_steps{settings.num_inference_steps}_seed{settings.seed}_{settings.model}"
+    visible = f"_str{shortest(settings.strength)}_guide{shortest(settings.guidance_scale)}"
+    visible += f"_steps{settings.num_inference_steps}_seed{settings.seed}_{settings.model}"
     num_digits = digits or DIGITS
-    room = NAME_BYTES - len((shown + "_" + extension).encode()) - num_digits
+    room = NAME_BYTES - len((visible + "_" + extension).encode()) - num_digits
     slug = _cut(prompt_slug(settings.prompt), room - STEM_BYTES)
     stem = _cut(source.stem, room - len(f"_{slug}".encode()))
-    vague = (
+    is_ambiguous = (
         digits > 0
         or slug.replace("_", " ") != settings.prompt
-        or not SHOWN_IN_FULL.fullmatch(settings.prompt)
+        or not PLAIN_PROMPT.fullmatch(settings.prompt)
         or stem != source.stem
         or mask is not None
         or FORMATS.get(extension.lower()) != FORMATS.get(source.suffix.lower())
         or settings.loras is not None
-        or any(getattr(settings, name) != getattr(defaults or Defaults(), name) for name in NOT_SHOWN)
+        or any(getattr(settings, name) != getattr(defaults or Defaults(), name) for name in HIDDEN)
     )
-    digest = "_" + _digest(source, settings, extension, mask)[:num_digits] if vague else ""
-    return f"{stem}{f'_{slug}' if slug else ''}{shown}{digest}{extension}"
+    digest = "_" + _digest(source, settings, extension, mask)[:num_digits] if is_ambiguous else ""
+    return f"{stem}{f'_{slug}' if slug else ''}{visible}{digest}{extension}"
 
 
 def prompt_slug(prompt: str) -> str:
-    """At most 30 characters of the prompt: letters and digits of any script, words joined by `_`."""
+    """At most 30 characters of the prompt: letters and digits of any script, with `_` between words."""
     words = re.sub(r"[^\w\s-]", "", unicodedata.normalize("NFC", prompt))
     return re.sub(r"[\s_-]+", "_", words).strip("_")[:SLUG_CHARS].rstrip("_")
 
@@ -87,17 +87,17 @@ def shortest(number: float) -> str:
 
 
 def folded(path: PurePosixPath) -> str:
-    """Equal for two paths that a file system blind to case or Unicode form takes for one."""
+    """The path with case and Unicode form folded: equal for two paths that some file system takes for one."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", str(path)).upper().casefold())
 
 
 def is_image(path: PurePosixPath) -> bool:
-    """Whether the extension, in any case, is one of a picture format we read and write."""
+    """Whether the extension, in any case, belongs to an image format of FORMATS."""
     return path.suffix.lower() in FORMATS
 
 
 def valid_name(path: PurePosixPath) -> bool:
-    """Whether the path is valid UTF-8, without which no results table could name it."""
+    """Whether the path is valid UTF-8, as the results table requires."""
     return str(path).encode(errors="replace").decode() == str(path)
 
 

@@ -1,7 +1,7 @@
-"""What becomes of each image: its model, prompt, seed and the names of its results.
+"""The jobs of all images: each one's model, prompt, seed and the name of its result.
 
-Every choice follows from the configuration and the image's own relative path, never from the order of the
-files, so a second run makes the same results.
+Every choice depends on the configuration and the image's own relative path, never on the order of the files, so a
+second run makes the same results.
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ from deployments.routing import choose_model, resolve
 from deployments.schemas import MAX_SEED, Img2ImgOptions, OutputFormat, Settings
 
 EXTENSIONS: dict[OutputFormat, str] = {"png": ".png", "jpeg": ".jpg", "webp": ".webp"}
-MORE_DIGITS = (DIGITS, 16, 64)  # tried in turn where names are the same
+MORE_DIGITS = (DIGITS, 16, 64)  # tried in turn for equal names
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """One job for each result, and the `failures` of images whose captions ask for what the app does not allow.
+    """One job for each result, and the `failures` of images whose captions request what the app does not allow.
 
-    `num_repeats` counts results that were asked for more than once: by two rows, or by a sweep over what a row fixes.
+    `num_duplicates` counts requests for a result that another row, or another value of a sweep, requests too.
     """
 
     jobs: list[Job]
     failures: list[Result]
-    num_repeats: int
+    num_duplicates: int
 
 
 @dataclass(frozen=True, slots=True)
-class Draft:
-    """A result without a name. A row's `output` is its name where it `is_only`, the one result of its row."""
+class UnnamedJob:
+    """A job whose result has no name yet. `is_only` says that it is the one result of its row, which may name it."""
 
     source: Source
     settings: Settings
@@ -48,7 +48,7 @@ class Draft:
 
 
 def choose(source: PurePosixPath, options: Img2ImgOptions, config: AppConfig) -> Settings:
-    """The settings of one image: what `options` leaves open is drawn from the configuration by the image's path.
+    """The settings of one image. What `options` leaves out is drawn from the configuration by the image's path.
 
     Raises UnknownModel or InvalidRequest.
     """
@@ -68,37 +68,37 @@ def plan(
     output_format: OutputFormat | None,
     config: AppConfig,
 ) -> Plan:
-    """The jobs of all sources, no two with names that some file system takes for one.
+    """The jobs of all sources. No two have names that some file system takes for one.
 
-    What a source says of itself comes before the sweep's values, and those before `options`. Without an
-    `output_format` each result keeps its source's extension. Raises UnknownModel or InvalidRequest, naming the row
-    where one is to blame.
+    A source's own settings take precedence over the sweep's values, and these over `options`. Without an
+    `output_format` each result keeps its source's extension. Raises UnknownModel or InvalidRequest, which names the
+    row if a row has the invalid setting.
     """
-    drafts: dict[object, Draft] = {}
+    unnamed: dict[object, UnnamedJob] = {}
     failures = []
-    num_asked = 0
+    num_requested = 0
     for source in sources:
         try:
-            asked = _settings(source, options, sweep, config)
+            requested = _settings(source, options, sweep, config)
         except InvalidRequest as error:
-            _settings(replace(source, overrides=NOTHING_SPECIAL), options, sweep, config)  # raises if not its fault
+            _settings(replace(source, overrides=NOTHING_SPECIAL), options, sweep, config)  # raises for the options
             if source.where is not None:
                 raise InvalidRequest(f"{source.where}: {error}", "input") from error
             failures.append(Result(source=source.path, error_type=type(error).__name__, error=f"caption: {error}"))
             continue
-        num_asked += len(asked)
-        different = dict.fromkeys(asked)
+        num_requested += len(requested)
+        different = dict.fromkeys(requested)
         for settings in different:
             key = source.path, source.mask, source.output, settings
-            drafts.setdefault(key, Draft(source, settings, is_only=len(different) == 1))
-    jobs = [_job(draft, name, config) for draft, name in _named(list(drafts.values()), output_format, config)]
-    return Plan(jobs, failures, num_asked - len(jobs))
+            unnamed.setdefault(key, UnnamedJob(source, settings, is_only=len(different) == 1))
+    jobs = [_with_name(job, name, config) for job, name in _names(list(unnamed.values()), output_format, config)]
+    return Plan(jobs, failures, num_requested - len(jobs))
 
 
 def plan_one(source: Source, settings: Settings, config: AppConfig) -> Job:
-    """The job of one image, its result in the same sub-folder and format as its source."""
-    draft = Draft(source, settings, is_only=True)
-    return _job(draft, _name(draft, None, config.defaults_for(settings.model)), config)
+    """The job of one image. Its result has the sub-folder and the format of its source."""
+    job = UnnamedJob(source, settings, is_only=True)
+    return _with_name(job, _name(job, None, config.defaults_for(settings.model)), config)
 
 
 def _settings(source: Source, options: Img2ImgOptions, sweep: Sweep, config: AppConfig) -> list[Settings]:
@@ -115,42 +115,44 @@ def _settings(source: Source, options: Img2ImgOptions, sweep: Sweep, config: App
     return settings
 
 
-def _named(drafts: list[Draft], output_format: OutputFormat | None, config: AppConfig) -> Iterator[tuple[Draft, str]]:
-    """Each draft and its path, the digest spelled out as far as it takes to make all of them different."""
+def _names(
+    jobs: list[UnnamedJob], output_format: OutputFormat | None, config: AppConfig
+) -> Iterator[tuple[UnnamedJob, str]]:
+    """Each job with the path of its result, with enough digits of the digest to make all paths different."""
     defaults = {name: config.defaults_for(name) for name in config.models}
-    names = [_name(draft, output_format, defaults[draft.settings.model]) for draft in drafts]
+    names = [_name(job, output_format, defaults[job.settings.model]) for job in jobs]
     for digits in MORE_DIGITS:
         keys = [folded(PurePosixPath(name)) for name in names]
-        holders = Counter(keys)
-        if len(holders) == len(keys):
+        counts = Counter(keys)
+        if len(counts) == len(keys):
             break
         for index, key in enumerate(keys):
-            if holders[key] > 1:
-                draft = drafts[index]
-                names[index] = _name(draft, output_format, defaults[draft.settings.model], digits)
-    return zip(drafts, names, strict=True)
+            if counts[key] > 1:
+                job = jobs[index]
+                names[index] = _name(job, output_format, defaults[job.settings.model], digits)
+    return zip(jobs, names, strict=True)
 
 
-def _name(draft: Draft, output_format: OutputFormat | None, defaults: Defaults, digits: int = 0) -> str:
-    source = draft.source
-    if source.output is not None and draft.is_only:
+def _name(job: UnnamedJob, output_format: OutputFormat | None, defaults: Defaults, digits: int = 0) -> str:
+    source = job.source
+    if source.output is not None and job.is_only:
         return source.output
     path = PurePosixPath(source.output or source.path)
     extension = path.suffix
     if source.output is None and output_format is not None and FORMATS[extension.lower()] != output_format:
         extension = EXTENSIONS[output_format]
     mask = None if source.mask is None else source.mask.path
-    name = output_name(path, draft.settings, extension, defaults=defaults, mask=mask, digits=digits)
+    name = output_name(path, job.settings, extension, defaults=defaults, mask=mask, digits=digits)
     return str(path.parent / name)
 
 
-def _job(draft: Draft, output: str, config: AppConfig) -> Job:
-    source, mask = draft.source, draft.source.mask
+def _with_name(job: UnnamedJob, output: str, config: AppConfig) -> Job:
+    source, mask = job.source, job.source.mask
     return Job(
         source=source.path,
         output=output,
-        settings=draft.settings,
-        revision=config.models[draft.settings.model].revision,
+        settings=job.settings,
+        revision=config.models[job.settings.model].revision,
         source_bytes=source.size,
         source_mtime_ns=source.mtime_ns,
         mask=mask.path if mask else None,

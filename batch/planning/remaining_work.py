@@ -1,4 +1,4 @@
-"""What a run has to do, after what earlier runs did: the jobs that are left, and the results that stand."""
+"""The jobs of a plan that earlier runs have not done, and the results of those that they have."""
 
 from __future__ import annotations
 
@@ -7,50 +7,50 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from batch.planning.plan import Plan
-from batch.planning.sources import Found
+from batch.planning.sources import SourceListing
 from batch.record.ledger import Ledger
 from batch.record.results import Job, Result
-from batch.report.report import REPORT_FILE
 from batch.storage.storage import FileInfo, Storage
 
 
 @dataclass(frozen=True, slots=True)
-class Agenda:
-    """`todo` is to be made; `standing` are the results of earlier runs, failed ones among them; `failures` cannot be.
-
-    `has_report` says whether the output has the report of an earlier run.
-    """
+class RemainingWork:
+    """The jobs `todo`, the results `done` by earlier runs (failed ones too), and `failures` before any request."""
 
     todo: list[Job]
-    standing: list[Result]
+    done: list[Result]
     failures: list[Result]
-    has_report: bool
 
     @property
     def total(self) -> int:
-        """How many results the run is to end with."""
-        return len(self.todo) + len(self.standing) + len(self.failures)
+        """The number of results at the end of the run."""
+        return len(self.todo) + len(self.done) + len(self.failures)
 
     @property
     def failed_before(self) -> list[Result]:
-        return [result for result in self.standing if result.error_type]
+        return [result for result in self.done if result.error_type]
 
     def todo_by_model(self) -> dict[str, int]:
-        """How many images each model has to make, most first."""
+        """The number of images to make by model, largest first."""
         return dict(Counter(job.settings.model for job in self.todo).most_common())
 
 
-def make_agenda(
-    found: Found, plan: Plan, ledger: Ledger, outputs: Storage, *, overwrite: bool, retry_failed: bool, verify: bool
-) -> Agenda:
-    """Hold the plan against the record of earlier runs, and against one listing of the output. Raises OSError."""
-    listing = _list(outputs)
-    todo, standing = plan.jobs, list[Result]()
+def find_remaining_work(
+    listing: SourceListing,
+    plan: Plan,
+    ledger: Ledger,
+    outputs: Storage,
+    *,
+    overwrite: bool,
+    retry_failed: bool,
+    verify: bool,
+) -> RemainingWork:
+    """Compare the plan with the ledger and with one listing of the output. Raises OSError."""
+    todo, done = plan.jobs, list[Result]()
     if not overwrite:
-        sources = found.storage if verify else None
-        todo, standing = ledger.done(plan.jobs, listing, retry_failed=retry_failed, verify=sources)
-    has_report = any(info.path == REPORT_FILE for info in listing)
-    return Agenda(todo, standing, [*found.failures, *plan.failures], has_report)
+        sources = listing.storage if verify else None
+        todo, done = ledger.done(plan.jobs, _list(outputs), retry_failed=retry_failed, verify=sources)
+    return RemainingWork(todo, done, [*listing.failures, *plan.failures])
 
 
 def _list(outputs: Storage) -> Iterable[FileInfo]:

@@ -1,42 +1,39 @@
-"""What a folder job makes images of: the pictures of a folder or a glob, or those that a list or a table names.
+"""The source images of a folder job: from a folder, a glob, a list or a table.
 
-The storage is listed once, whatever the number of images; only captions are read one by one.
+The storage is listed once, whatever the number of images. Only captions are read one by one.
 """
 
 from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from posixpath import commonpath, dirname, join, splitext
+from posixpath import commonpath, dirname, join
 
 from fsspec.utils import glob_translate
 
+from batch.planning.captions import Captions, caption_path, read_captions
+from batch.planning.locations import open_folder, path_of, read_file, roots_of, split_uri
 from batch.planning.manifest import NOTHING_SPECIAL, OUR_FILES, READERS, Row, is_manifest, read_lines, read_rows
 from batch.planning.naming import FORMATS, folded, is_image, valid_name
 from batch.record.results import RESULTS_FILE, Result
-from batch.storage.storage import FileInfo, FileTooLarge, Storage, StorageError, open_storage
+from batch.storage.storage import FileInfo, Storage
 from deployments.engine.errors import InvalidRequest
 from deployments.schemas import Img2ImgOptions
 
-MAX_MANIFEST_BYTES = 1024**3
-MAX_CAPTION_BYTES = 64 * 1024
-CAPTION_THREADS = 16  # they wait for the storage, not for the processor
 WILDCARD = re.compile(r"[*?[]")
 
-Listing = dict[str, FileInfo]
-Captions = dict[str, str | Exception]
+Files = dict[str, FileInfo]
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One picture to work on, and what is special about it. Paths are relative to the input or the output folder.
+    """One source image and its own settings. Paths are relative to the input or the output folder.
 
-    `size` is in bytes; None, as for `mtime_ns`, is unknown. `overrides` holds the settings that its row or its
-    caption gives it; they come before the command line's. `where` names the row that gives a setting.
+    `size` is in bytes; it and `mtime_ns` are None if unknown. `overrides` holds the settings of its row or its
+    caption, which take precedence over the command line's. `where` names the row, if the row has a setting.
     """
 
     path: str
@@ -49,10 +46,10 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """All that there is to do: `sources` in `storage`, and `failures`, the images that cannot be worked on.
+class SourceListing:
+    """The `sources` in `storage`, and `failures`, the images that cannot be read.
 
-    `problems` are worth a line to people and stop nothing. `num_ignored` counts files that are neither pictures
+    `problems` are messages for people; none of them stops the job. `num_ignored` counts files that are neither images
     nor captions.
     """
 
@@ -63,14 +60,14 @@ class Found:
     num_ignored: int
 
 
-def find_sources(input: str, manifest: str | None = None, *, recursive: bool = True) -> Found:
+def find_sources(input: str, manifest: str | None = None, *, recursive: bool = True) -> SourceListing:
     """The images of `input`, a local path or a URI: a folder, a glob (`**` for any folders), a list or a table.
 
     The paths in a list (.txt) or a table (.csv, .jsonl, .parquet) are relative to its own folder, those of `manifest`,
-    which is one of them, to the folder `input`. A text file beside an image, `photo.txt` for `photo.jpg`, is its
+    itself a list or a table, to the folder `input`. A text file beside an image, `photo.txt` for `photo.jpg`, is its
     prompt, unless its row has one. Raises InvalidRequest.
     """
-    path = _path_of(input)
+    path = path_of(input)
     is_folder = Path(path).is_dir()
     if manifest is None and is_manifest(path) and not is_folder:
         manifest, input = input, split_uri(input)[0]
@@ -84,7 +81,7 @@ def find_sources(input: str, manifest: str | None = None, *, recursive: bool = T
 
 def read_prompts(path: str) -> tuple[str, ...]:
     """The prompts of a text file, one a line. Raises InvalidRequest."""
-    name, data = _read_file(path, "prompts_file")
+    name, data = read_file(path, "prompts_file")
     try:
         prompts = tuple(line.strip() for _, line in read_lines(name, data))
     except ValueError as error:
@@ -95,83 +92,63 @@ def read_prompts(path: str) -> tuple[str, ...]:
 
 
 def misnamed(path: PurePosixPath) -> Result:
-    """The result of an image that cannot be named."""
-    shown = str(path).encode(errors="backslashreplace").decode()
-    return Result(source=shown, error_type="BadFileName", error="the file name is not valid UTF-8")
+    """The failed result of an image whose name is not valid UTF-8."""
+    escaped = str(path).encode(errors="backslashreplace").decode()
+    return Result(source=escaped, error_type="BadFileName", error="the file name is not valid UTF-8")
 
 
-def _in_folder(uri: str, pattern: str, recursive: bool) -> Found:
+def _in_folder(uri: str, pattern: str, recursive: bool) -> SourceListing:
     try:
         matches = re.compile(glob_translate(pattern)).match
     except ValueError as error:
         raise InvalidRequest(f"{pattern!r}: {error}", "input") from error
-    storage = _open(uri)
+    storage = open_folder(uri)
     problems: list[str] = []
-    listing = _list(storage, recursive, problems)
-    reports = set(map(str, OUR_FILES)) if RESULTS_FILE in listing else set()  # where results are worked on in turn
-    matched = [path for path in listing if matches(path) and path not in reports]
+    files = _files_of(storage, recursive, problems)
+    reports = set(map(str, OUR_FILES)) if RESULTS_FILE in files else set()  # the input is the output of another job
+    matched = [path for path in files if matches(path) and path not in reports]
     rows = [Row(None, path) for path in matched if is_image(PurePosixPath(path))]
-    captions = _captions(storage, rows, listing)
-    others = set(matched).difference((row.image for row in rows), map(_caption_of, captions))
-    sources, failures = _sources(rows, listing, captions)
-    return Found(storage, sources, failures, [*problems, *_look_alikes(sources)], len(others))
+    captions = read_captions(storage, rows, files)
+    others = set(matched).difference((row.image for row in rows), map(caption_path, captions))
+    sources, failures = _sources(rows, files, captions)
+    return SourceListing(storage, sources, failures, [*problems, *_look_alikes(sources)], len(others))
 
 
-def _in_manifest(uri: str, manifest: str) -> Found:
-    name, data = _read_file(manifest, "input")
-    storage = _open(uri)
-    rows = read_rows(name, data, _roots(storage))
-    listing = _list_around(storage, [path for row in rows for path in (row.image, row.mask) if path is not None])
-    sources, failures = _sources(rows, listing, _captions(storage, rows, listing))
-    return Found(storage, sources, failures, list(_look_alikes(sources)), 0)
+def _in_manifest(uri: str, manifest: str) -> SourceListing:
+    name, data = read_file(manifest, "input")
+    storage = open_folder(uri)
+    rows = read_rows(name, data, roots_of(storage))
+    files = _files_around(storage, [path for row in rows for path in (row.image, row.mask) if path is not None])
+    sources, failures = _sources(rows, files, read_captions(storage, rows, files))
+    return SourceListing(storage, sources, failures, list(_look_alikes(sources)), 0)
 
 
-def _sources(rows: list[Row], listing: Listing, captions: Captions) -> tuple[list[Source], list[Result]]:
-    """The images to work on, and the results of those that cannot be."""
-    made = [_source(row, listing, captions) for row in rows]
-    return [each for each in made if isinstance(each, Source)], [each for each in made if isinstance(each, Result)]
+def _sources(rows: list[Row], files: Files, captions: Captions) -> tuple[list[Source], list[Result]]:
+    """The images to make, and the failed results of the others."""
+    found = [_source(row, files, captions) for row in rows]
+    return [each for each in found if isinstance(each, Source)], [each for each in found if isinstance(each, Result)]
 
 
-def _source(row: Row, listing: Listing, captions: Captions) -> Source | Result:
+def _source(row: Row, files: Files, captions: Captions) -> Source | Result:
     path = PurePosixPath(row.image)
     if not valid_name(path):
         return misnamed(path)
     if not is_image(path):
-        return Result(source=row.image, error_type="NotAnImage", error=f"pictures end in {' '.join(FORMATS)}")
+        return Result(source=row.image, error_type="NotAnImage", error=f"image files end in {' '.join(FORMATS)}")
     for name in (row.image, row.mask):
-        if name is not None and name not in listing:
-            error = f"no file {name!r}" + (f", which {row.where} names" if row.where else "")
+        if name is not None and name not in files:
+            error = f"no file {name!r}" + (f" ({row.where})" if row.where else "")
             return Result(source=row.image, error_type="FileNotFoundError", error=error)
     overrides = row.overrides
     if overrides.prompt is None and (caption := captions.get(row.image)):
         if isinstance(caption, Exception):
-            error = f"its caption {_caption_of(row.image)!r}: {caption}"
+            error = f"its caption {caption_path(row.image)!r}: {caption}"
             return Result(source=row.image, error_type="BadCaption", error=error)
         overrides = overrides.model_copy(update={"prompt": caption})
-    info = listing[row.image]
-    mask = None if row.mask is None else listing[row.mask]
+    info = files[row.image]
+    mask = None if row.mask is None else files[row.mask]
     where = row.where if row.overrides.model_fields_set else None
     return Source(row.image, info.size, info.mtime_ns, overrides, mask, row.output, where)
-
-
-def _caption_of(image: str) -> str:
-    return splitext(image)[0] + ".txt"
-
-
-def _captions(storage: Storage, rows: list[Row], listing: Listing) -> Captions:
-    """By image, the text beside each that has one and needs a prompt, or why it cannot be read."""
-    images = [row.image for row in rows if row.overrides.prompt is None and _caption_of(row.image) in listing]
-    files = list(dict.fromkeys(map(_caption_of, images)))
-    with ThreadPoolExecutor(CAPTION_THREADS) as pool:
-        texts = dict(zip(files, pool.map(lambda file: _read_caption(storage, file), files), strict=True))
-    return {image: texts[_caption_of(image)] for image in images}
-
-
-def _read_caption(storage: Storage, path: str) -> str | Exception:
-    try:
-        return storage.read(path, MAX_CAPTION_BYTES).decode("utf-8-sig").strip()
-    except (OSError, FileTooLarge, ValueError) as error:
-        return error
 
 
 def _look_alikes(sources: list[Source]) -> Iterator[str]:
@@ -180,10 +157,10 @@ def _look_alikes(sources: list[Source]) -> Iterator[str]:
         groups[folded(PurePosixPath(path))].append(ascii(path))
     for group in groups.values():
         if len(group) > 1:
-            yield f"{' and '.join(group)} are one name where case or Unicode form does not count"
+            yield f"{' and '.join(group)} are one name on file systems that ignore case or Unicode form"
 
 
-def _list(storage: Storage, recursive: bool, problems: list[str]) -> Listing:
+def _files_of(storage: Storage, recursive: bool, problems: list[str]) -> Files:
     try:
         return {info.path: info for info in storage.files(recursive, problems.append)}
     except (FileNotFoundError, NotADirectoryError) as error:
@@ -194,53 +171,16 @@ def _list(storage: Storage, recursive: bool, problems: list[str]) -> Listing:
         raise InvalidRequest(f"{storage}: {error}", "input") from error
 
 
-def _list_around(storage: Storage, paths: list[str]) -> Listing:
-    """The files of the innermost folder that holds `paths`: a table may lie at the top of a tree of other things."""
+def _files_around(storage: Storage, paths: list[str]) -> Files:
+    """The files of the innermost folder that holds all `paths`, as a table may lie above many other files."""
     folders = {dirname(path) for path in paths}
     inner = commonpath(folders) if folders else ""
     recursive = folders != {inner}
     if not inner:
-        return _list(storage, recursive, [])
+        return _files_of(storage, recursive, [])
     try:
         files = list(storage.folder(inner).files(recursive))
     except (FileNotFoundError, NotADirectoryError):
-        _list(storage, False, [])  # raises where there is no input folder at all
+        _files_of(storage, False, [])  # raises where there is no input folder at all
         return {}
     return {path: replace(info, path=path) for info in files if (path := join(inner, info.path))}
-
-
-def _read_file(uri: str, param: str) -> tuple[str, bytes]:
-    """Its name and content. Raises InvalidRequest."""
-    folder, name = split_uri(uri)
-    storage = _open(folder, param)
-    try:
-        return name, storage.read(name, MAX_MANIFEST_BYTES)
-    except (OSError, FileTooLarge) as error:
-        raise InvalidRequest(f"{name!r} in {str(storage)!r}: {error}", param) from error
-
-
-def _open(uri: str, param: str = "input") -> Storage:
-    try:
-        return open_storage(uri)
-    except StorageError as error:
-        raise InvalidRequest(str(error), param) from error
-
-
-def _roots(storage: Storage) -> list[str]:
-    """The beginnings of absolute paths into a folder, the one to show first."""
-    paths = [str(storage)] if storage.local is None else [storage.local.absolute(), storage.local.resolve()]
-    return [f"{path}".rstrip("/") + "/" for path in paths]
-
-
-def _path_of(uri: str) -> str:
-    """A URI without its query; a local path, where `?` is a character like others, as it is."""
-    return uri.partition("?")[0] if "://" in uri else uri
-
-
-def split_uri(uri: str, is_rest: Callable[[str], bool] = lambda part: False) -> tuple[str, str]:
-    """The folder, with the URI's query, and the rest: from the first part that `is_rest` on, at least the last."""
-    path = _path_of(uri)
-    parts = path.split("/")
-    cut = next((index for index, part in enumerate(parts) if is_rest(part)), len(parts) - 1)
-    folder = "/".join(parts[:cut]) or ("/" if cut else ".")
-    return folder + uri.removeprefix(path), "/".join(parts[cut:])

@@ -13,13 +13,13 @@ from deployments.allowed_values import refusal
 from deployments.engine.errors import InvalidRequest
 from deployments.schemas import Img2ImgOptions
 
-# The options that take several values, those that people compare last varying fastest. No prompts: they have commas.
+# The options that take several values, in the order of nested loops. Prompts contain commas, so they take one value.
 AXES = ("model", "sampler", "max_side", "num_inference_steps", "strength", "guidance_scale", "seed")
 
 
 @dataclass(frozen=True, slots=True)
 class Sweep:
-    """The values of each option that has any, and how many `seeds` (its own and those that follow) each image gets."""
+    """The values of each option, and the number of `seeds` of each image: its own and those that follow."""
 
     values: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     seeds: int = 1
@@ -30,15 +30,15 @@ class Sweep:
 
     @classmethod
     def parse(cls, texts: Mapping[str, str | None], seeds: int = 1) -> Self:
-        """The sweep that options ask for: `texts` holds comma-separated values by the name in AXES, None for none.
+        """The sweep of options: `texts` holds comma-separated values, or None, by a name in AXES.
 
-        A value given twice counts once. Raises InvalidRequest naming the option and what it takes.
+        Duplicate values count once. Raises InvalidRequest, which names the option and its allowed values.
         """
         values = {name: _parse(name, text) for name in AXES if (text := texts.get(name)) is not None}
         return cls(values, seeds)
 
     def combinations(self) -> list[dict[str, Any]]:
-        """Every combination of one value each, always in the same order; a single empty one where nothing is set."""
+        """Every combination of one value each, in a fixed order; one empty combination without any values."""
         return [dict(zip(self.values, each, strict=True)) for each in product(*self.values.values())]
 
 
@@ -49,5 +49,5 @@ def _parse(name: str, text: str) -> tuple[Any, ...]:
         raise InvalidRequest(f"in {text!r} {refusal(error)[1]}", name) from error
     values = tuple(dict.fromkeys(getattr(each, name) for each in options))
     if "" in values:
-        raise InvalidRequest(f"{text!r} has nothing before or after a comma", name)
+        raise InvalidRequest(f"{text!r} has an empty value before or after a comma", name)
     return values

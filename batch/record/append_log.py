@@ -1,6 +1,6 @@
-"""Lines that outlive the program as they come: a local file that grows, or a series of objects on remote storage.
+"""A durable log of lines: a local file that grows, or a series of objects on remote storage.
 
-A line counts once its newline is there; whatever a killed program left after the last one is not seen and cut off.
+A line counts once its newline is written. What a killed program left after the last newline is ignored and cut off.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ READERS = 8
 
 
 class Log(Protocol):
-    """One program writes at a time, from any of its threads. Every method may raise OSError."""
+    """One program writes at a time. Thread-safe. Every method may raise OSError."""
 
     def lines(self) -> Iterator[bytes]:
         """All lines, oldest first, without their newlines."""
@@ -38,13 +38,13 @@ class Log(Protocol):
         """Add a line that holds no newline."""
 
     def is_one_file(self) -> bool:
-        """Whether all that was appended lies in the one file already."""
+        """Whether all lines lie in one file."""
 
     def rewrite(self, lines: Iterable[bytes]) -> None:
-        """Put these, in one file, in the place of all that `lines` gave last."""
+        """Replace all that the last `lines` returned by these lines, in one file."""
 
     def close(self) -> None:
-        """Save what is not yet saved. An append after it opens the log again."""
+        """Save what is not yet saved. A later append opens the log again."""
 
 
 def open_log(storage: Storage, name: str) -> Log:
@@ -53,7 +53,7 @@ def open_log(storage: Storage, name: str) -> Log:
 
 
 class FileLog:
-    """Each line is the system's as soon as it is appended: only a crash of the machine can lose it."""
+    """A log in a local file. The system has each line once it is appended: only a crash of the machine loses it."""
 
     def __init__(self, storage: Storage, path: Path) -> None:
         self._storage = storage
@@ -104,9 +104,9 @@ class FileLog:
 
 
 class ObjectLog:
-    """Objects cannot grow. So lines go to numbered segments beside the file, the last one put anew as it fills up.
+    """A log in numbered segments beside the file, as objects cannot grow. The last segment is written as a whole.
 
-    That happens every 200 lines or five seconds after a line, whichever is sooner: a killed program loses those.
+    It is written every 200 lines or five seconds after a line, whichever is sooner. A killed program loses the rest.
     """
 
     def __init__(self, storage: Storage, name: str) -> None:
@@ -115,8 +115,8 @@ class ObjectLog:
         self._segments = storage.folder(SEGMENTS)
         self._lock = threading.Lock()
         self._timer: threading.Timer | None = None
-        self._number: int | None = None  # of the last segment; the first is one that is free, seen when it is saved
-        self._writer = uuid.uuid4().hex  # no two write the same segment, whatever they number it
+        self._number: int | None = None  # of the last segment; chosen when it is first saved
+        self._writer = uuid.uuid4().hex  # two writers never share a segment, even of one number
         self._data = bytearray()
         self._num_unsaved = 0
         self._read: list[str] = []
@@ -126,7 +126,7 @@ class ObjectLog:
             self._save()
         with suppress(FileNotFoundError):
             yield from _complete_lines(self._storage.read(self._name, sys.maxsize))
-        self._read = self._saved()
+        self._read = self._segment_names()
         with ThreadPoolExecutor(READERS) as pool:
             for data in pool.map(partial(self._segments.read, max_bytes=sys.maxsize), self._read):
                 yield from _complete_lines(data)
@@ -138,17 +138,17 @@ class ObjectLog:
             if self._num_unsaved >= SAVE_LINES:
                 self._save()
             elif self._timer is None:
-                self._timer = threading.Timer(SAVE_S, self._save_in_time)
+                self._timer = threading.Timer(SAVE_S, self._save_later)
                 self._timer.daemon = True
                 self._timer.start()
 
     def is_one_file(self) -> bool:
-        return not self._saved()
+        return not self._segment_names()
 
     def rewrite(self, lines: Iterable[bytes]) -> None:
         self.close()
         self._storage.write(self._name, _joined(lines))
-        for name in self._read:  # oldest first: read after the file, what is left of them must end as the file does
+        for name in self._read:  # oldest first: those left are read after the file, and must end as it does
             self._segments.delete(name)
 
     def close(self) -> None:
@@ -157,8 +157,8 @@ class ObjectLog:
             self._number = None
             self._data.clear()
 
-    def _save_in_time(self) -> None:
-        with self._lock, suppress(OSError):  # nothing is lost: whoever saves next meets the error again
+    def _save_later(self) -> None:
+        with self._lock, suppress(OSError):  # nothing is lost: the next save raises it again
             self._save()
 
     def _save(self) -> None:
@@ -168,14 +168,14 @@ class ObjectLog:
         if not self._num_unsaved:
             return
         if self._number is None:
-            self._number = max((int(name.partition("-")[0]) for name in self._saved()), default=0) + 1
+            self._number = max((int(name.partition("-")[0]) for name in self._segment_names()), default=0) + 1
         self._segments.write(f"{self._number:08}-{self._writer}.jsonl", bytes(self._data))
         self._num_unsaved = 0
         if len(self._data) >= SEGMENT_BYTES:
             self._number += 1
             self._data.clear()
 
-    def _saved(self) -> list[str]:
+    def _segment_names(self) -> list[str]:
         try:
             names = [info.path for info in self._segments.files(recursive=False)]
         except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""results.jsonl as the record of what is done, which tells a job that was stopped where to go on."""
+"""results.jsonl as the ledger of finished jobs, from which a stopped job resumes."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ ARROW_TYPES = {str: pyarrow.string(), int: pyarrow.int64(), float: pyarrow.float
 
 
 class Ledger:
-    """The results of an output storage. One program writes at a time; `append` is for any of its threads.
+    """The results of an output storage. One program writes at a time. `append` is thread-safe.
 
-    `problems` names the lines that the last `load` could make nothing of.
+    `problems` lists the lines that the last `load` could not parse.
     """
 
     def __init__(self, storage: Storage) -> None:
@@ -50,11 +50,11 @@ class Ledger:
         retry_failed: bool = False,
         verify: Storage | None = None,
     ) -> tuple[list[Job], list[Result]]:
-        """The jobs that are still to do, and the results of the others, failed ones among them unless `retry_failed`.
+        """The jobs still to do, and the results of the others, which include failed ones unless `retry_failed`.
 
-        A job is done when the last result of its output has its digest, and `outputs`, the listing of the storage,
-        has the output with the recorded size. With `verify`, the input storage, the output must decode too, and the
-        sources' bytes count in place of their modification times. Raises OSError.
+        A job is done if the last result of its output has the job's digest, and `outputs`, the listing of the storage,
+        has the output with the recorded size. With `verify`, the input storage, the output must decode as well, and
+        the sources are compared by their bytes, not by their modification times. Raises OSError.
         """
         jobs, last = list(jobs), self.load()
         if not last:
@@ -79,7 +79,7 @@ class Ledger:
         return [job for job, result in zip(jobs, results, strict=True) if result is None], list(filter(None, results))
 
     def close(self, forget: Iterable[str] = ()) -> None:
-        """Save everything, and leave one file with one line for every output, but for the keys to forget.
+        """Save everything, and leave one file with one line for every output except the keys to forget.
 
         Raises OSError.
         """
@@ -104,7 +104,7 @@ class Ledger:
         self._storage.write(PARQUET_FILE, buffer.getvalue())
 
     def _records(self) -> Iterator[tuple[bytes, Result | None]]:
-        """Every line and what it says, None for one that is no result: somebody may want it still, so it stays."""
+        """Every line with its result. A line that is no result has None and is kept: somebody may still want it."""
         self.problems = []
         for number, line in enumerate(self._log.lines(), 1):
             try:
@@ -115,21 +115,21 @@ class Ledger:
 
 
 def _with_same_bytes(job: Job, result: Result, sources: Storage, outputs: Storage) -> Result | None:
-    """The result, with the job's modification times, if nothing else about the job is new and its output decodes."""
-    then = {"source_mtime_ns": result.source_mtime_ns, "mask_mtime_ns": result.mask_mtime_ns}
-    if job.model_copy(update=then).digest != result.digest:
+    """The result with the job's modification times, if nothing else of the job changed and its output decodes."""
+    recorded = {"source_mtime_ns": result.source_mtime_ns, "mask_mtime_ns": result.mask_mtime_ns}
+    if job.model_copy(update=recorded).digest != result.digest:
         return None
-    pictures = [(job.source, job.source_bytes, result.source_sha256), (job.mask, job.mask_bytes, result.mask_sha256)]
+    images = [(job.source, job.source_bytes, result.source_sha256), (job.mask, job.mask_bytes, result.mask_sha256)]
     size = result.output_bytes or 0
     try:
-        for path, num_bytes, digest in pictures:
+        for path, num_bytes, digest in images:
             if path is not None and hashlib.sha256(sources.read(path, num_bytes or 0)).hexdigest() != digest:
                 return None
         decode_image(outputs.read(job.output, size), max_bytes=size, max_pixels=PILLOW_MAX_PIXELS)
     except (OSError, FileTooLarge, ImageError):
         return None
-    now = {"source_mtime_ns": job.source_mtime_ns, "mask_mtime_ns": job.mask_mtime_ns, "digest": job.digest}
-    return result.model_copy(update=now)
+    current = {"source_mtime_ns": job.source_mtime_ns, "mask_mtime_ns": job.mask_mtime_ns, "digest": job.digest}
+    return result.model_copy(update=current)
 
 
 def _arrow_type(annotation: Any) -> pyarrow.DataType:

@@ -1,4 +1,4 @@
-"""What is asked for one output, and one line of results.jsonl: what was asked and what came of it."""
+"""The job of one output, and its result as one line of results.jsonl."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ DIGEST_CHARS = 16
 
 
 class Job(Strict):
-    """One image to make: `source` and `mask` are relative to the input folder, `output` to the output folder, with `/`.
+    """One image to make. `source` and `mask` are relative to the input folder, `output` to the output folder, with `/`.
 
-    `revision` is the checkpoint's. Sizes in bytes and modification times in ns are the storage's own; None is unknown.
+    `revision` is the checkpoint's. Sizes are in bytes, modification times in ns, as the storage lists them, or None.
     """
 
     source: str
@@ -32,17 +32,17 @@ class Job(Strict):
 
     @property
     def digest(self) -> str:
-        """16 hexadecimal digits over everything that decides the output, short of the pictures' own bytes."""
+        """16 hexadecimal digits over everything that decides the output except the bytes of the images."""
         everything = json.dumps(self.model_dump(exclude={"output"}, exclude_none=True), sort_keys=True)
         return hashlib.sha256(everything.encode()).hexdigest()[:DIGEST_CHARS]
 
 
 class Result(Strict):
-    """The outcome of one job. `error_type` is None for a finished image; then width to denoise_s are set.
+    """The outcome of one job. A finished image has no `error_type`, and its width to denoise_s are set.
 
-    `width`, `height` and `output_bytes` are the written image's; `total_s` is the wall time from reading to having
-    written; `truncated` is the part of the prompts that the text encoder could not see; `digest` is the job's, the two
-    `_sha256` are of the files' bytes, and `finished_at` is ISO 8601 in UTC.
+    `width`, `height` and `output_bytes` describe the written image. `total_s` is the wall time from reading to writing.
+    `truncated` is the part of the prompts that the text encoder cut off. `digest` is the job's. The two `_sha256` are
+    over the bytes of the files. `finished_at` is ISO 8601 in UTC.
     """
 
     source: str
@@ -83,12 +83,12 @@ class Result(Strict):
 
     @classmethod
     def of(cls, job: Job, **facts: Any) -> Self:
-        """The result of `job`, finished now: what was asked for, and the facts about how it went."""
-        asked = job.model_dump(exclude={"settings"}) | job.settings.model_dump()
+        """The result of `job`, finished now: its settings and the `facts` of the run."""
+        requested = job.model_dump(exclude={"settings"}) | job.settings.model_dump()
         finished_at = datetime.now(UTC).isoformat(timespec="milliseconds")
-        return cls(**(asked | {"digest": job.digest, "finished_at": finished_at} | facts))
+        return cls(**(requested | {"digest": job.digest, "finished_at": finished_at} | facts))
 
     @property
     def key(self) -> str:
-        """What the record keeps the last result of: the output, or the source of an image that never got one."""
+        """What the ledger keeps one result of: the output, or the source of an image without an output."""
         return self.source if self.output is None else self.output

@@ -1,0 +1,1 @@
+"""What people look at after a job: report.html with its thumbnails, and the contact sheet."""

@@ -1,9 +1,6 @@
-"use strict";
-
 const PER_PAGE = 24;
 const FIRST_FAILURES = 5;
 const MORE_FAILURES = 50;
-const CACHED_CHUNKS = 64;
 const LISTED_CHOICES = 300;
 const CHOICE_CHARS = 70;
 const TYPING_MS = 120;
@@ -18,8 +15,8 @@ const LABELS = {
 const $ = (id) => document.getElementById(id);
 const data = JSON.parse($("data").textContent);
 const failed = data.rows.filter((row) => row.error_type);
-const made = data.rows.filter((row) => !row.error_type);
-const state = { page: 0, split: 50, type: null, failures: FIRST_FAILURES, shown: made, open: 0 };
+const finished = data.rows.filter((row) => !row.error_type);
+const state = { page: 0, split: 50, type: null, failures: FIRST_FAILURES, matches: finished, open: 0 };
 
 function el(tag, properties = {}, ...children) {
   const node = Object.assign(document.createElement(tag), properties);
@@ -40,75 +37,15 @@ function counts(rows, field) {
   return [...found].sort((a, b) => b[1] - a[1]);
 }
 
-// Thumbnails come in chunks: blocks of this page, or scripts beside it that call reportChunk.
-
-const chunks = new Map(); // number -> promise of its pairs, the longest unused first
-const awaited = new Map();
-window.reportChunk = (which, pairs) => awaited.get(which)?.(pairs);
-
-function chunk(which) {
-  const pairs = chunks.get(which) ?? load(which);
-  chunks.delete(which);
-  chunks.set(which, pairs);
-  if (chunks.size > CACHED_CHUNKS) chunks.delete(chunks.keys().next().value);
-  return pairs;
-}
-
-function load(which) {
-  const block = $(`chunk-${which}`);
-  if (block) return Promise.resolve(JSON.parse(block.textContent));
-  return new Promise((resolve) => {
-    awaited.set(which, resolve);
-    document.head.append(el("script", { src: `report_files/${which}.js`, onload() { this.remove(); }, onerror: () => resolve([]) }));
-  });
-}
-
-// One picture before and after: two layers, the upper one cut at the slider.
-
-function comparison(row) {
-  const images = ["before", "after"].map((side) => el("img", { className: side, alt: `${side}: ${row.source}`, hidden: true }));
-  const slider = el("input", { type: "range", min: 0, max: 100, step: "any", ariaLabel: `Before and after of ${row.source}` });
-  const box = el("div", { className: "pair" }, images[1], images[0], el("div", { className: "handle" }), slider);
-  box.style.setProperty("--ratio", row.width && row.height ? row.width / row.height : 1);
-  slider.addEventListener("input", () => box.style.setProperty("--split", `${slider.value}%`));
-  moveTo(slider, state.split);
-  return { box, images, ready: show(box, row, images) };
-}
-
-function moveTo(slider, split) {
-  slider.value = split;
-  slider.dispatchEvent(new Event("input"));
-}
-
-async function show(box, row, images) {
-  const pair = row.thumb ? (await chunk(row.thumb[0]))[row.thumb[1]] : null;
-  box.classList.add(pair?.[0] ? "ready" : pair ? "single" : "missing");
-  images.forEach((image, side) => {
-    if (!pair?.[side]) return;
-    image.src = `data:image/jpeg;base64,${pair[side]}`;
-    image.hidden = false;
-  });
-}
-
-function sharpen(row, images) {
-  const files = [data.sources && `${data.sources}/${address(row.source)}`, `./${address(row.output)}`];
-  files.forEach((file, side) => {
-    if (!file || images[side].hidden) return;
-    const full = new Image();
-    full.onload = () => { images[side].src = file; };
-    full.src = file;
-  });
-}
-
 function settings(row) {
   const numbers = { strength: row.strength, guidance: row.guidance_scale, steps: row.num_inference_steps, seed: row.seed };
   return Object.entries(numbers).filter(([, value]) => value != null).map(([name, value]) => el("span", {}, `${name} ${value}`));
 }
 
-function card(row, place) {
+function card(row, index) {
   const { box } = comparison(row);
   const end = row.source.lastIndexOf("/") + 1;
-  const title = el("button", { type: "button", className: "name", title: row.source, onclick: () => openDetail(place) },
+  const title = el("button", { type: "button", className: "name", title: row.source, onclick: () => openDetail(index) },
     el("span", { className: "folder" }, row.source.slice(0, end)), el("span", { className: "file" }, row.source.slice(end)));
   return el("li", { className: "card" },
     el("div", { className: "stage" }, box),
@@ -133,12 +70,12 @@ function matcher() {
 }
 
 function filter() {
-  const matches = matcher();
-  state.shown = made.filter(matches);
+  const isMatch = matcher();
+  state.matches = finished.filter(isMatch);
   state.page = 0;
   state.failures = FIRST_FAILURES;
-  drawFailures(failed.filter(matches));
-  drawPictures();
+  drawFailures(failed.filter(isMatch));
+  drawImages();
 }
 
 function fillChoice(id, every, noun) {
@@ -154,10 +91,10 @@ function fillChoice(id, every, noun) {
 // Drawing
 
 function drawSummary() {
-  const times = made.map((row) => row.total_s).filter((time) => time != null).sort((a, b) => a - b);
+  const times = finished.map((row) => row.total_s).filter((time) => time != null).sort((a, b) => a - b);
   const models = counts(data.rows, "model").length;
   const facts = [
-    [number(made.length), "done"],
+    [number(finished.length), "done"],
     [number(failed.length), "failed"],
     [number(models), models === 1 ? "model" : "models"],
     [times.length ? seconds(times[times.length >> 1]) : "–", "median time"],
@@ -189,16 +126,16 @@ function drawFailures(rows) {
   $("more-failures").onclick = () => { state.failures += MORE_FAILURES; drawFailures(rows); };
 }
 
-function drawPictures() {
-  const { shown } = state;
-  const pages = Math.max(1, Math.ceil(shown.length / PER_PAGE));
+function drawImages() {
+  const { matches } = state;
+  const pages = Math.max(1, Math.ceil(matches.length / PER_PAGE));
   state.page = Math.min(Math.max(state.page, 0), pages - 1);
   const first = state.page * PER_PAGE;
-  const rows = shown.slice(first, first + PER_PAGE);
+  const rows = matches.slice(first, first + PER_PAGE);
   const range = pages > 1 ? `${number(first + 1)} to ${number(first + rows.length)} of ` : "";
-  $("count").textContent = range + plural(shown.length, "image");
+  $("count").textContent = range + plural(matches.length, "image");
   $("grid").replaceChildren(...rows.map((row, i) => card(row, first + i)));
-  $("nothing").hidden = shown.length > 0 || !data.rows.length;
+  $("nothing").hidden = matches.length > 0 || !data.rows.length;
   $("pager").hidden = pages < 2;
   $("page").value = state.page + 1;
   $("page").max = pages;
@@ -209,30 +146,30 @@ function drawPictures() {
 
 function turnTo(page) {
   state.page = page;
-  drawPictures();
+  drawImages();
   $("count").focus({ preventScroll: true });
   $("count").scrollIntoView({ block: "start" });
 }
 
-function openDetail(place) {
-  const row = state.shown[place];
-  state.open = place;
+function openDetail(index) {
+  const row = state.matches[index];
+  state.open = index;
   const { box, images, ready } = comparison(row);
   $("detail-title").textContent = row.source;
-  $("detail-picture").replaceChildren(box);
+  $("detail-image").replaceChildren(box);
   ready.then(() => sharpen(row, images));
   $("detail-open").href = `./${address(row.output)}`;
   $("detail-list").replaceChildren(...facts(row).flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, String(value))]));
-  $("detail-previous").disabled = place === 0;
-  $("detail-next").disabled = place === state.shown.length - 1;
+  $("detail-previous").disabled = index === 0;
+  $("detail-next").disabled = index === state.matches.length - 1;
   if (!$("detail").open) $("detail").showModal();
 }
 
 function facts(row) {
-  const shown = { ...row, size: row.width && `${row.width} × ${row.height}` };
-  for (const name of ["queued_s", "denoise_s", "total_s"]) if (row[name] != null) shown[name] = seconds(row[name]);
-  if (row.finished_at) shown.finished_at = minute(row.finished_at);
-  return Object.keys(LABELS).filter((name) => shown[name]).map((name) => [LABELS[name], shown[name]]);
+  const texts = { ...row, size: row.width && `${row.width} × ${row.height}` };
+  for (const name of ["queued_s", "denoise_s", "total_s"]) if (row[name] != null) texts[name] = seconds(row[name]);
+  if (row.finished_at) texts.finished_at = minute(row.finished_at);
+  return Object.keys(LABELS).filter((name) => texts[name]).map((name) => [LABELS[name], texts[name]]);
 }
 
 // Wiring

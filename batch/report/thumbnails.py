@@ -1,7 +1,7 @@
-"""Small pictures of the sources and outputs, for the report, in chunk files beside the results.
+"""Thumbnails of the sources and outputs, for the report, in chunk files beside the results.
 
-A chunk is a script that the report loads when it shows one of the chunk's rows, and is never changed once it is
-written. The index says which row is where, so that a resumed job makes no thumbnail again.
+A chunk is a script that the report loads when it shows one of the chunk's rows. A written chunk never changes. The
+index holds the chunk of every row, so that a resumed job makes no thumbnail again.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ INDEX = f"{FOLDER}/index.json"
 SIDE = 256
 QUALITY = 80
 PAIRS_PER_CHUNK = 32
-CHUNKS_PER_INDEX = 64  # a killed job makes at most the thumbnails of so many chunks again
+CHUNKS_PER_INDEX = 64  # a killed job makes the thumbnails of at most so many chunks again
 MAX_BYTES = 1024**3
 THREADS = 8
 
-Place = tuple[int, int]  # the chunk, and the position in it
+ChunkIndex = tuple[int, int]  # a chunk's number, and a position in the chunk
 
 
 class Pair(NamedTuple):
@@ -44,7 +44,7 @@ class Pair(NamedTuple):
 
 
 def thumbnail(pixels: Pixels, icc_profile: bytes | None = None) -> bytes:
-    """A JPEG of the picture, (height, width, 3), fitted into 256 x 256 px and never enlarged, in sRGB."""
+    """A JPEG in sRGB of an image, (height, width, 3) uint8, fitted into 256 x 256 px and never enlarged."""
     image = Image.fromarray(pixels)
     image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
     if icc_profile:
@@ -57,35 +57,35 @@ def thumbnail(pixels: Pixels, icc_profile: bytes | None = None) -> bytes:
 
 
 class Thumbnails:
-    """The thumbnails of one output folder; not safe for use by several threads.
+    """The thumbnails of one output folder. Not thread-safe.
 
-    `add` as results come, or `fill` at the end; then `close`, without which the last ones are not kept.
+    Call `add` for each result, or `fill` at the end, and then `close`, which writes the last ones.
     """
 
     def __init__(self, outputs: Storage) -> None:
         self._outputs = outputs
         self._chunks = _read_index(outputs)
         self._indexed = len(self._chunks)
-        self._places = {key: (i, k) for i, keys in enumerate(self._chunks) for k, key in enumerate(keys)}
+        self._indices = {key: (i, k) for i, keys in enumerate(self._chunks) for k, key in enumerate(keys)}
         self._pending: dict[str, Pair] = {}
 
-    def place(self, result: Result) -> Place | None:
-        """Where the result's thumbnails are, None if there are none."""
-        return self._places.get(_key(result))
+    def chunk_index(self, result: Result) -> ChunkIndex | None:
+        """Where the result's thumbnails are; None if there are none."""
+        return self._indices.get(_key(result))
 
     def add(self, result: Result, pair: Pair) -> None:
-        """Keep the thumbnails of a finished result; those of the same output and digest are kept once."""
+        """Keep the thumbnails of a finished result, once for each output and digest."""
         key = _key(result)
-        if key in self._places:
+        if key in self._indices:
             return
-        self._places[key] = len(self._chunks), len(self._pending)
+        self._indices[key] = len(self._chunks), len(self._pending)
         self._pending[key] = pair
         if len(self._pending) == PAIRS_PER_CHUNK:
             self._write_chunk()
 
     def fill(self, results: Iterable[Result], inputs: Storage) -> None:
-        """Make what is missing from the pictures themselves. An output that cannot be read gets no thumbnails."""
-        missing = (result for result in results if result.error_type is None and self.place(result) is None)
+        """Make the missing thumbnails from the images themselves. An output that cannot be read gets none."""
+        missing = (result for result in results if result.error_type is None and self.chunk_index(result) is None)
         with ThreadPoolExecutor(THREADS) as pool:
             while some := list(islice(missing, PAIRS_PER_CHUNK)):
                 for result, pair in zip(some, pool.map(partial(_make, inputs, self._outputs), some), strict=True):
@@ -93,7 +93,7 @@ class Thumbnails:
                         self.add(result, pair)
 
     def close(self) -> None:
-        """Write what is not yet written."""
+        """Write the last chunk and the index."""
         if self._pending:
             self._write_chunk()
         if self._indexed < len(self._chunks):
@@ -128,7 +128,7 @@ class Thumbnails:
 
 
 def _read_index(outputs: Storage) -> list[list[str]]:
-    """The keys of each chunk, none where there is no index or one that is not ours."""
+    """The keys of each chunk; none where the index is missing or damaged."""
     try:
         chunks = json.loads(outputs.read(INDEX, MAX_BYTES))
     except (FileNotFoundError, ValueError):

@@ -1,4 +1,4 @@
-"""What a run would do: how many images each model makes, which pictures cannot be read, and how long it takes."""
+"""A dry run: the number of images of each model, the unreadable source images, and the expected duration."""
 
 from __future__ import annotations
 
@@ -18,38 +18,38 @@ from batch.storage.storage import FileTooLarge, Storage
 from deployments.config import Limits
 from deployments.images.codec import ImageError, decode_image
 
-PROBES = 16  # images made, and thrown away, to measure the rate
-PROBE_S = 60.0  # and the time after which those that are through are enough
+PROBES = 16  # images made and discarded to measure the rate
+PROBE_S = 60.0  # limit of the measurement
 
 
 def estimate(
     jobs: Sequence[Job], inputs: Storage, limits: Limits, get_worker: Callable[[], ImageWorker], concurrency: int
 ) -> None:
-    """Print what there is to do. Reads every picture, makes a few images, and writes nothing."""
-    bad = list(unreadable(jobs, inputs, limits))
-    for result in bad[:LISTED_FAILURES]:
+    """Print the work and its duration. Reads every source image, makes a few images, and writes nothing."""
+    failures = list(unreadable(jobs, inputs, limits))
+    for result in failures[:LISTED_FAILURES]:
         CONSOLE.print(failure_text(result))
-    broken = {result.source for result in bad}
-    sound = [job for job in jobs if job.source not in broken]
+    failed = {result.source for result in failures}
+    todo = [job for job in jobs if job.source not in failed]
     table = Table("model", "images")
-    for model in sorted({job.settings.model for job in sound}):
-        table.add_row(model, str(sum(job.settings.model == model for job in sound)))
+    for model in sorted({job.settings.model for job in todo}):
+        table.add_row(model, str(sum(job.settings.model == model for job in todo)))
     CONSOLE.print(table)
-    CONSOLE.print(f"{len(sound)} to make; {len(bad)} pictures cannot be read")
-    if sound:
-        CONSOLE.print(forecast(len(sound), *asyncio.run(probe(sound, get_worker(), concurrency))))
+    CONSOLE.print(f"{len(todo)} to make, {len(failures)} unreadable")
+    if todo:
+        CONSOLE.print(forecast(len(todo), *asyncio.run(probe(todo, get_worker(), concurrency))))
 
 
 def forecast(total: int, count: int, seconds: float) -> str:
-    """How long `total` images take where `count` took `seconds`, in words."""
+    """A message with the duration of `total` images, where `count` images took `seconds`."""
     if not count:
-        return f"no rate could be measured: no image was done within {PROBE_S:g} s"
+        return f"No rate measured: no image was done within {PROBE_S:g} s"
     rate = count / seconds
-    return f"measured on {count} images: {rate_text(rate)}; about {seconds_text(total / rate)} for all"
+    return f"Measured on {count} images: {rate_text(rate)}, about {seconds_text(total / rate)} in total"
 
 
 def unreadable(jobs: Sequence[Job], inputs: Storage, limits: Limits) -> Iterator[Result]:
-    """A failed Result for each source and mask that is no picture, or not one within the limits."""
+    """A failed Result for each source and mask that is no image within the limits."""
 
     def check(path: str) -> Result | None:
         try:
@@ -61,31 +61,31 @@ def unreadable(jobs: Sequence[Job], inputs: Storage, limits: Limits) -> Iterator
 
     paths = dict.fromkeys(path for job in jobs for path in (job.source, job.mask) if path is not None)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        checked = pool.map(check, paths)
-        shown = track(checked, "reading", len(paths), console=CONSOLE, disable=not CONSOLE.is_terminal)
-        yield from filter(None, shown)
+        results = pool.map(check, paths)
+        tracked = track(results, "reading", len(paths), console=CONSOLE, disable=not CONSOLE.is_terminal)
+        yield from filter(None, tracked)
 
 
 async def probe(jobs: Sequence[Job], worker: ImageWorker, concurrency: int) -> tuple[int, float]:
-    """How many images were made, of up to PROBES from all over `jobs`, and the seconds for them.
+    """The number of images made, of up to PROBES spread over `jobs`, and the seconds they took.
 
-    The first image of each model is made before the clock starts: it costs more than the rest.
+    The first image of each model is made before the clock starts, as it takes longer than the others.
     """
     count = min(PROBES, len(jobs))
     chosen = [jobs[i * len(jobs) // count] for i in range(count)]
     first = {job.settings.model: job for job in chosen}
     await asyncio.gather(*(worker.make(job, {"attempts": 0}) for job in first.values()), return_exceptions=True)
-    room = asyncio.Semaphore(concurrency)
+    slots = asyncio.Semaphore(concurrency)
     done, last, started = 0, 0.0, time.monotonic()
 
     async def make(job: Job) -> None:
         nonlocal done, last
-        async with room:
+        async with slots:
             await worker.make(job, {"attempts": 0})
         done, last = done + 1, time.monotonic() - started
 
     tasks = [asyncio.create_task(make(job)) for job in chosen]
-    _, late = await asyncio.wait(tasks, timeout=PROBE_S)
-    for task in late:
+    _, unfinished = await asyncio.wait(tasks, timeout=PROBE_S)
+    for task in unfinished:
         task.cancel()
     return done, last

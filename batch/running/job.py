@@ -1,4 +1,4 @@
-"""One run of the folder job: makes what is left to make, records every result as it comes, and writes the report."""
+"""One run of the folder job: makes the remaining images, records every result at once, and writes the report."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from pathlib import PurePosixPath
 from types import FrameType
 from typing import Any
 
-from batch.display import CONSOLE, Display, Tally
-from batch.planning.remaining_work import Agenda
+from batch.display import CONSOLE, Counts, Display
+from batch.planning.remaining_work import RemainingWork
 from batch.record.ledger import PARQUET_FILE, Ledger
 from batch.record.results import RESULTS_FILE
-from batch.report.report import REPORT_FILE, write_report
 from batch.report.thumbnails import Thumbnails
+from batch.report.writer import REPORT_FILE, write_report
 from batch.running.pipeline import Pipeline
 from batch.running.worker import ImageWorker
 from batch.storage.storage import Storage
@@ -26,82 +26,86 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Outcome(Enum):
-    """How a run ended, and its exit code, short of failed images."""
+    """How a run ended, and its exit code apart from failed images."""
 
     DONE = 0
     DEADLINE = 3
     INTERRUPTED = 130
 
+    def __str__(self) -> str:
+        return {Outcome.DONE: "Done", Outcome.DEADLINE: "Deadline reached", Outcome.INTERRUPTED: "Interrupted"}[self]
+
 
 @dataclass(frozen=True, slots=True)
 class FolderJob:
-    """An agenda, where its pictures come from and go, and the record of results."""
+    """The remaining work, the folders that it reads and writes, and the ledger of results."""
 
-    agenda: Agenda
+    work: RemainingWork
     inputs: Storage
     outputs: Storage
     ledger: Ledger
 
-    def run(self, worker: ImageWorker, concurrency: int, deadline_s: float | None) -> tuple[Outcome, Tally]:
-        """Make what is to be made, at most `concurrency` at a time; start nothing after `deadline_s`.
+    def run(self, worker: ImageWorker, concurrency: int, deadline_s: float | None) -> tuple[Outcome, Counts]:
+        """Make the images to do, at most `concurrency` at a time. Start no image after `deadline_s`.
 
-        The first SIGINT or SIGTERM lets the images in flight end, a second one raises KeyboardInterrupt. Raises OSError
-        when a result cannot be recorded.
+        The first SIGINT or SIGTERM lets the running images finish, a second one raises KeyboardInterrupt. Raises
+        OSError if a result cannot be recorded.
         """
-        pipeline = Pipeline(worker, concurrency)
         outcome = Outcome.DONE
 
-        def stop(why: Outcome) -> None:
+        def stop(reason: Outcome) -> None:
             nonlocal outcome
-            outcome = why
+            outcome = reason
             pipeline.stop()
-            display.say(f"{why.name.lower()}: finishing the images in flight; Ctrl-C stops at once")
 
+        def print_stopping(num_running: int) -> None:
+            display.print(f"{outcome}: waiting for {num_running} running images (Ctrl-C to abort)")
+
+        pipeline = Pipeline(worker, concurrency, print_stopping)
         timer = threading.Timer(deadline_s or 0, stop, [Outcome.DEADLINE])
         with (
-            Display(self.agenda.todo_by_model()) as display,
+            Display(self.work.todo_by_model()) as display,
             closing(Thumbnails(self.outputs)) as thumbnails,
             _interruptible(lambda: stop(Outcome.INTERRUPTED)),
         ):
             if deadline_s is not None:
                 timer.start()
             try:
-                for result, pair in pipeline.run(self.agenda.todo):
+                for result, pair in pipeline.run(self.work.todo):
                     self.ledger.append(result)
                     if pair is not None:
                         thumbnails.add(result, pair)
                     display.add(result)
             finally:
                 timer.cancel()
-        return (outcome if display.count < len(self.agenda.todo) else Outcome.DONE), display.tally
+        return (outcome if display.count < len(self.work.todo) else Outcome.DONE), display.counts
 
     def finish(self) -> None:
         """Leave one line for every result in results.jsonl, and write results.parquet and the report.
 
-        They show all that is in the output folder, whichever run made it, and of the images that got no output those
-        that this run found failing. Nothing is written where nothing is new. What killed writers left, of this run or
-        an earlier one, is removed.
+        They hold every result in the output folder, whichever run made it, and the images without an output that fail
+        in this run. Nothing is written if nothing is new. Partial files of killed writers are removed.
         """
         self.outputs.sweep()
-        last, failures = self.ledger.load(), {failure.key: failure for failure in self.agenda.failures}
+        last, failures = self.ledger.load(), {failure.key: failure for failure in self.work.failures}
         new = [failure for key, failure in failures.items() if last.get(key) != failure]
-        mended = [key for key, result in last.items() if result.output is None and key not in failures]
+        resolved = [key for key, result in last.items() if result.output is None and key not in failures]
         for failure in new:
             self.ledger.append(failure)
-        if not (self.agenda.todo or new or mended) and self.agenda.has_report:
+        if not (self.work.todo or new or resolved) and self.outputs.exists(REPORT_FILE):
             return
-        self.ledger.close(forget=mended)
+        self.ledger.close(forget=resolved)
         self.ledger.write_parquet()
         title = " to ".join(PurePosixPath(str(folder)).name for folder in (self.inputs, self.outputs))
         write_report(self.ledger.load().values(), self.inputs, self.outputs, title=title)
         for problem in self.ledger.problems:
             CONSOLE.print(problem)
-        CONSOLE.print(f"see {REPORT_FILE}, {RESULTS_FILE} and {PARQUET_FILE} in {self.outputs}")
+        CONSOLE.print(f"Wrote {REPORT_FILE}, {RESULTS_FILE} and {PARQUET_FILE} to {self.outputs}")
 
 
 @contextmanager
 def _interruptible(stop: Callable[[], None]) -> Iterator[None]:
-    """Call `stop` on the first SIGINT or SIGTERM; leave the next to Python's own handler."""
+    """Call `stop` on the first SIGINT or SIGTERM. The next one goes to Python's own handler."""
     before: dict[signal.Signals, Any] = {}
 
     def handle(number: int, frame: FrameType | None) -> None:

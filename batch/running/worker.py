@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import random
 import time
 import uuid
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
@@ -18,6 +16,7 @@ from typing import Any
 from ray.exceptions import RayActorError, RayTaskError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
+from stamina import AsyncRetryingCaller
 
 from batch.planning.naming import FORMATS
 from batch.record.results import Job, Result
@@ -34,8 +33,8 @@ from deployments.schemas import Img2ImgResult
 
 # Someone else's failure: the same request may well succeed on another replica, or on this one restarted.
 TRANSIENT = (RayActorError, DeploymentUnavailableError, ModelNotReady, RequestAborted)
-MAX_FAILURES = 7  # with the pauses below, about a minute: time for a model to load again
-LONGEST_PAUSE_S = 30.0
+# Six pauses of 1 to 30 s, about a minute together: time for a model to load again.
+RETRY_TRANSIENT = AsyncRetryingCaller(attempts=7, timeout=None, wait_initial=1, wait_max=30).on(TRANSIENT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,25 +95,12 @@ class ImageWorker:
             raise ImageTooLarge(str(error)) from error
 
     async def _call_router(self, job: Job, image: PreparedImage, facts: dict[str, Any]) -> Img2ImgResult:
-        """The router's result. Retries while the queue is full, up to deadline_s, and after transient failures."""
-        give_up = time.monotonic() + self.limits.deadline_s
-        failures = 0
-        for pause_s in _pauses():
-            facts["attempts"] += 1
-            try:
-                return await self._call_once(job, image)
-            except BackPressureError as error:
-                if time.monotonic() > give_up:
-                    raise
-                pause_s = max(pause_s, getattr(_cause(error), "retry_after_s", None) or 0.0)
-            except TRANSIENT:
-                failures += 1
-                if failures == MAX_FAILURES:
-                    raise
-            await asyncio.sleep(pause_s)
-        raise AssertionError("pauses never end")
+        """The router's result. Retries while the app is full, up to deadline_s, and after transient failures."""
+        retry_full = AsyncRetryingCaller(attempts=None, timeout=self.limits.deadline_s, wait_initial=1, wait_max=30)
+        return await retry_full(_pause_if_full, RETRY_TRANSIENT, self._call_once, job, image, facts)
 
-    async def _call_once(self, job: Job, image: PreparedImage) -> Img2ImgResult:
+    async def _call_once(self, job: Job, image: PreparedImage, facts: dict[str, Any]) -> Img2ImgResult:
+        facts["attempts"] += 1
         response = self.router.img2img.remote(image.pixels, job.settings, "folder", uuid.uuid4().hex, image.mask)
         deadline = asyncio.timeout(self.limits.deadline_s)
         try:
@@ -135,12 +121,11 @@ def _finish(job: Job, image: PreparedImage, before: bytes, result: Img2ImgResult
     return finished.data, Pair(before, thumbnail(finished.pixels, image.icc_profile))
 
 
-def _pauses() -> Iterator[float]:
-    """Doubling seconds up to half a minute, spread out so that waiting images do not come back all at once."""
-    longest = 1.0
-    while True:
-        yield random.uniform(longest / 2, longest)
-        longest = min(2 * longest, LONGEST_PAUSE_S)
+def _pause_if_full(error: Exception) -> bool | float:
+    """Whether the app is full; if it says for how many seconds to wait, that number."""
+    if not isinstance(error, BackPressureError):
+        return False
+    return getattr(_cause(error), "retry_after_s", None) or True
 
 
 def _cause(error: BaseException) -> BaseException:

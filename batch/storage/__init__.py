@@ -1,0 +1,1 @@
+"""Local and remote folders behind one interface, `storage.Storage`. Imports nothing else of this project."""

@@ -1,4 +1,4 @@
-"""The two kinds of storage: a folder that the operating system knows, and one that pyarrow or fsspec reaches."""
+"""The two kinds of storage: a folder of the operating system, and a folder that pyarrow or fsspec opens."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from urllib.parse import unquote
 
 from pyarrow.fs import FileSelector, FileSystem, FileType
 
-Identity = tuple[int, int]  # of a folder, whatever the path to it
+Identity = tuple[int, int]  # of a folder: its device and inode
 
 PARTIAL = re.compile(r"\.[0-9a-f]{32}\.part")
 
 
 class FileTooLarge(ValueError):
-    """The file has more bytes than its reader takes."""
+    """The file has more bytes than its reader allows."""
 
 
 @dataclass(frozen=True, slots=True)
 class FileInfo:
-    """A file as its listing shows it: `path` relative to the storage, `mtime_ns` 0 where the storage knows none."""
+    """A file in a listing: `path` relative to the storage, `size` in bytes, `mtime_ns` 0 if the storage has none."""
 
     path: str
     size: int
@@ -35,12 +35,12 @@ class FileInfo:
 
 
 class Backend(Protocol):
-    """What a kind of storage can do, in one try. The methods are Storage's own; each may raise OSError."""
+    """The operations of one kind of storage, each without retries. See Storage. Each may raise OSError."""
 
     def folder(self, path: str) -> Self: ...
 
-    def place(self) -> tuple[str, ...]:
-        """The address, part by part: the places of the folders in this one start with its own."""
+    def address_parts(self) -> tuple[str, ...]:
+        """The address as a path's parts, which are the first parts of the address of every folder inside."""
 
     def read(self, path: str, max_bytes: int) -> bytes: ...
 
@@ -51,14 +51,14 @@ class Backend(Protocol):
     def delete(self, path: str) -> None: ...
 
     def files(self, recursive: bool) -> Iterator[FileInfo | str]:
-        """The visible files in any order, and each problem in words."""
+        """The visible files in any order, and the message of each problem."""
 
     def sweep(self) -> int: ...
 
 
 @dataclass(frozen=True, slots=True)
 class LocalFolder:
-    """A folder of this machine, or one mounted on it."""
+    """A local or mounted folder."""
 
     root: Path
 
@@ -68,7 +68,7 @@ class LocalFolder:
     def folder(self, path: str) -> Self:
         return replace(self, root=self.root / path)
 
-    def place(self) -> tuple[str, ...]:
+    def address_parts(self) -> tuple[str, ...]:
         return self.root.resolve().parts
 
     def read(self, path: str, max_bytes: int) -> bytes:
@@ -116,7 +116,7 @@ class LocalFolder:
                     yield FileInfo(path, status.st_size, status.st_mtime_ns)
                 elif recursive and stat.S_ISDIR(status.st_mode):
                     if _identity(status) in above:
-                        yield _problem(path, "a link to a folder that it lies in, not followed")
+                        yield _problem(path, "a link to a folder above it, not followed")
                     else:
                         todo.append((path + "/", (*above, _identity(status))))
 
@@ -135,8 +135,8 @@ class LocalFolder:
 class RemoteFolder:
     """A prefix of an object store, or a folder of another kind of server.
 
-    `root` is the path on `filesystem`; `address` is for people, without secrets; `endpoint` tells servers apart
-    that have the same addresses.
+    `root` is the path on `filesystem`. `address` is for messages and holds no secrets. `endpoint` distinguishes
+    servers with the same addresses.
     """
 
     filesystem: FileSystem = field(repr=False)
@@ -150,7 +150,7 @@ class RemoteFolder:
     def folder(self, path: str) -> Self:
         return replace(self, root=f"{self.root}/{path}", address=f"{self.address}/{path}")
 
-    def place(self) -> tuple[str, ...]:
+    def address_parts(self) -> tuple[str, ...]:
         return (self.endpoint, *PurePosixPath(unquote(self.address)).parts)
 
     def read(self, path: str, max_bytes: int) -> bytes:
@@ -169,7 +169,7 @@ class RemoteFolder:
 
     def _put(self, target: str, data: bytes) -> None:
         content_type = mimetypes.guess_type(target)[0] or "application/octet-stream"
-        metadata = {"Content-Type": content_type}  # browsers show what they know and save the rest
+        metadata = {"Content-Type": content_type}  # without it browsers save the file and do not show it
         with self.filesystem.open_output_stream(target, compression=None, metadata=metadata) as file:
             file.write(data)
 
@@ -195,7 +195,7 @@ class RemoteFolder:
                 yield FileInfo(path, info.size or 0, info.mtime_ns or 0)
 
     def sweep(self) -> int:
-        return 0  # an object is not there until it is complete
+        return 0  # an object exists only once it is complete
 
 
 def _check_size(num_bytes: int, max_bytes: int) -> None:

@@ -1,51 +1,47 @@
-"""Where pictures come from and results go, by path or URI: one small set of operations, tried again when they fail."""
+"""A folder of images or results by path or URI: a few operations, retried after errors that may pass."""
 
 from __future__ import annotations
 
 import errno
-import random
 import re
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import Self
 from urllib.parse import parse_qsl, quote, unquote, urlencode
 
+import stamina
 from fsspec.core import url_to_fs
 from pyarrow import ArrowException
 from pyarrow.fs import FileSystem, FSSpecHandler, PyFileSystem
+from stamina.instrumentation import set_on_retry_hooks
 
 from batch.storage.backends import Backend, FileInfo, FileTooLarge, LocalFolder, RemoteFolder
 
 __all__ = ["FileInfo", "FileTooLarge", "Storage", "StorageError", "open_storage", "overlap"]
 
-T = TypeVar("T")
-
 ARROW_SCHEMES = ("s3", "gs", "gcs", "abfs", "abfss", "hdfs", "viewfs")  # fsspec has the others
-S3_OPTIONS = {"allow_delayed_open": "true"}  # a picture is one PUT: nothing is left of it when its writer is killed
+S3_OPTIONS = {"allow_delayed_open": "true"}  # an image is one PUT, of which a killed writer leaves nothing
 URI_CHARACTERS = "%/:@!$&'()*+,;=~"  # what need not be escaped, or is already
 
-PAUSES_S = (0.2, 0.4, 0.8, 1.6)
 PERMANENT = (FileNotFoundError, PermissionError, FileExistsError, IsADirectoryError, NotADirectoryError)
 PERMANENT_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL}
 PERMANENT_WORDS = re.compile(r"AWS Error (ACCESS_DENIED|NO_SUCH_BUCKET|INVALID_ACCESS_KEY_ID|SIGNATURE_DOES_NOT_MATCH)")
 
 
 class StorageError(ValueError):
-    """A URI that leads to no storage, and the message says why."""
+    """A URI that names no storage. The message gives the reason."""
 
 
 def ignore(problem: str) -> None:
-    """For listings whose problems are of no interest."""
+    """Drop the problem of a listing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Storage:
-    """A folder, local or remote. Paths are relative to it, with `/`. Goes to other processes; any thread may use it.
+    """A folder, local or remote. Paths are relative to it, with `/`. Picklable and thread-safe.
 
-    Everything is tried again, for up to three seconds, after an OSError that may pass. `str()` shows no secrets.
+    An OSError that may pass is retried up to four times within about three seconds. `str()` shows no secrets.
     """
 
     backend: Backend
@@ -55,50 +51,49 @@ class Storage:
 
     @property
     def local(self) -> Path | None:
-        """The folder's path where it is of this machine, else None."""
+        """The path of a local folder, else None."""
         return self.backend.root if isinstance(self.backend, LocalFolder) else None
 
     def folder(self, path: str) -> Self:
-        """The storage that is the folder `path` of this one."""
+        """The folder `path` of this storage as a storage."""
         return type(self)(self.backend.folder(path))
 
     def read(self, path: str, max_bytes: int) -> bytes:
-        """The whole file. Raises FileTooLarge where it has more than `max_bytes`, and OSError."""
-        return _retried(partial(self.backend.read, path, max_bytes))
+        """The whole file. Raises FileTooLarge for more than `max_bytes` bytes, and OSError."""
+        return _retry(self.backend.read, path, max_bytes)
 
     def write(self, path: str, data: bytes) -> None:
-        """Make or replace the file, and the folders above it, so that it is absent, old or complete at any moment."""
-        _retried(partial(self.backend.write, path, data))
+        """Make or replace the file, and the folders above it, atomically."""
+        _retry(self.backend.write, path, data)
 
     def exists(self, path: str) -> bool:
-        """Whether there is such a file."""
-        return _retried(partial(self.backend.exists, path))
+        """Whether the file exists."""
+        return _retry(self.backend.exists, path)
 
     def delete(self, path: str) -> None:
-        """Remove the file, if it is there."""
-        _retried(partial(self.backend.delete, path))
+        """Remove the file if it exists."""
+        _retry(self.backend.delete, path)
 
     def files(self, recursive: bool = True, on_problem: Callable[[str], object] = ignore) -> Iterator[FileInfo]:
-        """The files, sorted by path, without those that are hidden or in hidden folders. Links are followed.
+        """The visible files, sorted by path. Links are followed. One listing, whatever the number of files.
 
-        One listing, whatever the number of files. Unreadable folders, links to nowhere and links to a folder that
-        they lie in are left out, and `on_problem` hears of each. Raises OSError where the storage itself cannot be
-        listed, FileNotFoundError where it is not there.
+        Unreadable folders, links to nowhere and links to a folder above themselves are left out and reported to
+        `on_problem`. Raises OSError if the storage itself cannot be listed, FileNotFoundError if it does not exist.
         """
-        found = _retried(lambda: list(self.backend.files(recursive)))
-        for problem in sorted(item for item in found if isinstance(item, str)):
+        items = _retry(lambda: list(self.backend.files(recursive)))
+        for problem in sorted(item for item in items if isinstance(item, str)):
             on_problem(problem)
-        yield from sorted((item for item in found if isinstance(item, FileInfo)), key=lambda info: info.path)
+        yield from sorted((item for item in items if isinstance(item, FileInfo)), key=lambda info: info.path)
 
     def sweep(self) -> int:
-        """Remove what killed writers left behind, and say how many files it was. Nobody may be writing meanwhile."""
+        """Remove the partial files of killed writers and return their number. Nobody may write meanwhile."""
         return self.backend.sweep()
 
 
 def open_storage(uri: str) -> Storage:
     """The storage at a local path (`photos`, `file:///photos`) or a URI (`s3://bucket/photos?endpoint_override=host`).
 
-    A URI's query is for its file system, as in pyarrow.fs.FileSystem.from_uri. Nothing need exist there. Raises
+    A URI's query is for its file system, as in pyarrow.fs.FileSystem.from_uri. The folder need not exist. Raises
     StorageError.
     """
     address, _, query = uri.partition("?")
@@ -127,17 +122,19 @@ def open_storage(uri: str) -> Storage:
 
 
 def overlap(first: Storage, second: Storage) -> bool:
-    """Whether the two are the same, or one lies in the other."""
-    places = zip(first.backend.place(), second.backend.place(), strict=False)
-    return type(first.backend) is type(second.backend) and all(one == other for one, other in places)
+    """Whether the two are the same folder, or one lies in the other."""
+    parts = zip(first.backend.address_parts(), second.backend.address_parts(), strict=False)
+    return type(first.backend) is type(second.backend) and all(one == other for one, other in parts)
 
 
-def _retried(operation: Callable[[], T]) -> T:
-    for pause_s in PAUSES_S:
-        try:
-            return operation()
-        except OSError as error:
-            if isinstance(error, PERMANENT) or error.errno in PERMANENT_ERRNOS or PERMANENT_WORDS.search(str(error)):
-                raise
-        time.sleep(random.uniform(pause_s / 2, pause_s))  # not all at once
-    return operation()
+def _may_pass(error: Exception) -> bool:
+    """Whether the same operation may succeed later."""
+    if not isinstance(error, OSError) or isinstance(error, PERMANENT):
+        return False
+    return error.errno not in PERMANENT_ERRNOS and not PERMANENT_WORDS.search(str(error))
+
+
+# Four pauses, about three seconds together, randomised so that many workers do not come back at once. pyarrow's S3
+# client repeats each HTTP request on its own before that, so no attempt starts after 30 s.
+_retry = stamina.RetryingCaller(attempts=5, timeout=30, wait_initial=0.2, wait_max=2, wait_jitter=0.2).on(_may_pass)
+set_on_retry_hooks(())  # by default stamina logs each retry, between the progress bars of a terminal

@@ -1,4 +1,4 @@
-"""A checkpoint of this machine gets another revision when its files change, and only then."""
+"""The hash of a local checkpoint changes when its files change, and only then."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from batch.planning.checkpoint_hash import local_revision, with_revisions
+from batch.planning.checkpoint_hash import checkpoint_hash, with_checkpoint_hashes
 from deployments.config import AppConfig
 
 WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
@@ -48,27 +48,27 @@ def remove_a_file(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("change", [change_a_weight, change_the_last_weight, change_the_scheduler, remove_a_file])
-def test_checkpoint_that_is_changed_in_place_has_another_revision(checkpoint: Path, change: Callable[[Path], None]):
-    before = local_revision(checkpoint)
+def test_checkpoint_that_is_changed_in_place_has_another_hash(checkpoint: Path, change: Callable[[Path], None]):
+    before = checkpoint_hash(checkpoint)
     change(checkpoint)
-    assert None is not local_revision(checkpoint) != before
+    assert None is not checkpoint_hash(checkpoint) != before
 
 
-def test_copy_elsewhere_with_other_times_and_notes_has_the_same_revision(checkpoint: Path, tmp_path: Path):
+def test_copy_elsewhere_with_other_times_and_notes_has_the_same_hash(checkpoint: Path, tmp_path: Path):
     other = Path(shutil.copytree(checkpoint, tmp_path / "elsewhere"))
     os.utime(other / WEIGHTS, (1, 1))
     (other / "README.md").write_text("A model.")
-    assert local_revision(other) == local_revision(checkpoint)
+    assert checkpoint_hash(other) == checkpoint_hash(checkpoint)
 
 
 def test_file_counts_with_the_folder_beside_it(checkpoint: Path):
     file = Path(shutil.copy(checkpoint / WEIGHTS, checkpoint.with_name("tiny.safetensors")))
-    revisions = [local_revision(file)]
+    hashes = [checkpoint_hash(file)]
     for change in (change_the_scheduler, lambda folder: flip_byte(file, 5000), shutil.rmtree):
         change(checkpoint)
-        revisions.append(local_revision(file))
-    assert None not in revisions
-    assert len(set(revisions)) == 4
+        hashes.append(checkpoint_hash(file))
+    assert None not in hashes
+    assert len(set(hashes)) == 4
 
 
 def test_four_gigabytes_are_seen_in_seconds(tmp_path: Path):
@@ -76,18 +76,18 @@ def test_four_gigabytes_are_seen_in_seconds(tmp_path: Path):
     weights.touch()
     os.truncate(weights, 4 * 1024**3)
     started = time.monotonic()
-    before = local_revision(weights)
+    before = checkpoint_hash(weights)
     assert time.monotonic() - started < 5
     flip_byte(weights, 4 * 1024**3 - 1)
-    assert local_revision(weights) != before
+    assert checkpoint_hash(weights) != before
 
 
 @pytest.mark.parametrize("name", ["none", "org/name", "nowhere.safetensors"])
-def test_what_is_not_here_has_no_revision(name: str):
-    config = with_revisions(AppConfig(models={"one": {"checkpoint": name}}))
+def test_what_is_not_here_has_no_hash(name: str):
+    config = with_checkpoint_hashes(AppConfig(models={"one": {"checkpoint": name}}))
     assert config.models["one"].revision is None
 
 
-def test_revision_of_a_hub_id_stays():
-    config = with_revisions(AppConfig(models={"one": {"checkpoint": "org/name", "revision": "abc"}}))
+def test_revision_of_a_hub_id_is_kept():
+    config = with_checkpoint_hashes(AppConfig(models={"one": {"checkpoint": "org/name", "revision": "abc"}}))
     assert config.models["one"].revision == "abc"

@@ -130,7 +130,7 @@ def test_extension_is_the_sources_own_unless_the_format_changes(source: str, out
 
 
 @pytest.mark.parametrize("name", ["a.jpg", "a.JPEG", "a.Png", "a.webp", "a.gif", "a.bmp", "a.tif", "a.TIFF"])
-def test_every_picture_format_counts_in_any_case(name: str):
+def test_every_image_format_counts_in_any_case(name: str):
     assert is_image(PurePosixPath(name))
 
 

@@ -35,7 +35,7 @@ def service(checkpoints: Callable[[str], Path]) -> Iterator[Service]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """190 sound pictures and ten broken ones, in nested folders, with awkward names."""
+    """190 sound images and ten broken ones, in nested folders, with awkward names."""
     folder = tmp_path_factory.mktemp("photos")
     for path, data in _sound() | _broken():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
@@ -68,7 +68,7 @@ def _sound() -> set[tuple[str, bytes]]:
 
 
 def _broken() -> set[tuple[str, bytes]]:
-    text = b"this is not a picture"
+    text = b"this is not an image"
     files = {f"broken/text {number}.jpg": text + bytes([48 + number]) for number in range(5)}
     files["broken/empty.png"] = b""
     files["broken/truncated.jpg"] = file_of(gradient(60, 60), "JPEG")[:500]
@@ -116,16 +116,14 @@ def test_200_mixed_files_give_190_images_and_10_listed_errors_twice_the_same(
         assert Image.open(tmp_path / "first" / row["output"]).size == upright_size(folder / row["source"]), row
         assert (row["width"], row["height"]) == upright_size(folder / row["source"])
 
-    made = contents(tmp_path / "first")
-    assert set(made) == {row["output"] for row in done}
-    assert len({name.casefold() for name in made}) == 190
+    outputs = contents(tmp_path / "first")
+    assert set(outputs) == {row["output"] for row in done}
+    assert len({name.casefold() for name in outputs}) == 190
     assert run_folder(folder, tmp_path / "second").returncode == 1
-    assert contents(tmp_path / "second") == made
+    assert contents(tmp_path / "second") == outputs
 
 
-def test_the_picture_of_the_folder_job_is_the_picture_of_the_http_door(
-    service: Service, folder: Path, tmp_path: Path
-) -> None:
+def test_folder_job_and_http_api_make_the_same_image(service: Service, folder: Path, tmp_path: Path) -> None:
     small = tmp_path / "in"
     small.mkdir()
     (small / "a.png").write_bytes(file_of(gradient(40, 32), "PNG"))

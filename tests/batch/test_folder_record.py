@@ -1,4 +1,4 @@
-"""What the record and the report say after a second run, when somebody mended or changed something in between."""
+"""The record and the report of a second run, after a source or a checkpoint changed in between."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from pyarrow import parquet
 from batch.planning.sources import find_sources
 from batch.planning.sweep import Sweep
 from batch.record.results import Result
-from batch.run_folder import Order
+from batch.run_folder import JobSpec
 from deployments.config import AppConfig
 from deployments.schemas import Img2ImgOptions
 from tests.support.folders import Folder
 from tests.support.pictures import file_of, gradient
 
 CONFIG = AppConfig(models={"tiny": {"checkpoint": "none"}}, prompts=("in oil",))
-PICTURE = file_of(gradient(), "png")
+IMAGE = file_of(gradient(), "png")
 
 
 @pytest.fixture
 def source(tmp_path: Path) -> Folder:
     folder = Folder(str(tmp_path / "in"))
-    folder.write("a.png", PICTURE)
+    folder.write("a.png", IMAGE)
     return folder
 
 
@@ -37,12 +37,12 @@ def output(tmp_path: Path) -> Folder:
 
 
 def run(source: Folder, output: Folder, config: AppConfig = CONFIG) -> None:
-    """A run whose every image gets a picture."""
-    found = find_sources(source.uri)
-    job = Order(found, output.storage, Img2ImgOptions(), Sweep(), None, False, False, False).job(config)
-    for each in job.agenda.todo:
-        output.write(each.output, PICTURE)
-        job.ledger.append(Result.of(each, output_bytes=len(PICTURE)))
+    """A run whose every image gets an image."""
+    listing = find_sources(source.uri)
+    job = JobSpec(listing, output.storage, Img2ImgOptions(), Sweep(), None, False, False, False).job(config)
+    for each in job.work.todo:
+        output.write(each.output, IMAGE)
+        job.ledger.append(Result.of(each, output_bytes=len(IMAGE)))
     job.finish()
 
 
@@ -55,31 +55,31 @@ def failing(output: Folder) -> dict[str, set[str]]:
     return {name: {row["source"] for row in rows if row.get("error_type")} for name, rows in files.items()}
 
 
-def caption_goes(source: Folder) -> None:
+def remove_caption(source: Folder) -> None:
     source.storage.delete("b.txt")
 
 
-def caption_gets_readable(source: Folder) -> None:
+def rewrite_caption(source: Folder) -> None:
     source.write("b.txt", b"in oil")
 
 
-def picture_goes(source: Folder) -> None:
+def remove_image(source: Folder) -> None:
     source.storage.delete("b.png")
     source.storage.delete("b.txt")
 
 
-@pytest.mark.parametrize("mend", [caption_goes, caption_gets_readable, picture_goes])
+@pytest.mark.parametrize("resolve", [remove_caption, rewrite_caption, remove_image])
 @pytest.mark.parametrize("is_done_before", [False, True])
-def test_failure_without_an_output_is_forgotten_once_it_is_mended(
-    source: Folder, output: Folder, mend: Callable[[Folder], None], is_done_before: bool
+def test_failure_without_an_output_is_forgotten_once_it_is_resolved(
+    source: Folder, output: Folder, resolve: Callable[[Folder], None], is_done_before: bool
 ):
-    source.write("b.png", PICTURE)
+    source.write("b.png", IMAGE)
     if is_done_before:
         run(source, output)
     source.write("b.txt", b"\xff")
     run(source, output)
     assert failing(output) == dict.fromkeys(failing(output), {"b.png"})
-    mend(source)
+    resolve(source)
     run(source, output)
     assert failing(output) == dict.fromkeys(failing(output), set())
 
@@ -93,14 +93,14 @@ def test_failure_without_an_output_stands_as_long_as_it_is_found(source: Folder,
     assert failing(output)["report.html"] == {"a.png"}
 
 
-def test_picture_is_made_again_when_its_checkpoint_was_changed_in_place(source: Folder, output: Folder, tmp_path: Path):
+def test_image_is_made_again_when_its_checkpoint_was_changed_in_place(source: Folder, output: Folder, tmp_path: Path):
     config = AppConfig(models={"tiny": {"checkpoint": str(tmp_path / "tiny")}})
-    made = []
+    rows = []
     for content in ("{}", "{}", '{"other": 1}'):
         Folder(str(tmp_path / "tiny")).write("model_index.json", content.encode())
         run(source, output, config)
-        made.append(output.rows()["a.png"])
-    assert made[0] == made[1]
-    assert None not in {row["revision"] for row in made}
-    assert made[1]["revision"] != made[2]["revision"]
-    assert made[1]["digest"] != made[2]["digest"]
+        rows.append(output.rows()["a.png"])
+    assert rows[0] == rows[1]
+    assert None not in {row["revision"] for row in rows}
+    assert rows[1]["revision"] != rows[2]["revision"]
+    assert rows[1]["digest"] != rows[2]["digest"]

@@ -1,4 +1,4 @@
-"""A folder job goes on where it was, whatever stopped it, and does again only what is not as it should be."""
+"""A folder job resumes after any stop, and makes again only the results that are missing, damaged or outdated."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.support.pictures import gradient
 from tests.support.s3_server import s3_server
 from tests.support.stand_in import asking
 
-pytestmark = [pytest.mark.service, pytest.mark.usefixtures("running_app")]
+pytestmark = [pytest.mark.service, pytest.mark.usefixtures("running_app"), pytest.mark.xdist_group("stand-in")]
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def output(new_folder: NewFolder) -> Folder:
 
 
 def finished_at(output: Folder) -> dict[str, str]:
-    """When each result was made, by source: equal where it was not made again."""
+    """The time of each result by source, which is the same if it was not made again."""
     return {source: row["finished_at"] for source, row in output.rows().items()}
 
 
@@ -84,7 +84,7 @@ def test_overwrite_makes_everything_again(source: Folder, output: Folder):
 
 @on_this_machine
 def test_failed_image_stands_until_it_is_retried(source: Folder, output: Folder):
-    source.write("bad.png", b"no picture")
+    source.write("bad.png", b"no image")
     assert run_folder(source, output).exit_code == 1
     before = finished_at(output)
     result = run_folder(source, output)
@@ -99,22 +99,22 @@ def test_failed_image_stands_until_it_is_retried(source: Folder, output: Folder)
 def test_verify_finds_what_only_the_bytes_show(source: Folder, output: Folder):
     assert run_folder(source, output).exit_code == 0
     before, rows = finished_at(output), output.rows()
-    made = output.read(rows["b.png"]["output"])
-    output.write(rows["b.png"]["output"], bytes(len(made)))
+    before_damage = output.read(rows["b.png"]["output"])
+    output.write(rows["b.png"]["output"], bytes(len(before_damage)))
     source.write("a.png", source.read("a.png"))  # a new time, the same bytes
     assert run_folder(source, output, "--verify").exit_code == 0
     assert remade(before, finished_at(output)) == {"b.png"}
-    assert output.read(rows["b.png"]["output"]) == made
+    assert output.read(rows["b.png"]["output"]) == before_damage
 
 
 @on_this_machine
-def test_dry_run_counts_finds_bad_pictures_measures_and_writes_nothing(source: Folder, output: Folder):
-    source.write("bad.png", b"no picture")
+def test_dry_run_counts_finds_bad_images_measures_and_writes_nothing(source: Folder, output: Folder):
+    source.write("bad.png", b"no image")
     result = run_folder(source, output, "--dry-run")
     assert result.exit_code == 0, result.output
     assert "failed: bad.png: NotAnImage" in result.output
-    assert "3 to make; 1 pictures cannot be read" in result.output
-    assert "measured on 3 images: " in result.output
+    assert "3 to make, 1 unreadable" in result.output
+    assert "Measured on 3 images: " in result.output
     with pytest.raises(FileNotFoundError):
         output.names()
 
@@ -125,7 +125,8 @@ def test_deadline_lets_images_in_flight_end_and_the_next_run_goes_on(source: Fol
         source.write(f"{number}.png", asking("take a while"))
     result = run_folder(source, output, "--deadline", 0.05, "--concurrency", 1)
     assert result.exit_code == 3
-    assert "goes on from here" in result.output
+    assert "Deadline reached: waiting for 1 running images (Ctrl-C to abort)" in result.output
+    assert "Run the same command to resume" in result.output
     early = finished_at(output)
     assert len(early) < 23
     assert len(output.results()) == len(early)
@@ -141,7 +142,7 @@ def job_process(source: Folder, output: Folder) -> subprocess.Popen[str]:
 
 
 def wait_for_results(output: Folder, count: int) -> None:
-    """Until `count` pictures are there."""
+    """Wait until there are `count` results."""
     deadline = time.monotonic() + 90
     while time.monotonic() < deadline:
         try:
@@ -163,11 +164,12 @@ def test_interrupted_job_finishes_what_is_in_flight_and_says_how_to_go_on(source
         guard.start()
         wait_for_results(output, 2)
         job.send_signal(signal.SIGINT)
-        said = job.stdout.read()
+        message = job.stdout.read()
         job.wait()
         guard.cancel()
-    assert job.returncode == 130, said
-    assert "the same command goes on from here" in said
+    assert job.returncode == 130, message
+    assert "Interrupted: waiting for " in message
+    assert "Run the same command to resume" in message
     rows = output.rows()
     assert set(output.results()) == {row["output"] for row in rows.values()}
     assert 2 <= len(rows) < 43
@@ -204,9 +206,9 @@ def test_record_that_cannot_be_written_ends_the_job_with_a_line_and_the_next_run
         server.denied = "/.results/"
         result = run_folder(source, output)
         assert result.exit_code == 1
-        *_, said = result.output.splitlines()
-        assert "AWS Error ACCESS_DENIED" in said
-        assert "the same command goes on from here" in said
+        *_, message = result.output.splitlines()
+        assert "AWS Error ACCESS_DENIED" in message
+        assert "Run the same command to resume" in message
         assert output.rows() == {}
         server.denied = None
         assert run_folder(source, output).exit_code == 0

@@ -1,4 +1,4 @@
-"""Whatever process of the folder job is killed, the next run ends where an undisturbed one does."""
+"""After a kill of any process of the folder job, the next run ends with the results of an undisturbed run."""
 
 from __future__ import annotations
 
@@ -8,23 +8,24 @@ from pathlib import Path
 
 import pytest
 
-from scripts.kill_test import KINDS, Bench, benches, fault, recorded, run_trial, undisturbed
+from scripts.kill_test import fault, recorded, run_trial, undisturbed
+from scripts.killable_job import KINDS, JobSetup, job_setup
 from tests.support.service import stop_shared_cluster
 
 EXPECTED = {"a.png": b"a", "b.png": b"b"}
 
 
 @pytest.fixture(scope="module")
-def bench() -> Iterator[tuple[Bench, dict[str, bytes]]]:
+def setup() -> Iterator[tuple[JobSetup, dict[str, bytes]]]:
     stop_shared_cluster()
-    with benches(pictures=24) as bench:
-        yield bench, undisturbed(bench)
+    with job_setup(num_images=24) as setup:
+        yield setup, undisturbed(setup)
 
 
 @pytest.mark.service
 @pytest.mark.parametrize("number", range(len(KINDS)), ids=KINDS)
-def test_killed_job_ends_as_an_undisturbed_one(bench: tuple[Bench, dict[str, bytes]], number: int):
-    trial = run_trial(bench[0], number, bench[1])
+def test_killed_job_ends_as_an_undisturbed_one(setup: tuple[JobSetup, dict[str, bytes]], number: int):
+    trial = run_trial(setup[0], number, setup[1])
     assert (trial.killed, trial.wrong) == (KINDS[number], "")
 
 
@@ -40,8 +41,8 @@ def output_of(folder: Path, files: dict[str, bytes], finished_at: str = "noon") 
     ("files", "finished_at", "wrong"),
     [
         (EXPECTED, "noon", ""),
-        (EXPECTED, "one", "2 recorded pictures were made again"),
-        (EXPECTED | {"b.png": b"c"}, "noon", "1 pictures differ, such as b.png"),
+        (EXPECTED, "one", "2 recorded images were made again"),
+        (EXPECTED | {"b.png": b"c"}, "noon", "1 images differ, such as b.png"),
         ({"a.png": b"a"}, "noon", "other files: ['b.png']"),
         (EXPECTED | {".1.part": b""}, "noon", "other files: ['.1.part']"),
     ],
@@ -49,7 +50,7 @@ def output_of(folder: Path, files: dict[str, bytes], finished_at: str = "noon") 
 def test_kill_test_sees_what_is_wrong(tmp_path: Path, files: dict[str, bytes], finished_at: str, wrong: str):
     output = output_of(tmp_path, files, finished_at)
     assert fault(output, 0, dict.fromkeys(EXPECTED, "noon"), EXPECTED) == wrong
-    assert fault(output, 1, {}, EXPECTED) == "the job still ended with exit code 1"
+    assert fault(output, 1, {}, EXPECTED) == "the last run ended with exit code 1"
 
 
 def test_kill_test_leaves_out_a_line_that_was_not_finished(tmp_path: Path):

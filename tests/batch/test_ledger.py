@@ -15,7 +15,7 @@ from batch.record.append_log import SAVE_LINES
 from batch.record.ledger import PARQUET_FILE, Ledger
 from batch.record.results import RESULTS_FILE, Result
 from batch.storage.storage import Storage, open_storage
-from tests.support.ledgers import PICTURE, SETTINGS, a_job, failed, is_done, job_of, lines_of, make, record
+from tests.support.ledgers import IMAGE, SETTINGS, a_job, failed, is_done, job_of, lines_of, make, record
 
 EVERY_STORAGE = ["local", pytest.param("s3", marks=pytest.mark.service)]
 
@@ -35,10 +35,10 @@ def outputs(request: pytest.FixtureRequest) -> Storage:
 
 @pytest.fixture
 def sources(tmp_path: Path) -> Storage:
-    """The pictures, with a mask."""
+    """The images, with a mask."""
     storage = open_storage(str(tmp_path / "in"))
-    storage.write("a.png", PICTURE)
-    storage.write("mask.png", PICTURE)
+    storage.write("a.png", IMAGE)
+    storage.write("mask.png", IMAGE)
     return storage
 
 
@@ -172,7 +172,7 @@ def test_changed_mask_makes_the_job_anew(local: Storage, change: dict[str, Any])
     assert not is_done(local, job.model_copy(update=change))
 
 
-@pytest.mark.parametrize("left", [None, b"", PICTURE[:-1]])
+@pytest.mark.parametrize("left", [None, b"", IMAGE[:-1]])
 def test_missing_or_cut_output_is_made_again(outputs: Storage, left: bytes | None):
     record(outputs, make(outputs, a_job()))
     outputs.delete("a_out.png")
@@ -188,7 +188,7 @@ def test_failed_job_is_tried_again_only_when_asked(local: Storage):
     assert not is_done(local, a_job(revision="v2"))
 
 
-def test_touched_picture_with_the_same_bytes_is_done_when_verified(outputs: Storage, sources: Storage):
+def test_touched_image_with_the_same_bytes_is_done_when_verified(outputs: Storage, sources: Storage):
     job = job_of(sources)
     record(outputs, make(outputs, job))
     touched = job.model_copy(update={"source_mtime_ns": 1, "mask_mtime_ns": 2})
@@ -205,7 +205,7 @@ def test_changed_bytes_of_the_same_size_and_time_are_found_when_verified(local: 
     job = job_of(sources)
     record(local, make(local, job))
     assert is_done(local, job, verify=sources)
-    sources.write(name, PICTURE[:-1] + b"x")
+    sources.write(name, IMAGE[:-1] + b"x")
     assert is_done(local, job)
     assert not is_done(local, job, verify=sources)
 
@@ -213,7 +213,7 @@ def test_changed_bytes_of_the_same_size_and_time_are_found_when_verified(local: 
 def test_damaged_output_of_the_right_size_is_found_when_verified(local: Storage, sources: Storage):
     job = job_of(sources)
     record(local, make(local, job))
-    local.write(job.output, PICTURE[:100].ljust(len(PICTURE), b"\0"))
+    local.write(job.output, IMAGE[:100].ljust(len(IMAGE), b"\0"))
     assert is_done(local, job)
     assert not is_done(local, job, verify=sources)
 
@@ -225,7 +225,7 @@ def test_verifying_forgives_nothing_but_the_times(local: Storage, sources: Stora
     assert not is_done(local, job.model_copy(update=change), verify=sources)
 
 
-def test_missing_picture_is_not_done_when_verified(local: Storage, sources: Storage):
+def test_missing_image_is_not_done_when_verified(local: Storage, sources: Storage):
     job = job_of(sources)
     record(local, make(local, job))
     sources.delete("a.png")

@@ -207,7 +207,7 @@ def test_first_faults_are_listed_together_and_the_rest_counted():
 def test_two_rows_must_not_ask_for_one_output(twin: str):
     fault = fault_of("p.csv", f"image,output\na.jpg,best.png\nb.jpg,{twin}")
     assert fault.startswith("p.csv, row 3, column output: ")
-    assert fault.endswith("is the name in p.csv, row 2, too")
+    assert fault.endswith("is also the output of p.csv, row 2")
 
 
 @pytest.mark.parametrize("name", ["a.txt", "a.CSV", "s3://bucket/a.jsonl", "a.parquet"])

@@ -1,4 +1,4 @@
-"""What special wishes and sweeps make of each image: every result asked for, once, under a name of its own."""
+"""The jobs of rows and sweeps: every requested result once, under a name of its own."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def planned(*sources: Source, sweep: Sweep | None = None, output_format: Any = N
     return plan(sources, Img2ImgOptions(**options), sweep or Sweep(), output_format, CONFIG)
 
 
-def names_of(made: Plan) -> list[str]:
-    return [job.output for job in made.jobs]
+def names_of(plan: Plan) -> list[str]:
+    return [job.output for job in plan.jobs]
 
 
 def test_job_knows_the_files_it_is_made_of_so_that_a_change_is_seen():
@@ -51,14 +51,14 @@ def test_job_knows_the_files_it_is_made_of_so_that_a_change_is_seen():
     assert len({job.digest for job in jobs}) == len(jobs)
 
 
-def test_what_a_source_says_comes_before_the_sweep_and_that_before_the_options():
+def test_settings_of_a_source_precede_the_sweep_and_the_sweep_precedes_the_options():
     row = source(strength=0.9, prompt="a fox")
     (job,) = planned(row, sweep=Sweep({"guidance_scale": (4.0,), "strength": (0.4,)}), strength=0.5, seed=3).jobs
     settings = job.settings
     assert (settings.strength, settings.prompt, settings.guidance_scale, settings.seed) == (0.9, "a fox", 4.0, 3)
 
 
-def test_wishes_of_one_setting_leave_the_draws_of_the_others_alone():
+def test_setting_of_a_row_leaves_the_draws_of_the_other_settings_alone():
     (plain,) = planned(source()).jobs
     (special,) = planned(source(strength=0.9)).jobs
     assert special.settings == plain.settings.model_copy(update={"strength": 0.9})
@@ -67,8 +67,8 @@ def test_wishes_of_one_setting_leave_the_draws_of_the_others_alone():
 def test_sweep_makes_every_combination_of_every_image():
     sweep = Sweep.parse({"strength": "0.3,0.5", "guidance_scale": "5,10", "model": "one,two"}, seeds=3)
     jobs = planned(source("a.jpg"), source("b.jpg"), sweep=sweep).jobs
-    made = [(job.source, job.settings.model, job.settings.strength, job.settings.guidance_scale) for job in jobs]
-    assert made[::3] == list(product(("a.jpg", "b.jpg"), ("one", "two"), (0.3, 0.5), (5.0, 10.0)))
+    settings = [(job.source, job.settings.model, job.settings.strength, job.settings.guidance_scale) for job in jobs]
+    assert settings[::3] == list(product(("a.jpg", "b.jpg"), ("one", "two"), (0.3, 0.5), (5.0, 10.0)))
     assert len({job.output for job in jobs}) == len(jobs) == 48
 
 
@@ -80,11 +80,11 @@ def test_seeds_are_each_images_own_and_those_that_follow(options: dict[str, int]
     assert {job.settings.model for job in jobs[:4]} == {jobs[0].settings.model}
 
 
-def test_result_that_is_asked_for_twice_is_made_once_and_counted():
+def test_result_that_is_requested_twice_is_made_once_and_counted():
     aliases = planned(source(), sweep=Sweep.parse({"model": "one,first"}), seed=1)
     pinned = planned(source(strength=0.4), sweep=Sweep.parse({"strength": "0.3,0.5,0.7"}))
     rows = planned(source(), source(strength=0.9), source())
-    assert [(len(plan.jobs), plan.num_repeats) for plan in (aliases, pinned, rows)] == [(1, 1), (1, 2), (2, 1)]
+    assert [(len(plan.jobs), plan.num_duplicates) for plan in (aliases, pinned, rows)] == [(1, 1), (1, 2), (2, 1)]
 
 
 def test_output_of_a_row_is_the_results_name_whatever_the_format():
@@ -155,8 +155,8 @@ def test_option_that_the_app_does_not_allow_is_not_blamed_on_a_row_or_caption():
 
 
 def test_caption_that_the_app_does_not_allow_costs_its_image_only():
-    made = planned(source("a.jpg", prompt="x" * 4001), source("b.jpg"))
-    (failure,) = made.failures
+    result = planned(source("a.jpg", prompt="x" * 4001), source("b.jpg"))
+    (failure,) = result.failures
     assert (failure.source, failure.error_type) == ("a.jpg", "InvalidRequest")
     assert "caption: prompt must have at most 4000 characters, not 4001" in str(failure.error)
-    assert [job.source for job in made.jobs] == ["b.jpg"]
+    assert [job.source for job in result.jobs] == ["b.jpg"]

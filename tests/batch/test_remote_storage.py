@@ -1,4 +1,4 @@
-"""A real S3 server, one that is busy at times, as a storage of pictures."""
+"""A real S3 server, one that is busy at times, as a storage of images."""
 
 from __future__ import annotations
 

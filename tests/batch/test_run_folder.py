@@ -1,4 +1,4 @@
-"""The folder job through a real Serve app: every picture gets its result or its error, and nothing stops the job.
+"""The folder job through a real Serve app: every image gets its result or its error, and nothing stops the job.
 
 All of it runs on local folders, and again with input and output on an S3 server that fails one request in twenty.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 from io import BytesIO
-from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -19,25 +18,24 @@ from pyarrow import parquet
 from deployments.images.metadata import read_parameters
 from tests.support.folders import REPORTS, Folder, NewFolder, assert_refused, on_this_machine, run_folder
 from tests.support.pictures import exif, file_of, gradient, stored_turned
-from tests.support.stand_in import FULL_TWICE_S, asking
+from tests.support.stand_in import asking
 
-pytestmark = [pytest.mark.service, pytest.mark.usefixtures("running_app")]
+pytestmark = [pytest.mark.service, pytest.mark.usefixtures("running_app"), pytest.mark.xdist_group("stand-in")]
 
 SUFFIXES = {"jpeg": ".jpg", "tiff": ".TIF", "png": ".png", "webp": ".webp", "gif": ".gif", "bmp": ".bmp"}
 BAD = {
-    "text.jpg": b"this is no picture",
+    "text.jpg": b"this is no image",
     "empty.png": b"",
     "cut.jpg": file_of(gradient(400, 300), "jpeg")[:2000],
     "thin.png": file_of(gradient(600, 2), "png"),
 }
 FAILING = {*BAD, "refuse.png", "kill the caller.png"}
-WIDTHS = count(40)  # the stand-in counts by width what it does only so many times
 IGNORED = ("notes.txt", "clip.mp4", "results.jsonl")
 
 
 @pytest.fixture(scope="module")
 def sources(new_folder: NewFolder) -> Folder:
-    """Good pictures of every format, some in sub-folders, misbehaving ones, bad files, and files of other kinds."""
+    """Good images of every format, some in sub-folders, misbehaving ones, bad files, and files of other kinds."""
     folder = new_folder("in")
     for sub in ("", "trips/", "trips/2024/"):
         for format, suffix in SUFFIXES.items():
@@ -88,8 +86,8 @@ def test_parquet_table_says_the_same_as_the_lines(job: tuple[Result, Folder]):
 
 
 def test_output_folder_holds_the_results_their_record_and_nothing_else(job: tuple[Result, Folder]):
-    made = {row["output"] for row in job[1].rows().values() if row["error_type"] is None}
-    assert set(job[1].results()) == made
+    outputs = {row["output"] for row in job[1].rows().values() if row["error_type"] is None}
+    assert set(job[1].results()) == outputs
     for name in REPORTS:
         assert any(found.startswith(name) for found in job[1].names()), name
     if (folder := job[1].storage.local) is not None:
@@ -115,13 +113,13 @@ def test_result_is_what_the_model_made_of_the_source(job: tuple[Result, Folder],
 
 
 def test_exif_rotated_photo_comes_out_upright(job: tuple[Result, Folder]):
-    made = job[1].pixels(job[1].rows()["rotated.jpg"]["output"])
-    assert np.abs(made.astype(int) - (255 - gradient())).mean() < 8
+    pixels = job[1].pixels(job[1].rows()["rotated.jpg"]["output"])
+    assert np.abs(pixels.astype(int) - (255 - gradient())).mean() < 8
 
 
 def test_transparency_of_the_source_is_kept(job: tuple[Result, Folder], sources: Folder):
-    made = job[1].read(job[1].rows()["see-through.png"]["output"])
-    before, after = (Image.open(BytesIO(data)).getchannel("A") for data in (sources.read("see-through.png"), made))
+    result = job[1].read(job[1].rows()["see-through.png"]["output"])
+    before, after = (Image.open(BytesIO(data)).getchannel("A") for data in (sources.read("see-through.png"), result))
     np.testing.assert_array_equal(np.asarray(after), np.asarray(before))
 
 
@@ -150,29 +148,6 @@ def test_failed_image_says_why_in_its_row(job: tuple[Result, Folder], source: st
     row = job[1].rows()[source]
     assert row["error_type"] == error_type
     assert error in row["error"]
-
-
-@on_this_machine
-def test_image_is_asked_for_again_when_the_app_could_not_take_it(new_folder: NewFolder):
-    attempts = {"die once.png": 2, "not ready once.png": 2}
-    source, output = new_folder("in"), new_folder("out")
-    for name in attempts:
-        source.write(name, asking(name.removesuffix(".png"), next(WIDTHS)))
-    assert run_folder(source, output).exit_code == 0
-    # A replica that dies takes others' requests with it, and its successor is not there at once.
-    rows = output.rows()
-    tried = {name: row["attempts"] for name, row in rows.items()}
-    assert all(least <= tried[name] <= least + 2 for name, least in attempts.items()), tried
-
-
-@on_this_machine
-def test_image_refused_by_a_full_app_comes_back_when_it_was_told_to(new_folder: NewFolder):
-    source, output = new_folder("in"), new_folder("out")
-    source.write("full twice.png", asking("full twice", next(WIDTHS)))
-    assert run_folder(source, output).exit_code == 0
-    row = output.rows()["full twice.png"]
-    assert row["attempts"] == 3
-    assert row["total_s"] >= 2 * FULL_TWICE_S
 
 
 @on_this_machine
@@ -229,10 +204,10 @@ def test_table_gives_each_image_its_settings_mask_and_name(new_folder: NewFolder
     assert run_folder(table, output).exit_code == 0
     assert set(output.results()) == {"foxes/one.png", "two.png"}
     assert output.rows()["a.png"]["prompt"] == "a fox"
-    made, half = output.pixels("foxes/one.png"), mask.shape[1] // 2
+    pixels, half = output.pixels("foxes/one.png"), mask.shape[1] // 2
     feathered = half - 16
-    np.testing.assert_array_equal(made[:, :feathered], 255 - gradient()[:, :feathered])
-    np.testing.assert_array_equal(made[:, half:], gradient()[:, half:])
+    np.testing.assert_array_equal(pixels[:, :feathered], 255 - gradient()[:, :feathered])
+    np.testing.assert_array_equal(pixels[:, half:], gradient()[:, half:])
 
 
 @on_this_machine

@@ -16,14 +16,16 @@ from tests.support.one_image import NAME, run_image, serve_config
 from tests.support.pictures import file_of, gradient
 from tests.support.stand_in import asking
 
+pytestmark = pytest.mark.xdist_group("stand-in")
+
 
 @pytest.mark.service
 def test_bare_name_is_looked_up_and_the_result_named_by_its_settings(running_app: None, photo: Path):
     result = run_image("photo.png")
     assert result.exit_code == 0
-    made = Path(result.output.splitlines()[-1])
-    assert made == Path("data/output_images") / f"{NAME}.png"
-    decoded = decode_image(made.read_bytes(), max_bytes=2**20, max_pixels=2**20)
+    path = Path(result.output.splitlines()[-1])
+    assert path == Path("data/output_images") / f"{NAME}.png"
+    decoded = decode_image(path.read_bytes(), max_bytes=2**20, max_pixels=2**20)
     np.testing.assert_array_equal(decoded.pixels, 255 - gradient())
 
 
@@ -58,15 +60,15 @@ def test_mask_says_what_may_change(running_app: None, photo: Path):
     (photo.parent / "masks" / "left.png").write_bytes(file_of(mask, "png"))
     result = run_image("photo.png", "--mask", "masks/left.png")
     assert result.exit_code == 0, result.output
-    made = decode_image(Path(result.output.splitlines()[-1]).read_bytes(), max_bytes=2**20, max_pixels=2**20).pixels
+    pixels = decode_image(Path(result.output.splitlines()[-1]).read_bytes(), max_bytes=2**20, max_pixels=2**20).pixels
     reach = int(3 * MASK_BLUR)  # of the feather, into what may change
-    np.testing.assert_array_equal(made[:, : half - reach], 255 - gradient()[:, : half - reach])
-    np.testing.assert_array_equal(made[:, half:], gradient()[:, half:])
+    np.testing.assert_array_equal(pixels[:, : half - reach], 255 - gradient()[:, : half - reach])
+    np.testing.assert_array_equal(pixels[:, half:], gradient()[:, half:])
 
 
 @pytest.mark.service
-def test_mask_that_is_no_picture_is_bad_usage(running_app: None, photo: Path, tmp_path: Path):
-    (tmp_path / "text.png").write_bytes(b"no picture")
+def test_mask_that_is_no_image_is_bad_usage(running_app: None, photo: Path, tmp_path: Path):
+    (tmp_path / "text.png").write_bytes(b"no image")
     assert_refused(run_image(photo, "--mask", "text.png"), "--mask", "'text.png': the file is not an image")
     assert not (photo.parent.parent / "output_images").exists()
 
@@ -93,7 +95,7 @@ def test_app_of_another_name_is_left_alone(running_app: None, photo: Path, tmp_p
         (["missing.png"], "FILENAME", "missing.png"),
         (["notes.txt"], "FILENAME", ".webp"),
         (["photo.png", "--strength", "2"], "--strength", "less than or equal to 1"),
-        (["photo.png", "--mask", "missing.png"], "--mask", "no picture 'missing.png'"),
+        (["photo.png", "--mask", "missing.png"], "--mask", "no image 'missing.png'"),
         (["photo.png", "--output-filename", "fox.xcf"], "--output-filename", "'fox.xcf' must end in"),
     ],
 )

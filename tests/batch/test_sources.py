@@ -1,4 +1,4 @@
-"""What a folder, a glob, a list or a table gives the job to do, whatever lies in the folder."""
+"""The source images of a folder, a glob, a list or a table."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from batch.planning.sources import Found, find_sources, read_prompts, split_uri
+from batch.planning.sources import SourceListing, find_sources, read_prompts
 from batch.storage.storage import open_storage
 from deployments.engine.errors import InvalidRequest
 
 
-def put(folder: Path, *names: str, text: str = "picture") -> Path:
+def put(folder: Path, *names: str, text: str = "image") -> Path:
     for name in names:
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -21,12 +21,12 @@ def put(folder: Path, *names: str, text: str = "picture") -> Path:
     return folder
 
 
-def paths_of(found: Found) -> list[str]:
-    return [source.path for source in found.sources]
+def paths_of(listing: SourceListing) -> list[str]:
+    return [source.path for source in listing.sources]
 
 
-def prompts_of(found: Found) -> dict[str, str | None]:
-    return {source.path: source.overrides.prompt for source in found.sources}
+def prompts_of(listing: SourceListing) -> dict[str, str | None]:
+    return {source.path: source.overrides.prompt for source in listing.sources}
 
 
 def fault_of(input: Path | str, manifest: Path | None = None) -> str:
@@ -42,27 +42,27 @@ def photos(tmp_path: Path) -> Path:
     return put(tmp_path / "photos", *names)
 
 
-def test_folder_gives_its_pictures_in_order_and_leaves_out_what_is_hidden(photos: Path):
-    found = find_sources(str(photos))
-    assert paths_of(found) == sorted(paths_of(found))
-    assert set(paths_of(found)) == {"a.PNG", "b.jpg", "trips/2024/d.tif", "trips/c.webp"}
-    assert (found.failures, found.problems, found.num_ignored) == ([], [], 1)
+def test_folder_gives_its_images_in_order_and_leaves_out_what_is_hidden(photos: Path):
+    listing = find_sources(str(photos))
+    assert paths_of(listing) == sorted(paths_of(listing))
+    assert set(paths_of(listing)) == {"a.PNG", "b.jpg", "trips/2024/d.tif", "trips/c.webp"}
+    assert (listing.failures, listing.problems, listing.num_ignored) == ([], [], 1)
 
 
-def test_link_back_into_the_folder_is_told_and_not_followed(photos: Path):
+def test_link_back_into_the_folder_is_reported_and_not_followed(photos: Path):
     (photos / "trips" / "again").symlink_to(photos)
-    found = find_sources(str(photos))
-    (problem,) = found.problems
+    listing = find_sources(str(photos))
+    (problem,) = listing.problems
     assert "trips/again" in problem
-    assert len(found.sources) == 4
+    assert len(listing.sources) == 4
 
 
-def test_picture_whose_name_is_not_utf_8_fails_alone(photos: Path):
+def test_image_whose_name_is_not_utf_8_fails_alone(photos: Path):
     (photos / os.fsdecode(b"latin-\xe9.jpg")).touch()
-    found = find_sources(str(photos))
-    (failure,) = found.failures
+    listing = find_sources(str(photos))
+    (failure,) = listing.failures
     assert (failure.source, failure.error_type) == ("latin-\\udce9.jpg", "BadFileName")
-    assert len(found.sources) == 4
+    assert len(listing.sources) == 4
 
 
 def test_sub_folders_can_be_left_out(photos: Path):
@@ -90,9 +90,9 @@ def test_source_has_the_size_and_the_time_of_its_file_and_nothing_special(photos
     ],
 )
 def test_glob_gives_what_matches_relative_to_the_folder_before_it(photos: Path, pattern: str, expected: set[str]):
-    found = find_sources(f"{photos}/{pattern}")
-    assert set(paths_of(found)) == expected
-    assert found.storage.read("b.jpg", 100) == b"picture"
+    listing = find_sources(f"{photos}/{pattern}")
+    assert set(paths_of(listing)) == expected
+    assert listing.storage.read("b.jpg", 100) == b"image"
 
 
 def test_glob_in_the_working_directory_needs_no_folder(photos: Path, monkeypatch: pytest.MonkeyPatch):
@@ -105,17 +105,17 @@ def test_folder_whose_name_looks_like_a_glob_or_a_table_is_a_folder(tmp_path: Pa
         assert paths_of(find_sources(str(put(tmp_path / name, "a.jpg")))) == ["a.jpg"]
 
 
-def test_list_names_the_pictures_relative_to_its_own_folder(photos: Path):
+def test_list_names_the_images_relative_to_its_own_folder(photos: Path):
     put(photos, "lists.txt", text="trips/c.webp\nb.jpg\n")
     assert paths_of(find_sources(str(photos / "lists.txt"))) == ["trips/c.webp", "b.jpg"]
 
 
-def test_list_from_elsewhere_names_pictures_of_the_input_folder(photos: Path, tmp_path: Path):
+def test_list_from_elsewhere_names_images_of_the_input_folder(photos: Path, tmp_path: Path):
     put(tmp_path / "lists", "l.txt", text=f"b.jpg\n{photos}/a.PNG")
     assert paths_of(find_sources(str(photos), str(tmp_path / "lists" / "l.txt"))) == ["b.jpg", "a.PNG"]
 
 
-def test_table_gives_pictures_their_settings_mask_and_output(photos: Path):
+def test_table_gives_images_their_settings_mask_and_output(photos: Path):
     put(photos, "masks/b.png", text="a mask")
     put(photos, "t.csv", text="image,strength,mask,output\nb.jpg,0.5,masks/b.png,best/b.png\na.PNG,,,\nb.jpg,,,")
     special, plain, again = find_sources(str(photos / "t.csv")).sources
@@ -126,7 +126,7 @@ def test_table_gives_pictures_their_settings_mask_and_output(photos: Path):
     assert (plain.path, again.path) == ("a.PNG", "b.jpg")
 
 
-def test_picture_and_mask_may_lie_in_different_folders(photos: Path):
+def test_image_and_mask_may_lie_in_different_folders(photos: Path):
     put(photos, "t.csv", text="image,mask\ntrips/2024/d.tif,trips/c.webp\n")
     (source,) = find_sources(str(photos / "t.csv")).sources
     assert source.size == (photos / "trips" / "2024" / "d.tif").stat().st_size
@@ -137,17 +137,17 @@ def test_picture_and_mask_may_lie_in_different_folders(photos: Path):
 @pytest.mark.parametrize(
     ("row", "error_type", "words"),
     [
-        ("gone.jpg,", "FileNotFoundError", "no file 'gone.jpg', which t.csv, row 2 names"),
+        ("gone.jpg,", "FileNotFoundError", "no file 'gone.jpg' (t.csv, row 2)"),
         ("gone/sub/a.jpg,", "FileNotFoundError", "no file 'gone/sub/a.jpg'"),
-        ("b.jpg,gone.png", "FileNotFoundError", "no file 'gone.png', which t.csv, row 2 names"),
-        ("notes.md,", "NotAnImage", "pictures end in .jpg"),
+        ("b.jpg,gone.png", "FileNotFoundError", "no file 'gone.png' (t.csv, row 2)"),
+        ("notes.md,", "NotAnImage", "image files end in .jpg"),
     ],
 )
 def test_row_without_a_usable_file_fails_alone(photos: Path, row: str, error_type: str, words: str):
     put(photos, "t.csv", text=f"image,mask\n{row}\na.PNG,")
-    found = find_sources(str(photos / "t.csv"))
-    (failure,) = found.failures
-    assert paths_of(found) == ["a.PNG"]
+    listing = find_sources(str(photos / "t.csv"))
+    (failure,) = listing.failures
+    assert paths_of(listing) == ["a.PNG"]
     assert (failure.source, failure.error_type) == (row.split(",")[0], error_type)
     assert words in str(failure.error)
 
@@ -157,15 +157,15 @@ def test_table_whose_files_are_all_missing_still_fails_row_by_row(photos: Path):
     assert len(find_sources(str(photos / "t.csv")).failures) == 2
 
 
-def test_caption_beside_a_picture_is_its_prompt(photos: Path):
+def test_caption_beside_an_image_is_its_prompt(photos: Path):
     put(photos, "b.txt", "trips/2024/d.txt", text="\ufeff a fox,\nin oil \n")
-    put(photos, "notes.txt", text="no picture's")
+    put(photos, "notes.txt", text="no image's")
     put(photos, "a.txt", text=" \n")
-    found = find_sources(str(photos))
-    said = "a fox,\nin oil"
-    assert prompts_of(found) == {"a.PNG": None, "b.jpg": said, "trips/2024/d.tif": said, "trips/c.webp": None}
-    assert found.num_ignored == 2
-    assert find_sources(f"{photos}/*.jpg").sources[0].overrides.prompt == said
+    listing = find_sources(str(photos))
+    caption = "a fox,\nin oil"
+    assert prompts_of(listing) == {"a.PNG": None, "b.jpg": caption, "trips/2024/d.tif": caption, "trips/c.webp": None}
+    assert listing.num_ignored == 2
+    assert find_sources(f"{photos}/*.jpg").sources[0].overrides.prompt == caption
 
 
 def test_prompt_of_a_row_comes_before_the_caption(photos: Path):
@@ -180,20 +180,20 @@ def test_prompt_of_a_row_comes_before_the_caption(photos: Path):
 
 
 @pytest.mark.parametrize("data", [b"caf\xe9", b"x" * 70_000])
-def test_picture_with_an_unusable_caption_fails_alone(photos: Path, data: bytes):
+def test_image_with_an_unusable_caption_fails_alone(photos: Path, data: bytes):
     (photos / "b.txt").write_bytes(data)
-    found = find_sources(str(photos))
-    (failure,) = found.failures
+    listing = find_sources(str(photos))
+    (failure,) = listing.failures
     assert (failure.source, failure.error_type) == ("b.jpg", "BadCaption")
     assert "'b.txt'" in str(failure.error)
-    assert len(found.sources) == 3
+    assert len(listing.sources) == 3
 
 
 @pytest.mark.parametrize("names", [("A.jpg", "a.jpg"), ("Sub/a.jpg", "sub/a.jpg"), ("caf\u00e9.jpg", "cafe\u0301.jpg")])
-def test_names_that_some_file_system_takes_for_one_are_made_and_told(tmp_path: Path, names: Iterable[str]):
-    found = find_sources(str(put(tmp_path, *names, "other.jpg")))
-    (problem,) = found.problems
-    assert {*paths_of(found)} == {*names, "other.jpg"}
+def test_names_that_some_file_system_takes_for_one_are_made_and_reported(tmp_path: Path, names: Iterable[str]):
+    listing = find_sources(str(put(tmp_path, *names, "other.jpg")))
+    (problem,) = listing.problems
+    assert {*paths_of(listing)} == {*names, "other.jpg"}
     assert all(ascii(name) in problem for name in names)
 
 
@@ -236,7 +236,7 @@ def test_remote_folder_glob_list_and_table_go_by_uri():
     storage = open_storage(uri)
     for name, text in {
         "a.jpg": "one",
-        "sub/b.png": "picture",
+        "sub/b.png": "image",
         "sub/b.txt": "in oil",
         "lists/all.txt": f"{uri}/sub/b.png\na.jpg",
         "table.csv": "image,seed\nsub/b.png,7",
@@ -246,19 +246,4 @@ def test_remote_folder_glob_list_and_table_go_by_uri():
     assert paths_of(find_sources(f"{uri}/s*/*")) == ["sub/b.png"]
     assert paths_of(find_sources(uri, f"{uri}/lists/all.txt")) == ["sub/b.png", "a.jpg"]
     (source,) = find_sources(f"{uri}/table.csv").sources
-    assert (source.path, source.size, source.overrides.seed) == ("sub/b.png", 7, 7)
-
-
-@pytest.mark.parametrize(
-    ("uri", "is_rest", "parts"),
-    [
-        ("list.txt", "", (".", "list.txt")),
-        ("/list.txt", "", ("/", "list.txt")),
-        ("a/b?/c*.jpg", "", ("a/b?", "c*.jpg")),
-        ("a/b?/c*.jpg", "?*", ("a", "b?/c*.jpg")),
-        ("s3://bucket/a/list.csv?endpoint_override=host:1", "", ("s3://bucket/a?endpoint_override=host:1", "list.csv")),
-        ("s3://bucket/a/*/b?endpoint_override=host:1", "?*", ("s3://bucket/a?endpoint_override=host:1", "*/b")),
-    ],
-)
-def test_folder_of_a_uri_keeps_the_query(uri: str, is_rest: str, parts: tuple[str, str]):
-    assert split_uri(uri, lambda part: any(letter in part for letter in is_rest)) == parts
+    assert (source.path, source.size, source.overrides.seed) == ("sub/b.png", 5, 7)

@@ -44,7 +44,7 @@ def test_value_given_twice_counts_once_and_spaces_do_not_count():
         ("max_side", "8", "'8' is not a whole number of at least 16"),
         ("seed", "-1", "'-1' is not a whole number from 0 to 9223372036854775807"),
         ("sampler", "euler,plms", "'plms' is not one of dpmpp_2m, dpmpp_2m_karras, euler"),
-        ("model", "a,", "nothing before or after a comma"),
+        ("model", "a,", "an empty value before or after a comma"),
     ],
 )
 def test_bad_value_is_named_with_what_is_allowed(param: str, text: str, words: str):

@@ -1,10 +1,9 @@
-"""Folders that the folder job's tests read and write: of this machine, or on an S3 server that fails at times."""
+"""Folders that the tests of the folder job read and write: local ones, or on an S3 server."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -17,9 +16,7 @@ from batch.run_folder import main
 from batch.storage.storage import open_storage
 from deployments.images.codec import decode_image
 from tests.support.pictures import file_of
-from tests.support.s3_server import s3_server
 
-FAILURE_RATE = 0.05
 REPORTS = ("results.jsonl", "results.parquet", "report.html", "contact_sheet.png", "report_files/")
 
 app = typer.Typer()
@@ -27,7 +24,7 @@ app.command()(main)
 
 NewFolder = Callable[[str], "Folder"]
 
-# For tests of what is chosen, which does not depend on where the files are.
+# For tests of choices that do not depend on the storage.
 on_this_machine = pytest.mark.parametrize("new_folder", ["local"], indirect=True)
 
 
@@ -39,42 +36,31 @@ class Folder:
         self.storage = open_storage(uri)
 
     def write(self, name: str, data: bytes | np.ndarray[Any, Any]) -> None:
-        """Put a file there: bytes, or a picture in the format of its name."""
+        """Write a file: bytes, or an image in the format of its name."""
         self.storage.write(name, data if isinstance(data, bytes) else file_of(data, name.rpartition(".")[2]))
 
     def read(self, name: str) -> bytes:
         return self.storage.read(name, 2**30)
 
     def names(self) -> list[str]:
-        """Its files, short of hidden ones."""
+        """Its visible files."""
         return [info.path for info in self.storage.files()]
 
     def results(self) -> dict[str, bytes]:
-        """The pictures made: everything but the record and the report."""
+        """The result images: all files except the record and the report."""
         return {name: self.read(name) for name in self.names() if not name.startswith(REPORTS)}
 
     def pixels(self, name: str) -> np.ndarray[Any, Any]:
         return decode_image(self.read(name), max_bytes=2**30, max_pixels=2**30).pixels
 
     def rows(self) -> dict[str, dict[str, Any]]:
-        """The lines of results.jsonl by source, of which each has one; nothing where there is no record yet."""
+        """The one line of each source in results.jsonl, by source. Empty before the first result."""
         try:
             rows = [json.loads(line) for line in self.read("results.jsonl").splitlines()]
         except FileNotFoundError:
             return {}
         assert len({row["source"] for row in rows}) == len(rows)
         return {row["source"]: row for row in rows}
-
-
-@contextmanager
-def folders(kind: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[NewFolder]:
-    """Makes folders of the kind "local" or "s3", each with a name for people to tell them apart."""
-    if kind == "local":
-        yield lambda name: Folder(str(tmp_path_factory.mktemp(name) / "folder"))
-        return
-    with s3_server() as server:
-        server.failure_rate = FAILURE_RATE
-        yield lambda name: Folder(server.uri())
 
 
 def run_folder(source: Folder, output: Folder, *options: object) -> Result:

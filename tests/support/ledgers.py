@@ -23,7 +23,7 @@ SETTINGS = Settings(
     sampler="euler",
     max_side=512,
 )
-PICTURE = file_of(gradient(), "png")
+IMAGE = file_of(gradient(), "png")
 
 
 def a_job(**changes: Any) -> Job:
@@ -32,12 +32,12 @@ def a_job(**changes: Any) -> Job:
 
 
 def job_of(sources: Storage) -> Job:
-    """The job of a picture and its mask as they lie there now."""
+    """The job of an image and its mask as they lie there now."""
     infos = {info.path: info for info in sources.files()}
-    picture, mask = infos["a.png"], infos["mask.png"]
+    image, mask = infos["a.png"], infos["mask.png"]
     return a_job(
-        source_bytes=picture.size,
-        source_mtime_ns=picture.mtime_ns,
+        source_bytes=image.size,
+        source_mtime_ns=image.mtime_ns,
         mask=mask.path,
         mask_bytes=mask.size,
         mask_mtime_ns=mask.mtime_ns,
@@ -46,14 +46,14 @@ def job_of(sources: Storage) -> Job:
 
 def make(outputs: Storage, job: Job, **facts: Any) -> Result:
     """The result of a job that is done, and its output."""
-    outputs.write(job.output, PICTURE)
-    digest = hashlib.sha256(PICTURE).hexdigest()
-    known = {"output_bytes": len(PICTURE), "source_sha256": digest, "mask_sha256": digest if job.mask else None}
+    outputs.write(job.output, IMAGE)
+    digest = hashlib.sha256(IMAGE).hexdigest()
+    known = {"output_bytes": len(IMAGE), "source_sha256": digest, "mask_sha256": digest if job.mask else None}
     return Result.of(job, **(known | facts))
 
 
 def failed(job: Job) -> Result:
-    return Result.of(job, error_type="NotAnImage", error="the picture is empty (0 bytes)")
+    return Result.of(job, error_type="NotAnImage", error="the image is empty (0 bytes)")
 
 
 def record(outputs: Storage, *results: Result) -> None:

@@ -1,6 +1,6 @@
-"""A small Serve app with the real router's handle methods, which inverts pictures and misbehaves when a picture asks.
+"""A small Serve app with the real router's handle methods, which inverts images and misbehaves when an image asks.
 
-A picture asks with its first pixel, one of `ASKS`. What must happen only so many times to a picture of one width is
+An image asks with its first pixel, one of `ASKS`. What must happen only so many times to an image of one width is
 counted by files in `notes`, as a replica that dies forgets everything else.
 """
 
@@ -39,7 +39,7 @@ MODELS = {"red": {"checkpoint": "none", "aliases": ["someone/red"]}, "blue": {"c
 
 
 def asking(ask: str, width: int = 40, height: int = 30) -> Pixels:
-    """A picture of one colour that makes the stand-in do `ask`."""
+    """An image of one colour that makes the stand-in do `ask`."""
     colour = next(colour for colour, what in ASKS.items() if what == ask)
     return np.full((height, width, 3), colour, np.uint8)
 

@@ -1,6 +1,6 @@
-"""Draws docs/styles.jpg, the picture of the README: one photo in eight styles at two strengths.
+"""Draws docs/styles.jpg, the image of the README: one photo in eight styles at two strengths.
 
-Run it as `python -m scripts.readme_picture`.
+Run it as `python -m scripts.readme_image`.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ SIDE_PX, PAIRS_A_ROW, MAX_BYTES = 160, 3, 250_000
 
 
 def draw(painter: Painter, file: Path) -> None:
-    """Write the sheet: the photo and its picture as "photo", then a pair of strengths of each style."""
+    """Write the sheet: the photo, its image with the prompt "photo", then a pair of strengths of each style."""
     photo = open_photo(PHOTO)
-    asked = [("photo", STRENGTHS[0]), *((style, strength) for style in STYLES for strength in STRENGTHS)]
-    pictures = painter.paint(
-        [painter.request(photo, prompt_for(s), strength=strength, seed=SEED) for s, strength in asked]
+    requested = [("photo", STRENGTHS[0]), *((style, strength) for style in STYLES for strength in STRENGTHS)]
+    images = painter.paint(
+        [painter.request(photo, prompt_for(s), strength=strength, seed=SEED) for s, strength in requested]
     )
     cells: list[Captioned] = [("the source", photo)]
-    cells += [(f"{s}, {strength:g}", picture) for (s, strength), picture in zip(asked, pictures, strict=True)]
+    cells += [(f"{s}, {strength:g}", image) for (s, strength), image in zip(requested, images, strict=True)]
     width = 2 * PAIRS_A_ROW
     rows = [cells[start : start + width] for start in range(0, len(cells), width)]
     save_jpeg(draw_sheet(rows, SIDE_PX), file, MAX_BYTES)
@@ -50,7 +50,7 @@ def draw(painter: Painter, file: Path) -> None:
 def main(
     out: Annotated[Path, typer.Option(help="The .jpg file to write.")] = REPO_ROOT / "docs" / "styles.jpg",
 ) -> None:
-    """Paint with the embedded checkpoint; each caption is the prompt and the strength."""
+    """Paint with the embedded checkpoint. Each caption is the prompt and the strength."""
     draw(Painter(CHECKPOINT), out)
     Console().print(f"wrote {out}")
 

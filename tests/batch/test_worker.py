@@ -1,0 +1,65 @@
+"""How the folder job's worker repeats a request that the app could not answer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import stamina
+from ray.serve.exceptions import BackPressureError
+
+from batch.record.results import Result
+from batch.running.worker import ImageWorker
+from batch.storage.storage import open_storage
+from deployments.config import Limits
+from deployments.engine.errors import InvalidRequest
+from deployments.engine.request import Timings
+from deployments.schemas import Img2ImgResult
+from deployments.service import ModelNotReady
+from tests.support.ledgers import a_job
+from tests.support.pictures import file_of, gradient
+
+FULL = BackPressureError(4, 4, status_code=429, retry_after_s=600)
+NOT_READY = ModelNotReady("tiny", "loading")
+
+
+@pytest.fixture(autouse=True)
+def no_pauses() -> Iterator[None]:
+    with stamina.set_testing(True, attempts=100, cap=True):
+        yield
+
+
+async def run(folder: Path, errors: list[Exception]) -> Result:
+    """The result of one image whose router raises `errors` before it answers."""
+
+    async def img2img(pixels: Any, settings: Any, *_: object) -> Img2ImgResult:
+        if errors:
+            raise errors.pop(0)
+        return Img2ImgResult(settings, pixels, 6, "", Timings(queued_s=0.25, denoise_s=0.5))
+
+    router: Any = SimpleNamespace(img2img=SimpleNamespace(remote=img2img))
+    inputs = open_storage(str(folder / "in"))
+    inputs.write("a.png", file_of(gradient(), "png"))
+    result, _ = await ImageWorker(router, Limits(), inputs, open_storage(str(folder / "out"))).run(a_job())
+    return result
+
+
+@pytest.mark.parametrize(
+    "errors", [[], [FULL] * 20, [NOT_READY] * 6, [*[NOT_READY] * 6, FULL] * 3], ids=["none", "full", "failing", "both"]
+)
+async def test_request_is_repeated_until_it_is_answered(tmp_path: Path, errors: list[Exception]):
+    result = await run(tmp_path, [*errors])
+    assert (result.error_type, result.attempts) == (None, len(errors) + 1)
+
+
+async def test_seventh_failure_in_a_row_ends_the_image(tmp_path: Path):
+    result = await run(tmp_path, [NOT_READY] * 7)
+    assert (result.error_type, result.attempts) == ("ModelNotReady", 7)
+
+
+async def test_request_that_can_never_succeed_is_not_repeated(tmp_path: Path):
+    result = await run(tmp_path, [InvalidRequest("no such sampler", "sampler")])
+    assert (result.error_type, result.attempts) == ("InvalidRequest", 1)

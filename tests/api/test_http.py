@@ -14,12 +14,12 @@ from PIL import Image
 from deployments.engine.request import Img2ImgRequest
 from deployments.images.codec import read_parameters
 from deployments.images.metadata import parse_parameters
-from tests.support.doors import ALIASES
-from tests.support.pictures import file_of, gradient
+from tests.support.http_api import ALIASES
+from tests.support.images import file_of, gradient
 from tests.support.reference import Reference, picture
 from tests.support.service import Service, eventually, pixels_of, png, replica_pids
 
-pytestmark = pytest.mark.service
+pytestmark = [pytest.mark.service, pytest.mark.xdist_group("http-api")]
 PICTURE = picture(3, 64, 48)
 QUICK = {"strength": "0.5", "num_inference_steps": "4", "seed": "7"}
 

@@ -29,9 +29,11 @@ from typer.testing import CliRunner
 from deployments.api.middleware import KeyGate, token_of
 from deployments.config import KeysConfig
 from deployments.keys import Keys, main
-from tests.support.locked import MODEL, SECRET, bearer, line
+from tests.support.api_keys import MODEL, SECRET, bearer, line
 from tests.support.reference import picture
 from tests.support.service import Service, eventually, png
+
+pytestmark = pytest.mark.xdist_group("api-keys")
 
 
 @pytest.fixture
@@ -170,10 +172,10 @@ def test_a_thousand_wrong_keys_tell_nothing_by_time(file: Path) -> None:
 
 
 @pytest.mark.service
-def test_no_route_but_health_and_page_answers_without_a_key(service: Service) -> None:
-    routes = service.client.get("/openapi.json").json()["paths"]
+def test_no_route_but_health_and_page_answers_without_a_key(keyed_service: Service) -> None:
+    routes = keyed_service.client.get("/openapi.json").json()["paths"]
     assert "/v1/img2img" in routes
-    with httpx.Client(base_url=service.url) as stranger:
+    with httpx.Client(base_url=keyed_service.url) as stranger:
         for path in [*routes, "/openapi.json", "/docs", "/redoc", "/nowhere"]:
             for method in ("GET", "POST", "PUT", "DELETE", "OPTIONS"):
                 status = stranger.request(method, path).status_code
@@ -182,22 +184,22 @@ def test_no_route_but_health_and_page_answers_without_a_key(service: Service) ->
 
 
 @pytest.mark.service
-def test_a_thousand_wrong_keys_tell_nothing_by_body(service: Service) -> None:
-    with httpx.Client(base_url=service.url) as stranger:
+def test_a_thousand_wrong_keys_tell_nothing_by_body(keyed_service: Service) -> None:
+    with httpx.Client(base_url=keyed_service.url) as stranger:
         guesses = [SECRET[:-4] + f"{number:04}" for number in range(1000)]
         replies = [stranger.get("/v1/models", headers=bearer(guess)) for guess in guesses]
         nothing = stranger.get("/v1/models")
     told = {(reply.status_code, reply.content, reply.headers["www-authenticate"]) for reply in [*replies, nothing]}
     assert len(told) == 1
     assert nothing.json()["error"]["code"] == "invalid_api_key"
-    assert service.post(png(picture(1, 64, 48)), num_inference_steps="4").status_code == 200
+    assert keyed_service.post(png(picture(1, 64, 48)), num_inference_steps="4").status_code == 200
 
 
 @pytest.mark.service
-def test_keys_are_never_in_logs(service: Service) -> None:
+def test_keys_are_never_in_logs(keyed_service: Service) -> None:
     basic = base64.b64encode(f"anyone:{SECRET}".encode()).decode()
-    assert service.client.get("/v1/models", headers={"authorization": f"Basic {basic}"}).status_code == 200
-    assert service.client.get("/nowhere").status_code == 404
+    assert keyed_service.client.get("/v1/models", headers={"authorization": f"Basic {basic}"}).status_code == 200
+    assert keyed_service.client.get("/nowhere").status_code == 404
     logs = [path for path in Path(os.environ["RAY_TMPDIR"]).rglob("*") if path.is_file() and "logs" in path.parts]
     assert any("/v1/models" in path.read_text(errors="replace") for path in logs)
     for path in logs:
@@ -213,8 +215,8 @@ def log_lines(deployment: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.service
-def test_lines_of_a_request_carry_its_id_in_router_and_model(service: Service) -> None:
-    reply = service.post(png(picture(1, 64, 48)), num_inference_steps="4", strength="0.5")
+def test_lines_of_a_request_carry_its_id_in_router_and_model(keyed_service: Service) -> None:
+    reply = keyed_service.post(png(picture(1, 64, 48)), num_inference_steps="4", strength="0.5")
     request_id = reply.headers["x-request-id"]
 
     def told(deployment: str) -> list[dict[str, Any]]:

@@ -23,7 +23,7 @@ from deployments.api.webui.schemas import Img2ImgBody
 from deployments.config import Limits
 from deployments.engine.errors import InvalidRequest
 from deployments.images.codec import SourceImage
-from tests.support.pictures import file_of, gradient
+from tests.support.images import file_of, gradient
 from tests.support.reference import picture
 
 SOURCE = picture(5, 64, 48)

@@ -16,7 +16,7 @@ from deployments.images.codec import (
     read_parameters,
     restore_size,
 )
-from tests.support.pictures import (
+from tests.support.images import (
     LOSSLESS,
     WEB_UI_COMMENT,
     decode,

@@ -19,7 +19,7 @@ from deployments.images.codec import (
     is_quick_to_decode,
     read_parameters,
 )
-from tests.support.pictures import (
+from tests.support.images import (
     LOSSLESS,
     WEB_UI_COMMENT,
     cmyk_profile,

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from batch.run_folder import main
 from batch.storage.storage import open_storage
 from deployments.images.codec import decode_image
-from tests.support.pictures import file_of
+from tests.support.images import file_of
 from tests.support.s3_server import s3_server
 
 FAILURE_RATE = 0.05

@@ -11,7 +11,7 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from batch.run_image import main
-from tests.support.pictures import file_of, gradient
+from tests.support.images import file_of, gradient
 
 app = typer.Typer()
 app.command()(main)

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from deployments.config import Defaults
 from deployments.engine.errors import NumericalError
 from deployments.engine.request import Pixels, Sampler
-from tests.support.pictures import gradient
+from tests.support.images import gradient
 from tests.support.reference import picture
 from training import measures
 from training.classifier import StyleClassifier

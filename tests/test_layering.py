@@ -105,6 +105,7 @@ def loaded_by(*modules: str) -> set[str]:
     return set(json.loads(output))
 
 
+@pytest.mark.subprocess
 def test_engine_loads_no_framework_in_a_fresh_interpreter() -> None:
     loaded = loaded_by("deployments.engine.engine", "deployments.engine.runner")
     assert loaded & {"ray", "fastapi", "starlette", "deployments.engine.async_engine"} == set()
@@ -112,6 +113,7 @@ def test_engine_loads_no_framework_in_a_fresh_interpreter() -> None:
     assert ours == {"deployments.engine"}
 
 
+@pytest.mark.subprocess
 def test_the_app_is_bound_without_loading_what_only_its_replicas_need() -> None:
     loaded = loaded_by("deployments.app")
     assert "deployments.model" in loaded

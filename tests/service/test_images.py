@@ -278,6 +278,7 @@ def test_errors_survive_pickling(kind: type[ImageError]) -> None:
     assert (type(again), again.message, str(again)) == (kind, "the reason", "the reason")
 
 
+@pytest.mark.subprocess
 def test_images_need_no_torch_ray_or_web_framework() -> None:
     script = "import sys, deployments.images.codec; print({'torch', 'ray', 'fastapi', 'pydantic'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True).stdout == "set()\n"

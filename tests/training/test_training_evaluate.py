@@ -40,6 +40,7 @@ def photos() -> list[Pixels]:
     return [picture(seed, 64, 64) for seed in range(3)]
 
 
+@pytest.mark.slow
 def test_evaluation_of_a_checkpoint_answers_every_question(
     painter: Painter, photos: list[Pixels], tmp_path: Path
 ) -> None:

@@ -8,7 +8,7 @@ import json
 from http.client import HTTPConnection
 from pathlib import Path
 
-import httpx
+import httpx2 as httpx
 import numpy as np
 import pytest
 from PIL import Image

@@ -27,6 +27,7 @@ from tests.support.stand_in import MODELS, StandIn
 
 # Markers of pyproject.toml: a test with one of them is not fast.
 NOT_FAST = ("service", "chromium", "node", "prometheus", "subprocess", "slow")
+FAST_PARITY_COUNT = 5
 PROCESS_EVENTS = ("subprocess.Popen", "os.posix_spawn", "os.fork", "os.forkpty", "os.system")
 
 # The tests' networks are tiny: more threads only get in each other's way. Replicas choose for themselves.
@@ -37,6 +38,11 @@ torch.set_num_threads(1)
 RAY_FILES = tempfile.mkdtemp(prefix="ray-")
 os.environ |= {"RAY_ADDRESS": "local", "RAY_TMPDIR": RAY_FILES, "RAY_AUTH_TOKEN": secrets.token_hex(32)}
 os.environ["XDG_CACHE_HOME"] = str(Path(RAY_FILES) / "cache")  # compiled networks go with them too
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.option.fast:
+        config.option.parity_count = min(config.option.parity_count, FAST_PARITY_COUNT)
 
 
 def pytest_unconfigure() -> None:

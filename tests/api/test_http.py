@@ -188,12 +188,13 @@ def test_bad_field_is_named_with_what_is_allowed(
 BAD_IMAGES = [
     (b"", 415, "empty"),
     (b"just some text", 415, "JPEG, PNG, WebP, GIF, BMP or TIFF"),
-    (file_of(gradient(64, 64), "JPEG")[:400], 415, "JPEG .* is damaged"),
+    (file_of(gradient(64, 64), "JPEG")[:400], 415, "not .* JPEG"),  # not even its header is whole
+    (file_of(gradient(64, 64), "JPEG")[:700], 415, "JPEG .* is damaged"),
     (file_of(gradient(64, 64), "PNG")[:-60], 415, "PNG .* is damaged"),
     (file_of(gradient(1, 1), "PNG"), 400, "1x1"),
     (file_of(gradient(20000, 20), "PNG"), 400, "20000x20"),
     (file_of(gradient(2001, 2001), "PNG"), 413, "2001x2001; at most 4000000 pixels"),
-    (bytes(2_000_001), 413, "2000001 bytes; at most 2000000"),
+    (bytes(2_000_001), 413, "2000001 bytes .*2000000"),
 ]
 
 

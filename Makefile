@@ -11,12 +11,12 @@ FAST = RAY_SERVE_ENABLE_HA_PROXY=1 RAY_SERVE_THROUGHPUT_OPTIMIZED=1 RAY_SERVE_RE
 	RAY_prestart_worker_first_driver=0
 CONFIG ?= serve_config.yaml
 
-.PHONY: help demo serve serve-fast test lint bench parity clean
+.PHONY: help demo serve serve-fast test test-fast lint bench parity clean
 
 help: ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
 
-demo: $(VENV)/.installed ## serve, send a picture, map a folder, stop: results in data/output_images
+demo: $(VENV)/.installed ## serve, send an image, map a folder, stop: results in data/output_images
 	$(BIN)/python scripts/demo.py
 
 serve: $(VENV)/.installed ## the application of serve_config.yaml, or of CONFIG=..., until Ctrl-C
@@ -26,29 +26,41 @@ serve-fast: $(VENV)/.installed ## the same behind HAProxy: several times the req
 	$(FAST) $(BIN)/serve run $(CONFIG)
 
 # Waiting threads that spin would take the cores from what the other tests do: see deployments/replica/process_env.py.
-test: $(VENV)/.installed ## all tests
-	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+# A group (`xdist_group`, else a file) is run by one worker, in the order that tests/conftest.py gives the groups.
+PYTEST = OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
+WORKERS ?= 2
 
-lint: $(VENV)/.installed ## style, format and types
+test: $(VENV)/.installed-dev ## all tests; 12 minutes on two cores
+	$(PYTEST)
+
+test-fast: $(VENV)/.installed-dev ## the tests without services, browsers and compilers; 75 seconds on two cores
+	$(PYTEST) --fast --durations 5
+
+lint: $(VENV)/.installed-dev ## style, format and types
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-bench: $(VENV)/.installed ## this project beside diffusers' pipeline: SD1.5's size, over HTTP, and a queue; 10 minutes
+bench: $(VENV)/.installed-dev ## this project beside diffusers' pipeline: SD1.5's size, over HTTP, and a queue; 10 minutes
 	$(BIN)/python -m benchmarks.suite
 
-parity: $(VENV)/.installed ## 200 random requests, batched together, against diffusers alone
+parity: $(VENV)/.installed-dev ## 200 random requests, batched together, against diffusers alone
 	$(BIN)/python -m pytest tests/engine/test_parity.py --parity-count 200
 
 clean: ## remove the environment and the caches, never results
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
+# To serve takes the runtime and OpenVINO; to test, lint and measure takes the rest, too.
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo 'This needs Python 3.11 or newer. Name one: make PYTHON=python3.12 ...' >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' || \
 		{ echo 'Python cannot make virtual environments here. On Debian and Ubuntu: apt install python3-venv' >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -c constraints.txt -e '.[openvino]'
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
 	$(BIN)/python -m pip install -c constraints.txt -e '.[dev]'
 	@touch $@

@@ -181,12 +181,14 @@ def loaded_by(*modules: str) -> set[str]:
     return set(json.loads(output))
 
 
+@pytest.mark.subprocess
 def test_engine_loads_no_framework_in_a_fresh_interpreter() -> None:
     loaded = loaded_by(f"{ENGINE}.engine", f"{ENGINE}.runner")
     assert loaded & {"ray", "fastapi", "starlette", "diffusers", f"{ENGINE}.async_engine"} == set()
     assert {name for name in loaded if name.startswith("deployments.") and not name.startswith(ENGINE)} == set()
 
 
+@pytest.mark.subprocess
 def test_the_app_is_bound_without_loading_what_only_its_replicas_need() -> None:
     loaded = loaded_by("deployments.app")
     assert "deployments.model" in loaded

@@ -43,7 +43,9 @@ class Img2ImgForm(Img2ImgOptions):
 
 
 @routes.post("/v1/img2img", response_model=Img2ImgReply, responses={200: {"content": {"image/*": {}}}})
-async def post_img2img(request: Request, form: Annotated[Img2ImgForm, Form()], service: Service) -> Response:
+async def post_img2img(
+    request: Request, form: Annotated[Img2ImgForm, Form(media_type="multipart/form-data")], service: Service
+) -> Response:
     """Transform one image. The reply is the image; JSON if the request accepts `application/json`; events `progress`
     (place in the queue, steps, a preview as base64 PNG) and `completed` if it accepts `text/event-stream`.
     """

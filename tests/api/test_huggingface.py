@@ -17,11 +17,11 @@ from PIL import Image, ImageOps
 
 from deployments.engine.request import Pixels
 from deployments.images.metadata import parse_parameters
-from tests.support.pictures import file_of
+from tests.support.images import file_of
 from tests.support.reference import picture
 from tests.support.service import Service, pixels_of, png
 
-pytestmark = pytest.mark.service
+pytestmark = [pytest.mark.service, pytest.mark.xdist_group("http-api")]
 PICTURE = picture(3, 64, 48)
 SOURCE = png(PICTURE)
 SETTINGS: dict[str, Any] = {

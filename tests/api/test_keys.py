@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
+import hmac
 import json
 import os
 import re
@@ -14,7 +15,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2 as httpx
 import pytest
 from pydantic import ValidationError
 from starlette.applications import Starlette
@@ -28,9 +29,11 @@ from deployments.api.middleware import KeyGate, token_of
 from deployments.auth.keys import Keys
 from deployments.config import KeysConfig
 from deployments.keys import main
-from tests.support.locked import MODEL, SECRET, bearer, line
+from tests.support.api_keys import MODEL, SECRET, bearer, line
 from tests.support.reference import picture
 from tests.support.service import Service, eventually, png
+
+pytestmark = pytest.mark.xdist_group("api-keys")
 
 
 @pytest.fixture
@@ -156,11 +159,29 @@ async def test_concurrency_counts_what_runs_at_once(file: Path) -> None:
         assert (await client.get("/work", headers=bearer(SECRET))).status_code == 200
 
 
+@pytest.mark.parametrize("token", [SECRET, "c" * 40, SECRET[:-1], "x"], ids=["first", "last", "near", "far"])
+def test_every_key_is_compared_in_constant_time_wherever_one_matches(
+    token: str, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither the place of the matching key nor the length of a matching start changes the work."""
+    compared: list[tuple[int, int]] = []
+    compare_digest = hmac.compare_digest
+
+    def spy(one: bytes, other: bytes) -> bool:
+        compared.append((len(one), len(other)))
+        return compare_digest(one, other)
+
+    keys = Keys(KeysConfig(file=str(file)))
+    monkeypatch.setattr(hmac, "compare_digest", spy)
+    keys.find(token)
+    assert compared == [(32, 32)] * 3  # SHA-256 digests of the token and of each of the three keys
+
+
 @pytest.mark.service
-def test_no_route_but_health_and_page_answers_without_a_key(service: Service) -> None:
-    routes = service.client.get("/openapi.json").json()["paths"]
+def test_no_route_but_health_and_page_answers_without_a_key(keyed_service: Service) -> None:
+    routes = keyed_service.client.get("/openapi.json").json()["paths"]
     assert "/v1/img2img" in routes
-    with httpx.Client(base_url=service.url) as stranger:
+    with httpx.Client(base_url=keyed_service.url) as stranger:
         for path in [*routes, "/openapi.json", "/docs", "/redoc", "/nowhere"]:
             for method in ("GET", "POST", "PUT", "DELETE", "OPTIONS"):
                 status = stranger.request(method, path).status_code
@@ -169,22 +190,22 @@ def test_no_route_but_health_and_page_answers_without_a_key(service: Service) ->
 
 
 @pytest.mark.service
-def test_a_thousand_wrong_keys_tell_nothing_by_body(service: Service) -> None:
-    with httpx.Client(base_url=service.url) as stranger:
+def test_a_thousand_wrong_keys_tell_nothing_by_body(keyed_service: Service) -> None:
+    with httpx.Client(base_url=keyed_service.url) as stranger:
         guesses = [SECRET[:-4] + f"{number:04}" for number in range(1000)]
         replies = [stranger.get("/v1/models", headers=bearer(guess)) for guess in guesses]
         nothing = stranger.get("/v1/models")
     told = {(reply.status_code, reply.content, reply.headers["www-authenticate"]) for reply in [*replies, nothing]}
     assert len(told) == 1
     assert nothing.json()["error"]["code"] == "invalid_api_key"
-    assert service.post(png(picture(1, 64, 48)), num_inference_steps="4").status_code == 200
+    assert keyed_service.post(png(picture(1, 64, 48)), num_inference_steps="4").status_code == 200
 
 
 @pytest.mark.service
-def test_keys_are_never_in_logs(service: Service) -> None:
+def test_keys_are_never_in_logs(keyed_service: Service) -> None:
     basic = base64.b64encode(f"anyone:{SECRET}".encode()).decode()
-    assert service.client.get("/v1/models", headers={"authorization": f"Basic {basic}"}).status_code == 200
-    assert service.client.get("/nowhere").status_code == 404
+    assert keyed_service.client.get("/v1/models", headers={"authorization": f"Basic {basic}"}).status_code == 200
+    assert keyed_service.client.get("/nowhere").status_code == 404
     logs = [path for path in Path(os.environ["RAY_TMPDIR"]).rglob("*") if path.is_file() and "logs" in path.parts]
     assert any("/v1/models" in path.read_text(errors="replace") for path in logs)
     for path in logs:
@@ -200,8 +221,8 @@ def log_lines(deployment: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.service
-def test_lines_of_a_request_carry_its_id_in_router_and_model(service: Service) -> None:
-    reply = service.post(png(picture(1, 64, 48)), num_inference_steps="4", strength="0.5")
+def test_lines_of_a_request_carry_its_id_in_router_and_model(keyed_service: Service) -> None:
+    reply = keyed_service.post(png(picture(1, 64, 48)), num_inference_steps="4", strength="0.5")
     request_id = reply.headers["x-request-id"]
 
     def told(deployment: str) -> list[dict[str, Any]]:

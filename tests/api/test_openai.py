@@ -18,12 +18,12 @@ from PIL import Image, ImageOps
 
 from deployments.api.openai.routes import partial_images_due
 from deployments.engine.request import Pixels, Progress
-from tests.support.doors import MODELS
-from tests.support.pictures import file_of
+from tests.support.http_api import MODELS
+from tests.support.images import file_of
 from tests.support.reference import picture
 from tests.support.service import Service, eventually, pixels_of, png, replica_pids
 
-pytestmark = pytest.mark.service
+pytestmark = [pytest.mark.service, pytest.mark.xdist_group("http-api")]
 PICTURE = picture(3, 64, 48)
 SOURCE = png(PICTURE)
 SETTINGS: dict[str, Any] = {

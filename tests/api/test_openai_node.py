@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.support.doors import MODELS
+from tests.support.http_api import MODELS
 from tests.support.reference import picture
 from tests.support.service import Service, pixels_of, png
 
 pytestmark = [
     pytest.mark.service,
     pytest.mark.node,
+    pytest.mark.xdist_group("http-api"),
     pytest.mark.skipif(not (shutil.which("node") and shutil.which("npm")), reason="needs Node.js and npm"),
 ]
 PICTURE = picture(3, 64, 48)

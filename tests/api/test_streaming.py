@@ -8,16 +8,16 @@ import json
 from http.client import HTTPConnection
 from pathlib import Path
 
-import httpx
+import httpx2 as httpx
 import numpy as np
 import pytest
 from PIL import Image
 
-from tests.support.pictures import file_of
+from tests.support.images import file_of
 from tests.support.reference import picture
 from tests.support.service import Service, eventually, pixels_of, png
 
-pytestmark = pytest.mark.service
+pytestmark = [pytest.mark.service, pytest.mark.xdist_group("http-api")]
 PICTURE = picture(3, 64, 48)
 PHOTO = Path("data/input_images/astronaut.jpg")
 QUICK = {"strength": "0.5", "num_inference_steps": "8", "seed": "7"}

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2 as httpx
 import numpy as np
 import pytest
 import webuiapi
@@ -21,8 +21,8 @@ from ray import serve
 from deployments.api.webui.mapping import strength_for
 from deployments.api.webui.state import WEBUI_STATE
 from deployments.engine.request import Pixels
+from tests.support.images import file_of
 from tests.support.loras import build_lora
-from tests.support.pictures import file_of
 from tests.support.reference import picture
 from tests.support.service import APP, Service, eventually, pixels_of, png, serving
 

@@ -24,7 +24,7 @@ from deployments.config import Limits
 from deployments.engine.errors import InvalidRequest
 from deployments.images.codec import SourceImage
 from deployments.images.masks import MaskFile
-from tests.support.pictures import file_of, gradient
+from tests.support.images import file_of, gradient
 from tests.support.reference import picture
 
 SOURCE = picture(5, 64, 48)

@@ -12,7 +12,7 @@ from ray import serve
 from batch.storage.storage import Storage, open_storage
 from deployments.config import AppConfig
 from tests.support.folders import Folder, NewFolder
-from tests.support.pictures import file_of, gradient
+from tests.support.images import file_of, gradient
 from tests.support.s3_server import S3Server, s3_server
 from tests.support.service import plain_cluster, shared_cluster
 from tests.support.stand_in import MODELS, StandIn

@@ -15,7 +15,7 @@ import ray
 from PIL import Image
 
 from tests.support.folders import Folder
-from tests.support.pictures import exif, file_of, gradient
+from tests.support.images import exif, file_of, gradient
 from tests.support.service import Service, serving
 
 pytestmark = pytest.mark.service

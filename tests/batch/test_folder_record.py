@@ -18,7 +18,7 @@ from batch.run_folder import JobSpec
 from deployments.config import AppConfig
 from deployments.schemas import Img2ImgOptions
 from tests.support.folders import Folder
-from tests.support.pictures import file_of, gradient
+from tests.support.images import file_of, gradient
 
 CONFIG = AppConfig(models={"tiny": {"checkpoint": "none"}}, prompts=("in oil",))
 IMAGE = file_of(gradient(), "png")

@@ -14,7 +14,7 @@ import pytest
 import ray
 
 from tests.support.folders import Folder, NewFolder, on_this_machine, run_folder
-from tests.support.pictures import gradient
+from tests.support.images import gradient
 from tests.support.s3_server import s3_server
 from tests.support.stand_in import asking
 

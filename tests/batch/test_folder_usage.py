@@ -11,7 +11,7 @@ import pytest
 
 from deployments.config import REPO_ROOT
 from tests.support.folders import Folder, assert_refused, run_folder
-from tests.support.pictures import gradient
+from tests.support.images import gradient
 
 
 @pytest.fixture

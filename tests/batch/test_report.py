@@ -13,7 +13,7 @@ from PIL import Image
 from batch.report.contact_sheet import SHEET_CAPTION_PX, SHEET_GAP, SHEET_SIDE, contact_sheet
 from batch.report.thumbnails import FOLDER, INDEX, PAIRS_PER_CHUNK, Pair, Thumbnails, thumbnail
 from batch.report.writer import REPORT_FILE, SHEET_FILE
-from tests.support.pictures import gradient, rgb_profile
+from tests.support.images import gradient, rgb_profile
 from tests.support.reports import BLUE, RED, Folders, colours, failure, plain, result
 
 

@@ -16,7 +16,7 @@ from PIL import Image
 from batch.report.thumbnails import Pair, Thumbnails, thumbnail
 from batch.report.writer import REPORT_FILE, write_report
 from batch.storage.storage import open_storage
-from tests.support.pictures import file_of, gradient
+from tests.support.images import file_of, gradient
 from tests.support.reports import BLUE, MARKUP, RED, Folders, failure, result
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

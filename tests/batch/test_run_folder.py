@@ -17,7 +17,7 @@ from pyarrow import parquet
 
 from deployments.images.metadata import read_parameters
 from tests.support.folders import REPORTS, Folder, NewFolder, assert_refused, on_this_machine, run_folder
-from tests.support.pictures import exif, file_of, gradient, stored_turned
+from tests.support.images import exif, file_of, gradient, stored_turned
 from tests.support.stand_in import asking
 
 pytestmark = [pytest.mark.service, pytest.mark.usefixtures("running_app"), pytest.mark.xdist_group("stand-in")]

@@ -12,8 +12,8 @@ from deployments.images.codec import decode_image
 from deployments.images.masks import MASK_BLUR
 from deployments.images.metadata import read_parameters
 from tests.support.folders import assert_refused
+from tests.support.images import file_of, gradient
 from tests.support.one_image import NAME, run_image, serve_config
-from tests.support.pictures import file_of, gradient
 from tests.support.stand_in import asking
 
 pytestmark = pytest.mark.xdist_group("stand-in")

@@ -17,7 +17,7 @@ from batch.record.results import Result as JobResult
 from deployments.images.codec import Format, encode_image
 from deployments.images.metadata import format_parameters
 from deployments.schemas import Settings
-from tests.support.pictures import exif, file_of, gradient
+from tests.support.images import exif, file_of, gradient
 
 SETTINGS = Settings(
     model="sd15",

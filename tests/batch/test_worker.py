@@ -19,8 +19,8 @@ from deployments.engine.errors import InvalidRequest
 from deployments.engine.request import Timings
 from deployments.schemas import Img2ImgResult
 from deployments.service import ModelNotReady
+from tests.support.images import file_of, gradient
 from tests.support.ledgers import a_job
-from tests.support.pictures import file_of, gradient
 
 FULL = BackPressureError(4, 4, status_code=429, retry_after_s=600)
 NOT_READY = ModelNotReady("tiny", "loading")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
+from http.client import HTTPConnection
+from pathlib import Path
 from typing import Any, Literal
 
 import pytest
@@ -26,7 +28,7 @@ from tests.support.browser import (
 )
 from tests.support.service import Service, pixels_of
 
-pytestmark = [pytest.mark.chromium, pytest.mark.service]
+pytestmark = [pytest.mark.chromium, pytest.mark.service, pytest.mark.xdist_group("playground")]
 
 
 # What is served
@@ -55,8 +57,28 @@ def test_files_have_their_type_and_a_strict_policy_and_are_asked_about_again(
 
 def test_page_is_no_part_of_the_api(service: Service) -> None:
     assert {path for path in service.client.get("/openapi.json").json()["paths"] if "playground" in path} == set()
-    missing = service.client.get("/playground/../app.py")
-    assert (missing.status_code, missing.json()["error"]["code"]) == (404, "not_found")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/playground/../app.py",
+        "/playground/%2e%2e/app.py",
+        "/playground/..%2fapp.py",
+        f"/playground/{Path('deployments/app.py').resolve()}",
+        f"/{Path('deployments/app.py').resolve()}",
+        "/playground/",
+        "/playground/missing.js",
+    ],
+)
+def test_only_the_pages_own_files_are_served(path: str, service: Service) -> None:
+    """`http.client` sends the path as it is; httpx would resolve the dots."""
+    connection = HTTPConnection(service.url.removeprefix("http://"), timeout=30)
+    connection.putrequest("GET", path)
+    connection.endheaders()
+    reply = connection.getresponse()
+    assert (reply.status, json.loads(reply.read())["error"]["code"]) == (404, "not_found")
+    connection.close()
 
 
 # The form

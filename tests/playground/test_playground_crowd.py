@@ -10,14 +10,13 @@ from typing import Any
 
 import pytest
 
+from tests.support.api_keys import SECRET
 from tests.support.browser import PHOTO, WATCH, choose, expect, fill, tab_of
-from tests.support.locked import SECRET
 from tests.support.service import Service
 
-pytestmark = [pytest.mark.chromium, pytest.mark.service]
+pytestmark = [pytest.mark.chromium, pytest.mark.service, pytest.mark.xdist_group("api-keys")]
 TABS, SCRIPTS = 4, 16
 TAB_STEPS, SCRIPT_STEPS = 20, 5
-RESPONSIVE_S = 2.0
 
 
 def enter(tab: Any, *keys: str) -> None:
@@ -50,10 +49,10 @@ def seconds_of_a_look(service: Service, tab: Any) -> float:
 
 
 def test_twenty_at_once_leave_the_page_responsive_and_every_progress_bar_its_own(
-    browser: Any, service: Service
+    browser: Any, keyed_service: Service
 ) -> None:
     with ExitStack() as stack:
-        idle, *tabs = (stack.enter_context(tab_of(browser, service)) for _ in range(1 + TABS))
+        idle, *tabs = (stack.enter_context(tab_of(browser, keyed_service)) for _ in range(1 + TABS))
         enter(idle, "wrong", SECRET)
         for number, tab in enumerate(tabs):
             enter(tab, SECRET)
@@ -62,23 +61,26 @@ def test_twenty_at_once_leave_the_page_responsive_and_every_progress_bar_its_own
             tab.evaluate(WATCH)
         with ThreadPoolExecutor(SCRIPTS) as pool:
             scripts: list[Future[list[tuple[int, int]]]] = []
-            scripts += [pool.submit(steps_of, service, SCRIPT_STEPS + number) for number in range(SCRIPTS)]
+            scripts += [pool.submit(steps_of, keyed_service, SCRIPT_STEPS + number) for number in range(SCRIPTS)]
             for tab in tabs:
                 tab.locator("#generate").click()
-            looks = []
+            started, looks = time.perf_counter(), []
             while not all(script.done() for script in scripts):
-                looks.append(seconds_of_a_look(service, idle))
-        assert len(looks) > 3
-        # Nine in ten: what else this machine does may hold up a single one.
-        assert sorted(looks)[int(0.9 * len(looks))] < RESPONSIVE_S
+                looks.append(seconds_of_a_look(keyed_service, idle))
+            seconds = time.perf_counter() - started
+        # A page that stood in line behind the images would take about as long as they. Nine in ten: what else this
+        # machine does may hold up a single one.
+        assert sorted(looks)[int(0.9 * len(looks))] < seconds / 10
         for number, script in enumerate(scripts):
             told = script.result()
             assert told == sorted(told)
             assert {of for _, of in told} == {SCRIPT_STEPS + number}
+            assert len(set(told)) > SCRIPT_STEPS / 2  # most of its steps; a slow reader may miss some
         for number, tab in enumerate(tabs):
             tab.locator("#stage[data-view=result]").wait_for()
             shown = [re.fullmatch(r"Step (\d+) of (\d+)", text) for text, _, _ in tab.evaluate("told")]
             steps = [(int(one[1]), int(one[2])) for one in shown if one]
             assert steps == sorted(steps)
+            assert len(set(steps)) > TAB_STEPS / 2
             assert {of for _, of in steps} == {TAB_STEPS + number}
             expect(tab.locator("#caption")).to_contain_text(f"{TAB_STEPS + number} steps")

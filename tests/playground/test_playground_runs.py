@@ -26,7 +26,7 @@ from tests.support.browser import (
 )
 from tests.support.service import Service, eventually, pixels_of
 
-pytestmark = [pytest.mark.chromium, pytest.mark.service]
+pytestmark = [pytest.mark.chromium, pytest.mark.service, pytest.mark.xdist_group("playground")]
 
 
 def aborted(service: Service) -> int:

@@ -2,20 +2,37 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
+from ray.serve.config import AutoscalingContext
 
 from deployments.autoscaling import METRIC, QueuedSteps
 
 
 def wanted(steps: dict[str, float] | None, *, requests: int = 1, least: int = 1, most: int = 10) -> int:
-    """What the policy asks for with 100 steps a replica, given each replica's queued steps."""
-    context = SimpleNamespace(
-        aggregated_metrics=None if steps is None else {METRIC: steps},
-        total_num_requests=requests,
+    """What the policy asks for with 100 steps a replica, given each replica's queued steps.
+
+    Serve hands over numbers and metrics as functions, which its context calls when the policy reads them.
+    """
+    context = AutoscalingContext(
+        deployment_id=cast(Any, None),
+        deployment_name="sd15",
+        app_name="img2img",
+        current_num_replicas=1,
+        target_num_replicas=1,
+        running_replicas=[],
+        total_num_requests=lambda: requests,
+        total_queued_requests=lambda: 0,
+        aggregated_metrics=cast(Any, lambda: None if steps is None else {METRIC: steps}),
+        raw_metrics=None,
         capacity_adjusted_min_replicas=least,
         capacity_adjusted_max_replicas=most,
+        policy_state={},
+        last_scale_up_time=None,
+        last_scale_down_time=None,
+        current_time=None,
+        config=None,
     )
     replicas, state = QueuedSteps(steps_per_replica=100)(context)
     assert state == {}

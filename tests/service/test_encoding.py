@@ -9,7 +9,7 @@ import pytest
 from deployments.images.codec import FORMATS, Format, UnusableImage, encode_image
 from deployments.images.geometry import fit_pixels, pad_to_multiple, restore_size
 from deployments.images.metadata import read_parameters
-from tests.support.pictures import (
+from tests.support.images import (
     LOSSLESS,
     WEB_UI_COMMENT,
     decode,

@@ -15,7 +15,7 @@ from deployments.images.flow import PreparedImage, Reshaped, decode, finish, pre
 from deployments.images.masks import MaskFile
 from deployments.images.metadata import parse_parameters, read_parameters
 from deployments.schemas import Settings
-from tests.support.pictures import file_of, gradient, half_transparent, rgb_profile
+from tests.support.images import file_of, gradient, half_transparent, rgb_profile
 
 LIMITS = Limits()
 MAX_SIDE = 32

@@ -21,20 +21,23 @@ def service(checkpoints: Callable[[str], Path]) -> Iterator[Service]:
     model: dict[str, Any] = {"checkpoint": str(checkpoints("sd15")), "device": "cpu", "dtype": "float32"}
     names = [f"model-{number}" for number in range(3)]
     half = {"ray_actor_options": {"num_cpus": 0.1, "num_gpus": 0.5}}
-    with serving(
-        dict.fromkeys(names, model),
-        deployments=dict.fromkeys(names, half),
-        wait_for=2,
-        num_gpus=1,
-        limits={"deadline_s": 4},
-    ) as service:
-        yield service
+    with pytest.MonkeyPatch.context() as environment:
+        for name in ("WARNING_S", "WARNING_PERIOD_S"):  # Serve says why a replica waits after half a minute by itself
+            environment.setenv(f"RAY_SERVE_SLOW_STARTUP_{name}", "3")
+        with serving(
+            dict.fromkeys(names, model),
+            deployments=dict.fromkeys(names, half),
+            wait_for=2,
+            num_gpus=1,
+            limits={"deadline_s": 4},
+        ) as service:
+            yield service
 
 
 def test_two_halves_are_ready_and_the_third_says_what_it_waits_for(service: Service) -> None:
     waiting = [card for card in service.models().values() if not card["ready"]]
     assert len(waiting) == 1
-    # Serve says why only after half a minute; until then the card says that the replica is starting.
+    # Serve says why only after some seconds; until then the card says that the replica is starting.
     assert "STARTING" in waiting[0]["reason"] or "Resources required" in waiting[0]["reason"]
     reason = eventually(lambda: _reason(service, waiting[0]["id"], "Resources required"))
     assert '"GPU": 0.5' in reason

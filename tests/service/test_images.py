@@ -19,7 +19,7 @@ from deployments.images.codec import (
     is_quick_to_decode,
 )
 from deployments.images.metadata import read_parameters
-from tests.support.pictures import (
+from tests.support.images import (
     LOSSLESS,
     WEB_UI_COMMENT,
     cmyk_profile,
@@ -278,6 +278,7 @@ def test_errors_survive_pickling(kind: type[ImageError]) -> None:
     assert (type(again), again.message, str(again)) == (kind, "the reason", "the reason")
 
 
+@pytest.mark.subprocess
 def test_images_need_no_torch_ray_or_web_framework() -> None:
     script = "import sys, deployments.images.codec; print({'torch', 'ray', 'fastapi', 'pydantic'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True).stdout == "set()\n"

@@ -31,12 +31,14 @@ def report(**environment: str) -> list[str]:
     return done.stdout.split()
 
 
+@pytest.mark.subprocess
 @pytest.mark.skipif(not PAGES.exists(), reason="this kernel has no transparent large pages")
 def test_torch_asks_for_large_pages_unless_told_otherwise() -> None:
     assert report()[0] == "1"
     assert report(THP_MEM_ALLOC_ENABLE="0")[0] == "0"
 
 
+@pytest.mark.subprocess
 def test_waiting_threads_sleep_unless_told_otherwise() -> None:
     assert report()[1] == "PASSIVE"
     assert report(OMP_WAIT_POLICY="ACTIVE")[1] == "ACTIVE"

@@ -10,7 +10,7 @@ import pytest
 from ray import serve
 
 from deployments.handles.readiness import Readiness
-from tests.support.pictures import file_of, gradient
+from tests.support.images import file_of, gradient
 from tests.support.service import APP, Service, deploy, eventually, serving
 
 pytestmark = pytest.mark.service

@@ -34,6 +34,7 @@ def invert(buffer: SharedBuffer) -> None:
     shared.result[...] = 255 - shared.source
 
 
+@pytest.mark.subprocess
 def test_another_process_reads_the_source_and_fills_the_result(
     other_process: ProcessPoolExecutor, pixels: Pixels
 ) -> None:

@@ -1,4 +1,4 @@
-"""A real browser on the playground of a real service with the embedded checkpoints, and what tests do with it."""
+"""A real browser on the playground, and what tests do with it."""
 
 from __future__ import annotations
 
@@ -6,17 +6,16 @@ import base64
 import io
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from tests.support.pictures import file_of
-from tests.support.service import Service, serving
+from tests.support.images import file_of
+from tests.support.service import Service
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed; pip install playwright")
 axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed")
@@ -24,7 +23,6 @@ expect = sync_api.expect
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 PHOTO = file_of(Image.open("data/input_images/astronaut.jpg").resize((192, 256)), "png")
-DEFAULTS = {"max_side": 128, "strength": 0.6, "guidance_scale": 2.5, "num_inference_steps": 10}
 PATIENCE_MS = 60_000
 TRICKY = 'a "quoted", cat: 🏰\nNegative prompt: é <b>'
 # A request that the server refuses is an error to the console, too; that it is shown is tested.
@@ -53,43 +51,15 @@ BYTES = """async () => {
 }"""
 
 
-@pytest.fixture(scope="module")
-def service(ink: Callable[[Path], Path]) -> Iterator[Service]:
-    checkpoint = Path("data/models/tiny-sd15")
-    models: dict[str, dict[str, Any]] = {
-        "fine": {
-            "checkpoint": str(checkpoint),
-            "reproducible": True,
-            "loras": {"ink": str(ink(checkpoint))},
-            "defaults": DEFAULTS,
-        },
-        "bold": {"checkpoint": "data/models/tiny-sd21v", "defaults": DEFAULTS | {"strength": 0.5}},
-        "waiting": {"checkpoint": str(checkpoint)},
-    }
-    deployments = {
-        "bold": {"max_ongoing_requests": 1, "max_queued_requests": 1},
-        "waiting": {"ray_actor_options": {"num_cpus": 1000}, "graceful_shutdown_timeout_s": 0},
-    }
-    with serving(models, deployments=deployments, wait_for=2) as service:
-        yield service
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
+@contextmanager
+def launched() -> Iterator[Any]:
+    """A browser; skips where there is none."""
     if CHROMIUM is None:
         pytest.skip("no chromium on the PATH; on Debian: apt install chromium")
     with sync_api.sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         yield chromium
         chromium.close()
-
-
-@pytest.fixture
-def page(browser: Any, service: Service) -> Iterator[Any]:
-    """The page as it opens; it has nothing to complain about and asks no other host."""
-    with tab_of(browser, service) as tab:
-        visit(tab)
-        yield tab
 
 
 @contextmanager

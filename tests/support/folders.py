@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from batch.run_folder import main
 from batch.storage.storage import open_storage
 from deployments.images.codec import decode_image
-from tests.support.pictures import file_of
+from tests.support.images import file_of
 
 REPORTS = ("results.jsonl", "results.parquet", "report.html", "contact_sheet.png", "report_files/")
 

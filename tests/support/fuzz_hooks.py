@@ -8,7 +8,7 @@ from typing import Any
 
 import schemathesis
 
-from tests.support.pictures import file_of
+from tests.support.images import file_of
 from tests.support.reference import picture
 
 PICTURE = file_of(picture(1, 32, 24), "png")

@@ -10,7 +10,7 @@ from batch.record.ledger import Ledger
 from batch.record.results import RESULTS_FILE, Job, Result
 from batch.storage.storage import Storage
 from deployments.schemas import Settings
-from tests.support.pictures import file_of, gradient
+from tests.support.images import file_of, gradient
 
 SETTINGS = Settings(
     model="tiny",

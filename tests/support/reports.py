@@ -14,7 +14,7 @@ from batch.report.writer import REPORT_FILE, write_report
 from batch.storage.storage import Storage, open_storage
 from deployments.engine.request import Pixels
 from deployments.schemas import Settings
-from tests.support.pictures import file_of
+from tests.support.images import file_of
 
 RED, BLUE = (220, 30, 30), (30, 30, 220)
 MODELS = ("sd15", "sd21v")

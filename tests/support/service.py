@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-import httpx
+import httpx2 as httpx
 import numpy as np
 import psutil
 import ray
@@ -99,7 +99,8 @@ def serving(
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=300, headers=headers) as client:
             service = Service(f"http://127.0.0.1:{port}", client, app)
             wanted = len(models) if wait_for is None else wait_for
-            eventually(lambda: sum(model["ready"] for model in service.models().values()) == wanted)
+            # Each question costs the cores that the models start on.
+            eventually(lambda: sum(model["ready"] for model in service.models().values()) == wanted, every_s=0.2)
             yield service
 
 
@@ -163,7 +164,7 @@ def deploy(app: dict[str, Any]) -> None:
     deploy_apps(ServeDeploySchema(applications=[app]))
 
 
-def eventually(condition: Callable[[], Any], patience_s: float = PATIENCE_S) -> Any:
+def eventually(condition: Callable[[], Any], patience_s: float = PATIENCE_S, every_s: float = 0.02) -> Any:
     """The first true value of `condition`, asked again and again; its exceptions count as false until time is up."""
     deadline = time.monotonic() + patience_s
     while True:
@@ -174,7 +175,7 @@ def eventually(condition: Callable[[], Any], patience_s: float = PATIENCE_S) -> 
             if time.monotonic() > deadline:
                 raise
         assert time.monotonic() < deadline, f"not true within {patience_s} s"
-        time.sleep(0.02)
+        time.sleep(every_s)
 
 
 def free_port() -> int:

@@ -28,6 +28,7 @@ def classifier(photos: Pixels) -> StyleClassifier:
     return train(np.tile(photos[:-1], (7, 1, 1, 1)), steps=80)
 
 
+@pytest.mark.slow
 def test_a_short_training_names_styles_of_an_unseen_photo_far_better_than_chance(
     classifier: StyleClassifier, photos: Pixels
 ) -> None:
@@ -36,6 +37,7 @@ def test_a_short_training_names_styles_of_an_unseen_photo_far_better_than_chance
     assert np.mean(list(shares.values())) > 4 / len(STYLES)
 
 
+@pytest.mark.slow
 def test_confidences_are_probabilities_and_the_highest_is_the_name(classifier: StyleClassifier, photos: Pixels) -> None:
     confidences = classifier.confidences(photos)
     assert confidences.shape == (len(photos), len(STYLES))
@@ -43,6 +45,7 @@ def test_confidences_are_probabilities_and_the_highest_is_the_name(classifier: S
     assert classifier.names(photos) == [STYLES[row.argmax()] for row in confidences]
 
 
+@pytest.mark.slow
 def test_answer_does_not_depend_on_what_else_is_asked(classifier: StyleClassifier, photos: Pixels) -> None:
     together = classifier.confidences(photos)
     alone = np.concatenate([classifier.confidences([photo]) for photo in photos])
@@ -55,6 +58,7 @@ def test_same_seed_gives_the_same_weights_and_another_seed_others(photos: Pixels
     assert not torch.equal(first["head.1.weight"], other["head.1.weight"])
 
 
+@pytest.mark.slow
 def test_saved_classifier_comes_back_with_the_same_answers(
     classifier: StyleClassifier, photos: Pixels, tmp_path: Path
 ) -> None:

@@ -9,7 +9,7 @@ import torch
 from diffusers import DDIMScheduler
 from PIL import Image
 
-from tests.support.pictures import patches
+from tests.support.images import patches
 from training.encode_pairs import PAINTINGS, style_of
 from training.pipelines import BETAS
 from training.prepare_images import PIXELS, crop, find_pictures, is_held_out, prepare

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from deployments.config import Defaults
 from deployments.engine.errors import NumericalError
 from deployments.engine.request import Pixels, Sampler
-from tests.support.pictures import gradient
+from tests.support.images import gradient
 from tests.support.reference import picture
 from training import measures
 from training.classifier import StyleClassifier
@@ -40,6 +40,7 @@ def photos() -> list[Pixels]:
     return [picture(seed, 64, 64) for seed in range(3)]
 
 
+@pytest.mark.slow
 def test_evaluation_of_a_checkpoint_answers_every_question(
     painter: Painter, photos: list[Pixels], tmp_path: Path
 ) -> None:

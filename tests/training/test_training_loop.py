@@ -9,7 +9,7 @@ import torch
 from diffusers import AutoencoderTiny, StableDiffusionImg2ImgPipeline
 from torch import nn
 
-from tests.support.pictures import patches
+from tests.support.images import patches
 from training.encode_pairs import encode_pairs
 from training.loop import train
 from training.train_unet import train_unet

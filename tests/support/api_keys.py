@@ -1,14 +1,14 @@
-"""One application behind keys, for the tests of who is let in and of many people at once."""
+"""One application behind API keys, for the tests of authentication and of many callers at once."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
-import pytest
-
-from tests.support.browser import DEFAULTS
+from tests.support.playground import DEFAULTS
 from tests.support.service import Service, serving
 
 SECRET = "img2img-the-secret-of-alice-0123456789"
@@ -20,14 +20,14 @@ def bearer(key: str) -> dict[str, str]:
 
 
 def line(name: str, key: str, more: str = "") -> str:
-    """Of a file of keys."""
+    """One entry of a key file."""
     return f"{name}: {{sha256: {hashlib.sha256(key.encode()).hexdigest()}{more}}}\n"
 
 
-@pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """Its client has a key. The log is JSON."""
-    path = tmp_path_factory.getbasetemp() / "keys.yaml"
+@contextmanager
+def serving_with_keys(folder: Path) -> Iterator[Service]:
+    """The application with one key, SECRET, which its client sends. The key file lies in `folder`. The log is JSON."""
+    path = folder / "keys.yaml"
     path.write_text(line("alice", SECRET))
     models: dict[str, dict[str, Any]] = {MODEL: {"checkpoint": "data/models/tiny-sd15", "defaults": DEFAULTS}}
     logging = {"encoding": "JSON"}

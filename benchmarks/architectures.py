@@ -1,7 +1,7 @@
 """Checkpoints to measure with: the embedded one, or the real networks' sizes with random weights.
 
 What a network costs does not depend on its weights, so nothing has to be downloaded. The weights are still scaled so
-that pictures neither vanish nor overflow: a wrong result must be visible.
+that images neither vanish nor overflow: a wrong result must be visible.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from benchmarks.summary import psnr
+from benchmarks.compare.agreement import psnr
 from deployments.engine.accel.cuda.backend import relative_error
 from deployments.engine.accel.cuda.capture import CudaRecorder, cuda_forms
 from deployments.engine.accel.cuda.graphs import Counters, Graphed, Limits

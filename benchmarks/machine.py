@@ -9,7 +9,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]
-import torch
 
 from deployments.config import REPO_ROOT, Strict
 
@@ -30,6 +29,8 @@ class Machine(Strict):
 
 def describe_machine() -> Machine:
     """This machine, and the versions of Python and PACKAGES."""
+    import torch  # takes seconds, and commands that only say what they would do need none of it
+
     return Machine(
         cpu=_cpu_model(),
         cores=len(os.sched_getaffinity(0)),

@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch import nn
 
 from benchmarks.backends.spec import BackendSpec
 from deployments.config import ModelConfig
 from deployments.engine.async_engine import AsyncEngine
 from deployments.engine.engine import Engine
+from deployments.engine.models.scaled_fp16 import keep_in_range
 from deployments.engine.request import Img2ImgRequest, Pixels
 from deployments.engine.runner import Runner
 from deployments.replica.build import build_engine
@@ -38,6 +40,11 @@ def reconstruct(engine: Engine, images: Sequence[Pixels]) -> list[Pixels]:
     codec, generator = _runner(engine).codec, torch.Generator("cpu").manual_seed(0)
     latents = [codec.sample(moments, generator) for moments in codec.encode(images)]
     return [decoded.pixels() for decoded in codec.decode(torch.stack(latents))]
+
+
+def to_scaled_fp16(network: nn.Module) -> None:
+    """Convert a network in place, as the engine does with VAEs whose values outgrow float16."""
+    keep_in_range(network)
 
 
 def _runner(engine: Engine) -> Runner:

@@ -35,7 +35,7 @@ class BackendFailed(Exception):
 
 def images_file(folder: Path, cell: Cell) -> Path:
     """Where a cell's images are: one array (images, height, width, 3), in the order of the requests."""
-    return folder / f"{cell.settings}-{cell.mode}.npy"
+    return folder / f"{cell.settings}-{cell.mode}-{cell.repeat}.npy"
 
 
 def is_my_turn() -> bool:

@@ -60,12 +60,16 @@ class Options(ModelOptions):
 
 
 class Cell(Strict):
-    """One workload to run through a backend. `arrivals` are seconds from the start; None is a closed loop."""
+    """One workload to run through a backend. `arrivals` are seconds from the start; None is a closed loop.
+
+    Cells that differ in `repeat` alone have other images and settings of the same kind.
+    """
 
     settings: SettingsKind
     mode: Mode
     clients: int
     arrivals: tuple[float, ...] | None = None
+    repeat: int = 0
 
 
 class Job(Strict):

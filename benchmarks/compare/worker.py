@@ -53,7 +53,7 @@ async def _measure_all(job: Job, folder: Path) -> list[Measurement]:
 
 
 async def _measure(backend: RequestBackend, job: Job, cell: Cell, folder: Path) -> Measurement:
-    requests = make_requests(job.options, cell.settings, cell.mode)
+    requests = make_requests(job.options, cell.settings, cell.mode, cell.repeat)
     load_average = os.getloadavg()[0]
     samples = await _send(backend, cell, requests)
     np.save(images_file(folder, cell), np.stack([sample.pixels for sample in samples]))

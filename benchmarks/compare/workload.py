@@ -35,8 +35,11 @@ class Sample:
         return self.done - self.due
 
 
-def make_requests(options: Options, settings: SettingsKind, mode: Mode) -> list[Img2ImgRequest]:
+def make_requests(options: Options, settings: SettingsKind, mode: Mode, repeat: int = 0) -> list[Img2ImgRequest]:
     """`options.images` requests, no two with the same image or seed: caches of images must not help.
+
+    Another `repeat` gives other images and settings of the same kind.
+
 
     - uniform: the app's default prompt and settings, with at most `max_steps` steps
     - mixed: a prompt of the app's list, 4 to `max_steps` steps, strength 0.3 to 1, guidance 0, 5 or 12
@@ -44,11 +47,11 @@ def make_requests(options: Options, settings: SettingsKind, mode: Mode) -> list[
     - single: a prompt and one unguided step
     - turbo: a prompt and TURBO_STEPS unguided steps, as distilled checkpoints are used
     """
-    random = Random(f"{options.seed}/{settings}/{mode}")
+    random = Random(f"{options.seed}/{settings}/{mode}/{repeat}")
     photos = [np.array(Image.open(path).convert("RGB")) for path in sorted(PHOTOS.rglob("*.jpg"))]
     return [
         Img2ImgRequest(
-            request_id=f"{settings}-{mode}-{seed}",
+            request_id=f"{settings}-{mode}-{repeat}-{seed}",
             pixels=_crop(random.choice(photos), options.size, random),
             seed=seed,
             **_settings(options, settings, random),

@@ -77,21 +77,19 @@ def run(item: Item, device: str, left_s: float) -> ItemResult:
     """Run an item in a process of its own, or say why not."""
     if reason := reason_to_skip(item, device, left_s):
         return ItemResult(name=item.name, reason=f"skipped: {reason}")
-    started = time.monotonic()
+    started, limit = time.monotonic(), limit_s(item, device, left_s)
     with tempfile.TemporaryDirectory() as folder:
         file, log = Path(folder) / "figures.json", Path(folder) / "log.txt"
         command = [sys.executable, "-m", "benchmarks.gpu_round.run_item", item.name, device, str(file)]
         with log.open("w") as output:
             process = subprocess.Popen(command, cwd=REPO_ROOT, stdout=output, stderr=output)
             try:
-                code: int | None = process.wait(limit_s(item, left_s))
+                code: int | None = process.wait(limit)
             except subprocess.TimeoutExpired:
                 code = None
             finally:
                 _kill_with_descendants(process)
-        reason = {0: "", None: f"stopped after {limit_s(item, left_s):.0f} s"}.get(
-            code, f"failed: {log.read_text()[-SHOWN_CHARS:]}"
-        )
+        reason = {0: "", None: f"stopped after {limit:.0f} s"}.get(code, f"failed: {log.read_text()[-SHOWN_CHARS:]}")
         figures = FIGURES.validate_json(file.read_bytes()) if file.exists() else {}
     seconds = round(time.monotonic() - started, 1)
     return ItemResult(name=item.name, seconds=seconds, reason=reason, figures=figures)

@@ -53,6 +53,6 @@ def reason_to_skip(item: Item, device: str, left_s: float) -> str:
     return ""
 
 
-def limit_s(item: Item, left_s: float) -> float:
-    """The seconds after which a running item is stopped."""
-    return min(left_s, OVERRUN * item.estimate_s)
+def limit_s(item: Item, device: str, left_s: float) -> float:
+    """The seconds after which a running item is stopped; the estimates say nothing of a CPU."""
+    return left_s if device == "cpu" else min(left_s, OVERRUN * item.estimate_s)

@@ -18,7 +18,7 @@ import psutil  # type: ignore[import-untyped]
 from benchmarks.folder.bounds import CONSOLE
 from benchmarks.folder.setup import MODEL, family, num_results
 
-EVERY_S, TELL_EVERY_S = 2.0, 30.0
+EVERY_S, REPORT_EVERY_S = 2.0, 30.0
 MIB = 1024**2
 YARDSTICK = random.Random(0).randbytes(500_000)  # to compress, which takes some 15 ms
 
@@ -49,12 +49,12 @@ class Sample(NamedTuple):
 def sample_until_end(job: subprocess.Popen[bytes], output: Path) -> list[Sample]:
     """A sample every two seconds, until the job ends."""
     samples: list[Sample] = []
-    started = told = time.monotonic()
+    started = reported = time.monotonic()
     while job.poll() is None:
         with suppress(psutil.NoSuchProcess):  # the job ended meanwhile
             samples.append(_sample(job, output, time.monotonic() - started))
-        if time.monotonic() - told > TELL_EVERY_S:
-            told = time.monotonic()
+        if time.monotonic() - reported > REPORT_EVERY_S:
+            reported = time.monotonic()
             CONSOLE.print(f"{samples[-1].done} done, load average {samples[-1].load_average:.1f}")
         time.sleep(EVERY_S - (time.monotonic() - started) % EVERY_S)
     return samples

@@ -89,10 +89,11 @@ def run(item: Item, device: str, left_s: float) -> ItemResult:
                 code = None
             finally:
                 _kill_with_descendants(process)
-        reason = {0: "", None: f"stopped after {limit:.0f} s"}.get(code, f"failed: {log.read_text()[-SHOWN_CHARS:]}")
+        reason = {0: "", None: f"stopped after {limit:.0f} s"}.get(code, f"failed with exit code {code}")
         figures = FIGURES.validate_json(file.read_bytes()) if file.exists() else {}
+        shown = log.read_text()[-SHOWN_CHARS:] if code else ""
     seconds = round(time.monotonic() - started, 1)
-    return ItemResult(name=item.name, seconds=seconds, reason=reason, figures=figures)
+    return ItemResult(name=item.name, seconds=seconds, reason=reason, output=shown, figures=figures)
 
 
 def _kill_with_descendants(process: subprocess.Popen[bytes]) -> None:
@@ -106,8 +107,10 @@ def _kill_with_descendants(process: subprocess.Popen[bytes]) -> None:
 
 
 def show(result: ItemResult) -> None:
-    """Print an item's figures and its reason."""
+    """Print an item's figures, its reason and the end of a failed one's output."""
     console.print(f"{result.name}, {result.seconds:.0f} s {result.reason}", markup=False)
+    if result.output:
+        console.print(result.output, markup=False)
     for name, text in result.texts().items():
         console.print(f"  {name}: {text}", markup=False)
 

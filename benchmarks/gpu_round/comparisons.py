@@ -33,7 +33,7 @@ def sd15(device: Device) -> Found:
 
 def sdxl_turbo(device: Device) -> Found:
     """SDXL's architecture at 512 px with four unguided steps, as its distilled checkpoints are used."""
-    yield from _compared(_options(device, "sdxl", 512, ("turbo",), images=48, clients=16))
+    yield from _compared(_options(device, "sdxl-turbo", 512, ("turbo",), images=48, clients=16))
 
 
 def sdxl(device: Device) -> Found:

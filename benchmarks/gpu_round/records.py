@@ -11,11 +11,15 @@ Figures = dict[str, tuple[float, ...]]  # by name and unit; one value for each r
 
 
 class ItemResult(Strict):
-    """One item: its seconds and figures. `reason` says why it was skipped, or why figures are missing."""
+    """One item: its seconds and figures.
+
+    `reason` says why it was skipped, or why figures are missing. `output` is the end of a failed item's output.
+    """
 
     name: str
     seconds: float = 0.0
     reason: str = ""
+    output: str = ""
     figures: Figures = {}
 
     def texts(self) -> dict[str, str]:

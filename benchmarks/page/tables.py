@@ -102,7 +102,7 @@ def folder(results: Path) -> str:
 def gpu_round(results: Path) -> str:
     """The items of the last round on a GPU."""
     lines = [
-        (item.name, item.reason or "; ".join(f"{name} {value}" for name, value in item.texts().items()))
+        (item.name, "; ".join([*(f"{name} {value}" for name, value in item.texts().items()), item.reason or "done"]))
         for record in load(results, RoundRecord, "gpu-round")
         for item in record.items
     ]
@@ -153,5 +153,6 @@ def _workloads(
 def _workload(record: Record, settings: str) -> str:
     options = record.options
     dtype = "" if options.dtype == "auto" else f", {options.dtype}"
-    size = f"{options.images} images x {options.rounds} rounds"
+    steps = f" of up to {options.max_steps} steps" if settings in ("mixed", "uniform") else ""
+    size = f"{options.images} images{steps} x {options.rounds} rounds"
     return f"{Path(options.arch).name}, {options.size} px, {settings}{dtype}; {size}"

@@ -1,4 +1,4 @@
-"""Sheets show every picture where it belongs, and fit into the bytes they are given."""
+"""Sheets show every image where it belongs, and fit into the bytes they are given."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def plain(colour: tuple[int, int, int]) -> Pixels:
     return np.full((64, 64, 3), colour, np.uint8)
 
 
-def test_pictures_stand_in_rows_and_columns_with_room_for_captions() -> None:
+def test_images_stand_in_rows_and_columns_with_room_for_captions() -> None:
     red, green, blue = plain((255, 0, 0)), plain((0, 255, 0)), plain((0, 0, 255))
     sheet = draw_sheet([[("a", red), ("b", green)], [("c", blue)]], 32)
     assert sheet.size == (2 * (32 + MARGIN) + MARGIN, 2 * (32 + CAPTION_PX + MARGIN) + MARGIN)
@@ -27,7 +27,7 @@ def test_pictures_stand_in_rows_and_columns_with_room_for_captions() -> None:
     assert seen == [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)]
 
 
-def test_caption_is_written_below_its_picture() -> None:
+def test_caption_is_written_below_its_image() -> None:
     written, blank = (np.asarray(draw_sheet([[(caption, plain((255, 255, 255)))]], 64)) for caption in ("mosaic", ""))
     below = MARGIN + 64
     np.testing.assert_array_equal(written[:below], blank[:below])

@@ -64,14 +64,14 @@ def test_evaluation_of_a_checkpoint_answers_every_question(
         assert sheet.width > len(STYLES) * 128
 
 
-def test_grid_has_each_photos_picture_where_it_belongs(painter: Painter, photos: list[Pixels]) -> None:
+def test_grid_has_each_photos_image_where_it_belongs(painter: Painter, photos: list[Pixels]) -> None:
     grid = measures.paint_grid(painter, photos, {"mosaic": ("a", "b"), "sepia": ("c",)}, guidance_scale=3.0)
     alone = painter.paint([painter.request(photos[1], "b", seed=1, guidance_scale=3.0)])
-    assert {style: len(pictures) for style, pictures in grid.items()} == {"mosaic": 3, "sepia": 3}
+    assert {style: len(images) for style, images in grid.items()} == {"mosaic": 3, "sepia": 3}
     assert abs(grid["mosaic"][1].astype(int) - alone[0]).max() <= 1
 
 
-def test_style_that_is_its_own_negative_is_the_picture_without_guidance(painter: Painter, photos: list[Pixels]) -> None:
+def test_style_that_is_its_own_negative_is_the_image_without_guidance(painter: Painter, photos: list[Pixels]) -> None:
     prompts = {"mosaic": ("mosaic",)}
     (negated,) = measures.paint_grid(painter, photos[:1], prompts, negated=True)["mosaic"]
     (unguided,) = measures.paint_grid(painter, photos[:1], prompts, guidance_scale=1.0)["mosaic"]
@@ -127,7 +127,7 @@ def test_edge_correlation_falls_from_one_as_edges_move() -> None:
     assert edge_correlation(source, NOTHING) == 0
 
 
-def test_picture_is_blamed_only_for_what_its_source_has_not() -> None:
+def test_image_is_blamed_only_for_what_its_source_has_not() -> None:
     source = picture(1, 64, 64)
     assert trouble_with(source, NumericalError("NaN")) == "NaN"
     assert trouble_with(source, NOTHING) == "flat"

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 
 import pytest
 
+from benchmarks.architectures import for_512_px
 from benchmarks.gpu_round import __main__ as command
 from benchmarks.gpu_round.cuda_tests import counts
 from benchmarks.gpu_round.plan import ITEMS, Item, limit_s, reason_to_skip
@@ -67,7 +70,7 @@ def test_an_item_runs_on_a_cpu_and_leaves_its_figures(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("item", "reason"),
     [
-        (Item("no-such-item", "", "", estimate_s=100), "failed: "),
+        (Item("no-such-item", "", "", estimate_s=100), "failed with exit code 1"),
         (Item("norms", "", "", estimate_s=0.1), "stopped after 0 s"),
     ],
 )
@@ -79,3 +82,14 @@ def test_outcomes_of_tests_are_counted() -> None:
     output = "...\n2 failed, 9 passed, 1 skipped, 3 warnings in 80.12s\n"
     assert counts(output) == {"tests failed": (2.0,), "tests passed": (9.0,), "tests skipped": (1.0,)}
     assert counts("") == {}
+
+
+def test_a_checkpoint_madefor_512_px_shares_all_but_the_native_size(
+    tmp_path: Path, checkpoints: Callable[[str], Path]
+) -> None:
+    for _ in range(2):  # it may be there already
+        folder = for_512_px(checkpoints("sdxl"), tmp_path / "turbo")
+    unet = json.loads((folder / "unet" / "config.json").read_text())
+    assert unet == json.loads((checkpoints("sdxl") / "unet" / "config.json").read_text()) | {"sample_size": 64}
+    assert (folder / "text_encoder_2" / "config.json").exists()
+    assert (folder / "unet" / "diffusion_pytorch_model.safetensors").exists()

@@ -32,7 +32,7 @@ def test_a_workload_is_a_line_with_a_column_for_each_backend_that_was_measured(t
     assert in_process(tmp_path).splitlines() == [
         "| workload | script | engine |",
         "|---|---|---|",
-        "| tiny, 256 px, mixed; 16 images x 3 rounds | 0.5 | 1 (0.5..2) |",
+        "| tiny, 256 px, mixed; 16 images of up to 30 steps x 3 rounds | 0.5 | 1 (0.5..2) |",
     ]
     assert (over_http(tmp_path), queueing(tmp_path)) == (NO_RECORD, NO_RECORD)
 
@@ -61,7 +61,7 @@ def test_a_round_on_a_gpu_shows_figures_and_reasons(tmp_path: Path) -> None:
     record = RoundRecord(**FACTS, device="cuda", minutes=12, items=items)
     (tmp_path / "gpu-round.json").write_text(record.model_dump_json())
     assert gpu_round(tmp_path).splitlines()[2:] == [
-        "| norms | a, ms 2 (1..3); b 1 |",
+        "| norms | a, ms 2 (1..3); b 1; done |",
         "| service | skipped: needs ray, which is not installed |",
     ]
     assert sources(tmp_path).startswith("- [gpu-round](../benchmarks/results/gpu-round.json): commit ")

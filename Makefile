@@ -42,7 +42,7 @@ lint: $(VENV)/.installed-dev ## style, format and types
 	$(BIN)/mypy
 
 bench: $(VENV)/.installed-dev ## this project beside diffusers' pipeline: SD1.5's size, over HTTP, and a queue; 10 minutes
-	$(BIN)/python -m benchmarks.suite
+	$(BIN)/python -m benchmarks.compare.suite
 
 parity: $(VENV)/.installed-dev ## 200 random requests, batched together, against diffusers alone
 	$(BIN)/python -m pytest tests/engine/test_parity.py --parity-count 200

@@ -1,11 +1,12 @@
 """Checkpoints to measure with: the embedded one, or the real networks' sizes with random weights.
 
 What a network costs does not depend on its weights, so nothing has to be downloaded. The weights are still scaled so
-that pictures neither vanish nor overflow: a wrong result must be visible.
+that images neither vanish nor overflow: a wrong result must be visible.
 """
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -75,10 +76,14 @@ VAE: dict[str, Any] = {
 def checkpoint_for(arch: str, cache_dir: Path) -> Path:
     """The checkpoint folder for `tiny` (the embedded one), a family (built in `cache_dir` once) or a path.
 
+    `sdxl-turbo` is SDXL made for 512 px: the engine compiles the size that a checkpoint is made for.
+
     Raises ValueError for anything else.
     """
     if arch == "tiny":
         return TINY
+    if arch == "sdxl-turbo":
+        return for_512_px(checkpoint_for("sdxl", cache_dir), cache_dir / "random-sdxl-turbo")
     if arch not in get_args(Family):
         if not (Path(arch) / "model_index.json").is_file():
             raise ValueError(f"arch must be tiny, {', '.join(get_args(Family))} or a diffusers folder, not {arch!r}")
@@ -86,6 +91,19 @@ def checkpoint_for(arch: str, cache_dir: Path) -> Path:
     folder = cache_dir / f"random-{arch}"
     if not (folder / "model_index.json").is_file():  # diffusers writes it last
         _build(arch, folder)  # type: ignore[arg-type]
+    return folder
+
+
+def for_512_px(checkpoint: Path, folder: Path) -> Path:
+    """A checkpoint that differs in the UNet's `sample_size` alone; all other files are links."""
+    (folder / "unet").mkdir(parents=True, exist_ok=True)
+    for part in [*checkpoint.iterdir(), *(checkpoint / "unet").iterdir()]:
+        link = folder / part.relative_to(checkpoint)
+        if not link.exists():
+            link.symlink_to(part.resolve())
+    config = json.loads((checkpoint / "unet" / "config.json").read_text()) | {"sample_size": 64}
+    (folder / "unet" / "config.json").unlink()
+    (folder / "unet" / "config.json").write_text(json.dumps(config))
     return folder
 
 

@@ -9,16 +9,28 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]
-import torch
 
-from benchmarks.records import Machine
-from deployments.config import REPO_ROOT
+from deployments.config import REPO_ROOT, Strict
 
 PACKAGES = ("torch", "diffusers", "transformers", "ray")
+# What publishing itself changes: one record after another is written from the same commit.
+PUBLISHED = (":!benchmarks/results", ":!docs/benchmarks.md")
+
+
+class Machine(Strict):
+    """Hardware and software of a measurement."""
+
+    cpu: str
+    cores: int
+    memory_gb: float
+    gpu: str | None
+    versions: dict[str, str]
 
 
 def describe_machine() -> Machine:
-    """This machine and the versions of what does the work."""
+    """This machine, and the versions of Python and PACKAGES."""
+    import torch  # takes seconds, and commands that only say what they would do need none of it
+
     return Machine(
         cpu=_cpu_model(),
         cores=len(os.sched_getaffinity(0)),
@@ -31,7 +43,7 @@ def describe_machine() -> Machine:
 def _version(package: str) -> str:
     try:
         return version(package)
-    except PackageNotFoundError:  # the ways in process need no Ray
+    except PackageNotFoundError:  # the backends in process need no Ray
         return "not installed"
 
 
@@ -43,12 +55,11 @@ def _cpu_model() -> str:
 
 
 def git_commit() -> str:
-    """The commit that was measured, with "+ changes" if tracked files differ from it; "unknown" outside a checkout."""
+    """The commit that was measured; " + changes" is added if tracked files differ from it; "unknown" without git."""
     if not (REPO_ROOT / ".git").exists():
         return "unknown"
     commit = _git("rev-parse", "--short=12", "HEAD")
-    changed = _git("status", "--porcelain", "--untracked-files=no")
-    return f"{commit} + changes" if changed else commit
+    return f"{commit} + changes" if _git("status", "--porcelain", "-uno", "--", ".", *PUBLISHED) else commit
 
 
 def _git(*arguments: str) -> str:

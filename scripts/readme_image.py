@@ -11,9 +11,9 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from benchmarks.embedded.contact_sheet import Captioned, draw_sheet, save_jpeg
+from benchmarks.embedded.painter import Painter, open_photo
 from deployments.config import REPO_ROOT
-from training.contact_sheet import Captioned, draw_sheet, save_jpeg
-from training.painter import Painter, open_photo
 from training.prompts import prompt_for
 
 PHOTO = REPO_ROOT / "data" / "input_images" / "astronaut.jpg"

@@ -1,4 +1,4 @@
-"""How much of the engine's own speed a folder job reaches, on the same pictures, settings and machine.
+"""How much of the engine's own speed a folder job reaches, on the same images, settings and machine.
 
     python -m benchmarks.folder.rate --images 400
 
@@ -20,8 +20,9 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
+from benchmarks.folder.bounds import CONSOLE, Bound, conclude, steady_rate
 from benchmarks.folder.setup import IN_FLIGHT, SHOWN_CHARS, JobFailed, Scene, application, finish_times
-from benchmarks.folder.verdict import CONSOLE, RESULTS, Bound, OutputDir, conclude, steady_rate
+from benchmarks.publishing import RESULTS, OutputDir, Scratch, refuse_dirty_tree
 from deployments.config import REPO_ROOT
 
 LEAST_PART = 0.9
@@ -30,20 +31,22 @@ NUM_DEPLOYMENTS = 2  # the model's and the router's
 
 
 def main(
-    images: Annotated[int, typer.Option(min=4 * IN_FLIGHT, help="Of each run.")] = 400,
-    size: Annotated[int, typer.Option(min=64, help="Sides of the square pictures, in pixels.")] = 256,
+    images: Annotated[int, typer.Option(min=4 * IN_FLIGHT, help="Images of each run.")] = 400,
+    size: Annotated[int, typer.Option(min=64, help="Sides of the square images, in pixels.")] = 256,
     rounds: Annotated[int, typer.Option(min=1, help="How often each of the two runs, in turn.")] = 3,
     output_dir: OutputDir = RESULTS,
+    scratch: Scratch = False,
 ) -> None:
     """Measure the engine and the job in turn. Exit code 1: the job is below nine tenths of the engine."""
+    refuse_dirty_tree(output_dir, scratch=scratch)
     runs: list[dict[str, Any]] = []
     table = Table("round", "engine, images/s", "job, images/s", "job / engine", "job since ready, images/s", "load")
-    with tempfile.TemporaryDirectory(prefix="folder-rate-") as scratch:
-        scene = Scene(Path(scratch))
+    with tempfile.TemporaryDirectory(prefix="folder-rate-") as folder:
+        scene = Scene(Path(folder))
         scene.write(images, size, application())
         for number in range(rounds):
             load_average = os.getloadavg()[0]
-            engine = steady_rate(alone := _run_alone(scene), IN_FLIGHT)
+            engine = steady_rate(alone := _run_engine(scene), IN_FLIGHT)
             ready, finished = _run_job(scene, scene.folder / f"output{number}", images)
             job, whole = steady_rate(finished, IN_FLIGHT), images / (finished[-1] - ready)
             rates = {"engine": engine, "job": job, "job_since_ready": whole, "load_average": load_average}
@@ -58,11 +61,11 @@ def main(
     part = medians["job"] / medians["engine"]
     bound = Bound(what="the job's images/s / the engine's own", value=part, kind="at least", limit=LEAST_PART)
     values = {"images": images, "size": size, "in_flight": IN_FLIGHT, "medians": medians, "rounds": runs}
-    raise typer.Exit(conclude("rate", [bound], values, output_dir))
+    raise typer.Exit(conclude("rate", [bound], values, output_dir, scratch=scratch, rounds=rounds))
 
 
-def _run_alone(scene: Scene) -> list[float]:
-    command = [sys.executable, "-m", "benchmarks.folder.alone", str(scene.config), str(scene.photos)]
+def _run_engine(scene: Scene) -> list[float]:
+    command = [sys.executable, "-m", "benchmarks.folder.engine_only", str(scene.config), str(scene.photos)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}  # as Ray sets it for the replica
     done = subprocess.run(command, cwd=REPO_ROOT, env=environment, capture_output=True, text=True)
     if done.returncode:

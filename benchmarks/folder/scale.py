@@ -1,4 +1,4 @@
-"""Whether a folder job stays the same as it goes on: its processes' memory and its speed over ten thousand pictures.
+"""Memory and speed of a folder job over ten thousand images.
 
     python -m benchmarks.folder.scale --images 10000
 
@@ -23,19 +23,10 @@ import torch
 import typer
 from rich.table import Table
 
-from benchmarks.folder.plot import draw
+from benchmarks.folder.bounds import CONSOLE, QUARTERS, Bound, conclude, median_within, quarter_rates
+from benchmarks.folder.sampler import KINDS, Sample, sample_until_end
 from benchmarks.folder.setup import JobFailed, Scene, application, finish_times, num_results
-from benchmarks.folder.verdict import (
-    CONSOLE,
-    QUARTERS,
-    RESULTS,
-    Bound,
-    OutputDir,
-    conclude,
-    median_within,
-    quarter_rates,
-)
-from benchmarks.folder.watch import KINDS, Sample, watch
+from benchmarks.publishing import RESULTS, OutputDir, Scratch, refuse_dirty_tree
 from training.pipelines import UNET, make_pipeline, sd15_scheduler
 from training.tokenizer import make_tokenizer
 
@@ -48,15 +39,18 @@ MOST_GROWTH, LEAST_RATE, MOST_RESUME_S = 1.1, 0.95, 10.0
 def main(
     images: Annotated[int, typer.Option(min=200)] = 10_000,
     output_dir: OutputDir = RESULTS,
+    scratch: Scratch = False,
 ) -> None:
-    """Map the pictures with the smallest of models, then run the same command again. Exit code 1: a bound is missed."""
-    with tempfile.TemporaryDirectory(prefix="folder-scale-") as scratch:
-        scene, output = Scene(Path(scratch)), Path(scratch) / "output"
-        checkpoint = _smallest_checkpoint(Path(scratch) / "checkpoint")
+    """Map the images with the smallest of models, then run the same command again. Exit code 1: a bound is missed."""
+    refuse_dirty_tree(output_dir, scratch=scratch)
+    with tempfile.TemporaryDirectory(prefix="folder-scale-") as name:
+        folder = Path(name)
+        scene, output = Scene(folder), folder / "output"
+        checkpoint = _smallest_checkpoint(folder / "checkpoint")
         scene.write(images, SIZE, application(checkpoint=str(checkpoint), defaults=SETTINGS))
-        CONSOLE.print(f"{images} pictures of {SIZE} px; load average {os.getloadavg()[0]:.1f}")
+        CONSOLE.print(f"{images} images of {SIZE} px; load average {os.getloadavg()[0]:.1f}")
         with scene.job(output) as job:
-            samples = watch(job, output)
+            samples = sample_until_end(job, output)
             scene.await_job(job)
         finished = finish_times(output, images)
         resume_s = _resume(scene, output)
@@ -82,13 +76,11 @@ def main(
         "samples": [sample._asdict() for sample in samples],
         "finished_s": [round(moment - finished[0], 3) for moment in finished[:: max(images // 200, 1)]],
     }
-    code = conclude("scale", bounds, values, output_dir)
-    draw([(sample.done, sample.uss_mib) for sample in samples], finished, output_dir / "scale.png")
-    raise typer.Exit(code)
+    raise typer.Exit(conclude("scale", bounds, values, output_dir, scratch=scratch))
 
 
 def _smallest_checkpoint(folder: Path) -> Path:
-    """Random weights: what an image costs is to be the job's part, as far as possible."""
+    """A checkpoint of random weights, so small that most of an image's time is the job's own."""
     torch.manual_seed(0)
     make_pipeline(sd15_scheduler(), UNET).save_pretrained(folder)
     make_tokenizer(folder / "tokenizer")

@@ -1,4 +1,4 @@
-"""What a measurement of the folder job needs: pictures, a configuration, the job as a process, and its processes."""
+"""What a measurement of the folder job needs: images, a configuration, the job as a process, and its processes."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ import yaml
 from PIL import Image
 
 from batch.record.results import RESULTS_FILE
-from benchmarks.workload import PHOTOS
+from benchmarks.compare.workload import PHOTOS
 from deployments.config import REPO_ROOT
 from deployments.engine.request import Pixels
 
 MODEL = "tiny-sd15"
-NOISE = 8  # levels up and down: the pictures differ everywhere, and are still photos
+NOISE = 8  # levels up and down: the images differ everywhere, and are still photos
 IN_FLIGHT = 16  # images; the job's own default
 STOP_TIMEOUT_S = 20.0
 POLL_S = 0.05
@@ -36,7 +36,7 @@ class JobFailed(Exception):
     """The folder job did not do what is to be measured, and the message says why."""
 
 
-def pictures(count: int, size: int, seed: int = 0) -> Iterator[Pixels]:
+def images_with_noise(count: int, size: int, seed: int = 0) -> Iterator[Pixels]:
     """Squares out of the embedded photos, (size, size, 3), each with noise of its own: no two are alike."""
     rng = np.random.default_rng(seed)
     photos = [_shrunk(path, 2 * size) for path in sorted(PHOTOS.rglob("*.jpg"))]
@@ -54,11 +54,11 @@ def _shrunk(path: Path, shorter_side: int) -> Pixels:
         return np.array(opened.convert("RGB").resize((width, height), Image.Resampling.LANCZOS))
 
 
-def write_pictures(folder: Path, count: int, size: int) -> None:
+def write_images(folder: Path, count: int, size: int) -> None:
     """`count` JPEG files."""
     folder.mkdir()
-    for number, picture in enumerate(pictures(count, size)):
-        Image.fromarray(picture).save(folder / f"{number:06}.jpg", quality=90)
+    for number, image in enumerate(images_with_noise(count, size)):
+        Image.fromarray(image).save(folder / f"{number:06}.jpg", quality=90)
 
 
 def application(**changes: Any) -> dict[str, Any]:
@@ -71,7 +71,7 @@ def application(**changes: Any) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """A folder of pictures, the configuration of the app that maps them, and a log of what the jobs say."""
+    """A folder of images, the configuration of the app that maps them, and a log of the jobs' output."""
 
     folder: Path
 
@@ -85,12 +85,12 @@ class Scene:
 
     @property
     def log(self) -> Path:
-        """What the last job said."""
+        """The output of the last job."""
         return self.folder / "log.txt"
 
     def write(self, count: int, size: int, app: dict[str, Any]) -> None:
-        """Write `count` pictures of `size` px, and the configuration."""
-        write_pictures(self.photos, count, size)
+        """Write `count` images of `size` px, and the configuration."""
+        write_images(self.photos, count, size)
         self.config.write_text(yaml.safe_dump({"applications": [app]}))
 
     @contextmanager

@@ -9,12 +9,11 @@ import pytest
 from PIL import Image
 
 from batch.record.results import RESULTS_FILE
-from benchmarks.folder.alone import request_of
-from benchmarks.folder.plot import draw
+from benchmarks.folder.bounds import Bound, FolderRecord, conclude, median_within, quarter_rates, steady_rate
+from benchmarks.folder.engine_only import request_of
+from benchmarks.folder.sampler import Sample, kind_of
 from benchmarks.folder.scale import memory_bounds
-from benchmarks.folder.setup import MODEL, JobFailed, application, finish_times, num_results, pictures
-from benchmarks.folder.verdict import Bound, conclude, median_within, quarter_rates, steady_rate
-from benchmarks.folder.watch import Sample, kind_of
+from benchmarks.folder.setup import MODEL, JobFailed, application, finish_times, images_with_noise, num_results
 from deployments.config import REPO_ROOT, AppConfig
 
 KINDS = ("driver", "workers", "tracker", "replica", "router", "rest")
@@ -94,11 +93,11 @@ def test_processes_are_told_apart_by_their_titles(title: str, kind: str) -> None
     assert kind_of([title, ""]) == kind
 
 
-def test_no_two_pictures_are_alike_and_the_same_seed_gives_the_same() -> None:
-    first, again, others = (list(pictures(200, 64, seed)) for seed in (0, 0, 1))
-    assert len({picture.tobytes() for picture in [*first, *others]}) == 400
+def test_no_two_images_are_alike_and_the_same_seed_gives_the_same() -> None:
+    first, again, others = (list(images_with_noise(200, 64, seed)) for seed in (0, 0, 1))
+    assert len({image.tobytes() for image in [*first, *others]}) == 400
     assert all(np.array_equal(one, other) for one, other in zip(first, again, strict=True))
-    assert {(picture.shape, picture.dtype) for picture in first} == {((64, 64, 3), np.dtype(np.uint8))}
+    assert {(image.shape, image.dtype) for image in first} == {((64, 64, 3), np.dtype(np.uint8))}
 
 
 def test_the_measured_app_is_the_configured_one_with_one_model() -> None:
@@ -110,7 +109,7 @@ def test_the_measured_app_is_the_configured_one_with_one_model() -> None:
     assert [options["name"] for options in app["deployments"]] == ["router", MODEL]
 
 
-def test_the_engine_alone_is_asked_for_what_the_job_asks_for(tmp_path: Path) -> None:
+def test_the_engine_alone_gets_the_requests_of_the_job(tmp_path: Path) -> None:
     app = AppConfig.model_validate(application(defaults={"strength": 0.5})["args"])
     Image.fromarray(np.zeros((64, 48, 3), np.uint8)).save(tmp_path / "a.png")
     request = request_of(tmp_path / "a.png", app)
@@ -144,15 +143,7 @@ def test_a_run_that_did_not_make_every_image_is_not_measured(tmp_path: Path, row
 )
 def test_a_missed_bound_is_the_exit_code_and_in_the_file(tmp_path: Path, kind: Any, value: float, code: int) -> None:
     bounds = [Bound(what="fine", value=0, kind="at most", limit=0), Bound(what="x", value=value, kind=kind, limit=1.5)]
-    assert conclude("name", bounds, {"raw": [1, 2]}, tmp_path / "new") == code
-    record = json.loads((tmp_path / "new" / "name.json").read_text())
-    assert [bound["is_met"] for bound in record["bounds"]] == [True, code == 0]
-    assert record["raw"] == [1, 2]
-    assert {"date", "commit", "machine", "command"} <= record.keys()
-
-
-def test_a_run_is_drawn_though_workers_come_late(tmp_path: Path) -> None:
-    memory = [(0, {"driver": 90.0}), (1, {"driver": 91.0}), (50, {"driver": 92.0, "workers": 80.0})]
-    draw(memory, [second / 10 for second in range(100)], tmp_path / "plot.png")
-    with Image.open(tmp_path / "plot.png") as plot:
-        assert plot.size == (900, 800)
+    assert conclude("name", bounds, {"raw": [1, 2]}, tmp_path, scratch=False) == code
+    record = FolderRecord.model_validate_json((tmp_path / "folder-name.json").read_text())
+    assert [bound.is_met for bound in record.bounds] == [True, code == 0]
+    assert record.values == {"raw": [1, 2]}

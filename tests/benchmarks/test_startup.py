@@ -1,4 +1,4 @@
-"""`benchmarks.startup`, on its empty application."""
+"""`benchmarks.service.startup`, on its empty application."""
 
 import signal
 import subprocess
@@ -8,7 +8,7 @@ import pytest
 
 pytestmark = pytest.mark.service
 
-MEASURE = "from benchmarks.startup import EMPTY, answers, start; print(start(EMPTY, answers))"
+MEASURE = "from benchmarks.service.startup import EMPTY, answers, start; print(start(EMPTY, answers))"
 
 
 def test_measurement_ends_where_interrupts_are_ignored():

@@ -11,10 +11,10 @@ from diffusers import StableDiffusionImg2ImgPipeline
 from PIL import Image
 from safetensors.numpy import load_file
 
-from benchmarks.stock import StockPipeline
+from benchmarks.backends.pipelines import StockPipeline
+from benchmarks.embedded.painter import Painter, app_config, open_photo
 from deployments.config import REPO_ROOT
 from deployments.engine.request import Pixels
-from training.painter import Painter, app_config, open_photo
 
 MODELS = REPO_ROOT / "data" / "models"
 IDS = sorted(app_config().models)

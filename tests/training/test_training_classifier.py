@@ -9,10 +9,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from benchmarks.embedded.painter import open_photo
 from deployments.engine.request import Pixels
 from tests.support.reference import picture
 from training.classifier import StyleClassifier, accuracies, degrade, train
-from training.painter import open_photo
 from training.styles import STYLES
 
 INPUT_IMAGES = Path(__file__).parents[2] / "data" / "input_images"

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from benchmarks.summary import psnr
+from benchmarks.compare.agreement import psnr
 from deployments.engine.accel.cuda.backend import cuda_backends, relative_error
 from deployments.engine.accel.cuda.capture import CudaGraphCapture
 from deployments.engine.accel.cuda.device_lock import DEVICE_LOCK

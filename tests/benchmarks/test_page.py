@@ -1,0 +1,67 @@
+"""docs/benchmarks.md is what the generator writes from the records."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from benchmarks.gpu_round.records import ItemResult, RoundRecord
+from benchmarks.page.__main__ import PAGE, page
+from benchmarks.page.tables import NO_RECORD, gpu_round, in_process, over_http, overhead, queueing, sources
+from benchmarks.publishing import provenance
+from benchmarks.service.overhead import OverheadRecord
+from tests.benchmarks.test_compare import measured, recorded
+
+FACTS = provenance("python -m x")
+MOST_LINES = 200
+
+
+def test_the_page_is_what_the_generator_writes() -> None:
+    assert PAGE.read_text() == page(), "python -m benchmarks.page"
+    assert len(PAGE.read_text().splitlines()) <= MOST_LINES
+
+
+def test_a_page_without_records_says_so(tmp_path: Path) -> None:
+    assert page(tmp_path).count(f"\n{NO_RECORD}\n") == 9
+
+
+def test_a_workload_is_a_line_with_a_column_for_each_backend_that_was_measured(tmp_path: Path) -> None:
+    script = measured().model_copy(update={"backend": "script", "psnr": (100.0,)})
+    engines = [measured().model_copy(update={"seconds": seconds, "psnr": (90.0,)}) for seconds in (1.0, 2.0, 4.0)]
+    record = recorded(measurements=(script, *engines))
+    (tmp_path / "compare-x.json").write_text(record.model_dump_json())
+    assert in_process(tmp_path).splitlines() == [
+        "| workload | script | engine |",
+        "|---|---|---|",
+        "| tiny, 256 px, mixed; 16 images of up to 30 steps x 3 rounds | 0.5 | 1 (0.5..2) |",
+    ]
+    assert (over_http(tmp_path), queueing(tmp_path)) == (NO_RECORD, NO_RECORD)
+
+
+def test_slowdowns_name_their_tail(tmp_path: Path) -> None:
+    poisson = measured().model_copy(update={"mode": "poisson", "psnr": (90.0,)})
+    record = recorded(measurements=(poisson,), rates={"mixed": 1.0}, solo={"mixed": (0.5, 2.0)})
+    (tmp_path / "compare-x.json").write_text(record.model_dump_json())
+    assert queueing(tmp_path).splitlines()[-1].endswith("| 1.75; maximum 2 |")
+
+
+def test_overhead_is_a_line_for_each_proxy(tmp_path: Path) -> None:
+    figures = {"alone_median_ms": 5.0, "alone_p99_ms": 8.0, "together_median_ms": 40.0, "requests_per_s": 400.0}
+    starts = {"Serve's proxy": (figures,), "HAProxy": (figures, figures | {"requests_per_s": 300.0})}
+    (tmp_path / "service-overhead.json").write_text(OverheadRecord(**FACTS, starts=starts).model_dump_json())
+    lines = overhead(tmp_path).splitlines()
+    assert [line.split(" | ")[0] for line in lines[2:]] == ["| Serve's proxy", "| HAProxy"]
+    assert "350 (300..400)" in lines[-1]
+
+
+def test_a_round_on_a_gpu_shows_figures_and_reasons(tmp_path: Path) -> None:
+    items = (
+        ItemResult(name="norms", seconds=1, figures={"a, ms": (1.0, 3.0, 2.0), "b": (1.0,)}),
+        ItemResult(name="service", reason="skipped: needs ray, which is not installed"),
+    )
+    record = RoundRecord(**FACTS, device="cuda", minutes=12, items=items)
+    (tmp_path / "gpu-round.json").write_text(record.model_dump_json())
+    assert gpu_round(tmp_path).splitlines()[2:] == [
+        "| norms | a, ms 2 (1..3); b 1; done |",
+        "| service | skipped: needs ray, which is not installed |",
+    ]
+    assert sources(tmp_path).startswith("- [gpu-round](../benchmarks/results/gpu-round.json): commit ")

@@ -59,7 +59,8 @@ class FolderJob:
             pipeline.stop()
 
         def print_stopping(num_running: int) -> None:
-            display.print(f"{outcome}: waiting for {num_running} running images (Ctrl-C to abort)")
+            if num_running:
+                display.print(f"{outcome}: waiting for {num_running} running images (Ctrl-C to abort)")
 
         pipeline = Pipeline(worker, concurrency, print_stopping)
         timer = threading.Timer(deadline_s or 0, stop, [Outcome.DEADLINE])

@@ -86,7 +86,7 @@ _started: list[str] = []
 
 def _note_process(event: str, details: tuple[Any, ...]) -> None:
     if event in PROCESS_EVENTS:
-        _started.append(f"{event} {details[:2]}"[:200])
+        _started.append(f"{event}({details[0]!r})" if details else event)
 
 
 sys.addaudithook(_note_process)

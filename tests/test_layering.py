@@ -94,11 +94,11 @@ def test_imports_have_no_circle() -> None:
 
 
 @pytest.mark.parametrize("module", CORE)
-def test_a_core_module_imports_what_the_picture_shows(module: str) -> None:
+def test_a_core_module_imports_what_the_image_shows(module: str) -> None:
     assert imported(f"{ENGINE}.{module}") <= {f"{ENGINE}.{name}" for name in CORE[module]}
 
 
-def test_the_picture_shows_every_core_module() -> None:
+def test_the_image_shows_every_core_module() -> None:
     files = {file.stem for file in (ROOT / "deployments" / "engine").glob("*.py")}
     assert files == {*CORE, "__init__"}
 

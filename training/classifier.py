@@ -1,4 +1,4 @@
-"""Names the style of a picture: a small convolutional network, trained on what the filters of `styles` paint.
+"""Names the style of an image: a small convolutional network, trained on what the filters of `styles` paint.
 
 python -m training.classifier --photos FOLDER --out FILE.safetensors
 """
@@ -25,7 +25,7 @@ from torch import nn
 from deployments.engine.request import Pixels
 from training.styles import MANNERS, STYLES, paint
 
-WIDTHS = (16, 32, 64, 96)  # channels at a half, a quarter ... of the picture's resolution
+WIDTHS = (16, 32, 64, 96)  # channels at a half, a quarter ... of the image's resolution
 HIDDEN = 64
 PHOTOS = 3000
 PAINTINGS = 4  # of each photo, in styles and manners drawn at random: many photos matter more than many paintings
@@ -39,7 +39,7 @@ console = Console()
 class StyleClassifier(nn.Module):
     """A few strided convolutions, and two layers on the mean and spread of every channel of every one of them.
 
-    Those statistics are what makes a style, wherever things are in the picture (Gatys et al. 2016).
+    Those statistics are what makes a style, wherever things are in the image (Gatys et al. 2016).
     """
 
     def __init__(self) -> None:
@@ -53,9 +53,9 @@ class StyleClassifier(nn.Module):
             nn.Linear(HIDDEN, len(STYLES)),
         )
 
-    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
-        """Logits (n, styles) of pictures (n, 3, h, w) in [0, 1], from 64 px a side."""
-        maps = 2 * pictures - 1
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Logits (n, styles) of images (n, 3, h, w) in [0, 1], from 64 px a side."""
+        maps = 2 * images - 1
         statistics = _statistics(maps)
         for block in self.blocks:
             maps = block(maps)
@@ -64,16 +64,16 @@ class StyleClassifier(nn.Module):
         return logits
 
     @torch.inference_mode()
-    def confidences(self, pictures: Sequence[Pixels]) -> npt.NDArray[np.float32]:
-        """The probability of each style, (n, styles) in the order of STYLES, for pictures of one size."""
+    def confidences(self, images: Sequence[Pixels]) -> npt.NDArray[np.float32]:
+        """The probability of each style, (n, styles) in the order of STYLES, for images of one size."""
         self.eval()
-        chunks = (pictures[start : start + BATCH] for start in range(0, len(pictures), BATCH))
+        chunks = (images[start : start + BATCH] for start in range(0, len(images), BATCH))
         rows: npt.NDArray[np.float32] = torch.cat([self(_tensor(chunk)).softmax(1) for chunk in chunks]).numpy()
         return rows
 
-    def names(self, pictures: Sequence[Pixels]) -> list[str]:
-        """The most probable style of each picture."""
-        return [STYLES[i] for i in self.confidences(pictures).argmax(1)]
+    def names(self, images: Sequence[Pixels]) -> list[str]:
+        """The most probable style of each image."""
+        return [STYLES[i] for i in self.confidences(images).argmax(1)]
 
     def save(self, file: Path) -> None:
         """Write the weights, with the styles they were trained to tell apart."""
@@ -106,8 +106,8 @@ def _statistics(maps: torch.Tensor) -> list[torch.Tensor]:
     return [mean, torch.log(variance.clamp(min=0) + 1e-4)]
 
 
-def _tensor(pictures: Sequence[Pixels]) -> torch.Tensor:
-    return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 255
+def _tensor(images: Sequence[Pixels]) -> torch.Tensor:
+    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 255
 
 
 def train(photos: Pixels, *, steps: int = STEPS, seed: int = 0) -> StyleClassifier:
@@ -121,8 +121,8 @@ def train(photos: Pixels, *, steps: int = STEPS, seed: int = 0) -> StyleClassifi
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=3e-3, total_steps=steps, pct_start=0.15)
         for _ in track(range(steps), "training", console=console):
             chosen = rng.integers(len(labels), size=BATCH)
-            pictures = [degrade(_window(painting, rng), rng) for painting in paintings[chosen]]
-            loss = nn.functional.cross_entropy(classifier(_tensor(pictures)), torch.from_numpy(labels[chosen]))
+            images = [degrade(_window(painting, rng), rng) for painting in paintings[chosen]]
+            loss = nn.functional.cross_entropy(classifier(_tensor(images)), torch.from_numpy(labels[chosen]))
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
@@ -140,16 +140,16 @@ def _paint_some(photos: Pixels, rng: np.random.Generator) -> tuple[Pixels, npt.N
     return paintings, labels
 
 
-def _window(picture: Pixels, rng: np.random.Generator) -> Pixels:
+def _window(image: Pixels, rng: np.random.Generator) -> Pixels:
     """A random square of CROP_PX, mirrored half of the time."""
-    top, left = (int(rng.integers(side - CROP_PX + 1)) for side in picture.shape[:2])
-    window = picture[top : top + CROP_PX, left : left + CROP_PX]
+    top, left = (int(rng.integers(side - CROP_PX + 1)) for side in image.shape[:2])
+    window = image[top : top + CROP_PX, left : left + CROP_PX]
     return window[:, ::-1] if rng.random() < 0.5 else window
 
 
-def degrade(picture: Pixels, rng: np.random.Generator) -> Pixels:
-    """The picture as an autoencoder or a generator may give it: softer, blotched, off in colour, noisy, compressed."""
-    values: npt.NDArray[np.floating[Any]] = picture.astype(np.float32)
+def degrade(image: Pixels, rng: np.random.Generator) -> Pixels:
+    """The image as an autoencoder or a generator may give it: softer, blotched, off in colour, noisy, compressed."""
+    values: npt.NDArray[np.floating[Any]] = image.astype(np.float32)
     if rng.random() < 0.5:
         values = cv2.GaussianBlur(values, (0, 0), rng.uniform(0.3, 1.2)).astype(np.float32)
     if rng.random() < 0.3:
@@ -169,8 +169,8 @@ def _blotches(shape: tuple[int, ...], rng: np.random.Generator) -> npt.NDArray[n
     return cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC).astype(np.float32)
 
 
-def _compressed(picture: Pixels, quality: int) -> Pixels:
-    _, data = cv2.imencode(".jpg", picture[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
+def _compressed(image: Pixels, quality: int) -> Pixels:
+    _, data = cv2.imencode(".jpg", image[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
     decoded: Any = cv2.imdecode(data, cv2.IMREAD_COLOR)
     return np.ascontiguousarray(decoded[:, :, ::-1])
 

@@ -40,13 +40,13 @@ def paint_all(photos: np.ndarray, manner: str) -> Iterator[np.ndarray]:
 
 
 @torch.no_grad()
-def encode(vae: AutoencoderTiny, pictures: Iterator[np.ndarray], count: int, file: Path, device: str) -> None:
-    """Write the latents of `count` pictures to `file`, float16 [count, 8, 64, 64]."""
+def encode(vae: AutoencoderTiny, images: Iterator[np.ndarray], count: int, file: Path, device: str) -> None:
+    """Write the latents of `count` images to `file`, float16 [count, 8, 64, 64]."""
     part = file.with_suffix(".part")
     latents = np.lib.format.open_memmap(part, "w+", np.float16, (count, vae.config.latent_channels, 64, 64))
     done = 0
-    pictures = iter(track(pictures, file.stem, count))
-    while batch := list(islice(pictures, _BATCH)):
+    images = iter(track(images, file.stem, count))
+    while batch := list(islice(images, _BATCH)):
         pixels = torch.from_numpy(np.stack(batch)).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1
         with torch.autocast(torch.device(device).type, torch.bfloat16):
             encoded = vae.encode(pixels.contiguous(memory_format=torch.channels_last)).latents
@@ -65,14 +65,14 @@ def encode_pairs(
 ) -> None:
     """Write `photos.npy` [n, 8, 64, 64] and `fine.npy`, `bold.npy` [3 n, 8, 64, 64]; files already there stay."""
     out.mkdir(parents=True, exist_ok=True)
-    pictures = np.load(photos / "photos.npy", mmap_mode="r")[:count]
+    images = np.load(photos / "photos.npy", mmap_mode="r")[:count]
     network = AutoencoderTiny.from_pretrained(vae).to(device, memory_format=torch.channels_last)
     if not (out / "photos.npy").exists():
-        encode(network, iter(pictures), len(pictures), out / "photos.npy", device)
+        encode(network, iter(images), len(images), out / "photos.npy", device)
     for manner in MANNERS:
         if not (out / f"{manner}.npy").exists():
-            paintings = paint_all(pictures, manner)
-            encode(network, paintings, PAINTINGS * len(pictures), out / f"{manner}.npy", device)
+            paintings = paint_all(images, manner)
+            encode(network, paintings, PAINTINGS * len(images), out / f"{manner}.npy", device)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Cuts training and held-out crops of 256 px from folders of freely licensed pictures.
+"""Cuts training and held-out crops of 256 px from folders of freely licensed images.
 
 Run it as `python -m training.prepare_images FOLDER... --out data/training`; `training/README.md` says where the
-pictures come from. Crops come from random places at random scales and aspects; cut-out pictures (with an alpha
-channel) are laid over other crops. One picture in twelve is held out, by a hash of its name.
+images come from. Crops come from random places at random scales and aspects; cut-out images (with an alpha
+channel) are laid over other crops. One image in twelve is held out, by a hash of its name.
 """
 
 import hashlib
@@ -25,39 +25,39 @@ _FLATTEST = 15.0  # standard deviation of the 8-bit values under which a crop te
 
 
 def is_held_out(path: Path) -> bool:
-    """Whether the picture is kept from training: one in twelve, by its name, the same on every machine."""
+    """Whether the image is kept from training: one in twelve, by its name, the same on every machine."""
     return hashlib.sha256(path.name.encode()).digest()[0] % 12 == 0
 
 
-def find_pictures(folders: list[Path]) -> tuple[list[Path], list[Path]]:
-    """The wide pictures (at least 480 px) and the cut-outs (at least 160 px, transparent) under the folders.
+def find_images(folders: list[Path]) -> tuple[list[Path], list[Path]]:
+    """The wide images (at least 480 px) and the cut-outs (at least 160 px, transparent) under the folders.
 
-    Copies of one picture at other sizes are left out: of the files that look alike, the largest stays.
+    Copies of one image at other sizes are left out: of the files that look alike, the largest stays.
     """
     wide: dict[bytes, tuple[int, Path]] = {}
     cut_outs: dict[bytes, tuple[int, Path]] = {}
     for path in sorted(path for folder in folders for path in folder.rglob("*")):
         if path.suffix.lower() not in _SUFFIXES or _DRAWN & set(path.parts) or path.is_symlink():
             continue
-        with Image.open(path) as picture:
-            transparent = picture.has_transparency_data and not np.asarray(picture.convert("RGBA"))[..., 3].all()
-            shortest = min(picture.size)
+        with Image.open(path) as image:
+            transparent = image.has_transparency_data and not np.asarray(image.convert("RGBA"))[..., 3].all()
+            shortest = min(image.size)
             if shortest < (160 if transparent else 480):
                 continue
-            kind, look = cut_outs if transparent else wide, _look(picture)
+            kind, look = cut_outs if transparent else wide, _look(image)
         if kind.get(look, (0, path))[0] < shortest:
             kind[look] = shortest, path
     return [path for _, path in wide.values()], [path for _, path in cut_outs.values()]
 
 
-def crop(picture: Image.Image, rng: random.Random) -> Image.Image:
-    """A random part of the picture, its aspect up to 1:1.3, made 256 px square and mirrored half of the time."""
+def crop(image: Image.Image, rng: random.Random) -> Image.Image:
+    """A random part of the image, its aspect up to 1:1.3, made 256 px square and mirrored half of the time."""
     aspect = 1.3 ** rng.uniform(-1, 1)
-    longest = min(picture.width / max(aspect, 1), picture.height * min(aspect, 1))
+    longest = min(image.width / max(aspect, 1), image.height * min(aspect, 1))
     side = longest * (PIXELS / max(longest, PIXELS)) ** rng.uniform(0, 0.85)
     width, height = side * max(aspect, 1), side / min(aspect, 1)
-    left, top = rng.uniform(0, picture.width - width), rng.uniform(0, picture.height - height)
-    part = picture.resize((PIXELS, PIXELS), Image.Resampling.LANCZOS, (left, top, left + width, top + height), 3.0)
+    left, top = rng.uniform(0, image.width - width), rng.uniform(0, image.height - height)
+    part = image.resize((PIXELS, PIXELS), Image.Resampling.LANCZOS, (left, top, left + width, top + height), 3.0)
     return part.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if rng.random() < 0.5 else part
 
 
@@ -74,27 +74,27 @@ def lay_over(cut_out: Image.Image, ground: Image.Image, rng: random.Random) -> I
 
 
 def detail(path: Path) -> float:
-    """How much there is to see, 0.3 to 1.5: bits per pixel of the picture as a small JPEG."""
+    """How much there is to see, 0.3 to 1.5: bits per pixel of the image as a small JPEG."""
     with Image.open(path) as opened:
-        picture = opened.convert("RGB")
-    picture.thumbnail((512, 512))
+        image = opened.convert("RGB")
+    image.thumbnail((512, 512))
     file = io.BytesIO()
-    picture.save(file, "JPEG", quality=75)
-    return min(max(8 * file.tell() / (picture.width * picture.height), 0.3), 1.5)
+    image.save(file, "JPEG", quality=75)
+    return min(max(8 * file.tell() / (image.width * image.height), 0.3), 1.5)
 
 
 def make_crops(wide: list[Path], cut_outs: list[Path], count: int, seed: int) -> Iterator[np.ndarray]:
-    """Yield `count` crops, uint8 [256, 256, 3], more from pictures with more detail; flat ones are drawn again."""
+    """Yield `count` crops, uint8 [256, 256, 3], more from images with more detail; flat ones are drawn again."""
     rng = random.Random(seed)
     shares = np.cumsum([detail(path) for path in wide])
     counts = np.diff(np.round(count * shares / shares[-1]).astype(int), prepend=0)
     for path, crops in zip(wide, counts, strict=True):
         with Image.open(path) as opened:
-            picture = opened.convert("RGB")
-            picture.thumbnail((1600, 1600), Image.Resampling.LANCZOS, 3.0)
+            image = opened.convert("RGB")
+            image.thumbnail((1600, 1600), Image.Resampling.LANCZOS, 3.0)
         for _ in range(crops):
             for _ in range(20):
-                part = crop(picture, rng)
+                part = crop(image, rng)
                 if np.asarray(part).std() >= _FLATTEST:
                     break
             if cut_outs and rng.random() < _CUT_OUT_SHARE:
@@ -110,7 +110,7 @@ def prepare(
     seed: int = 0,
 ) -> None:
     """Write `photos.npy` and `held_out.npy`, uint8 [n, 256, 256, 3], in random order."""
-    wide, cut_outs = find_pictures(folders)
+    wide, cut_outs = find_images(folders)
     if not wide:
         raise typer.BadParameter(f"no picture of at least 480 px in {', '.join(map(str, folders))}")
     out.mkdir(parents=True, exist_ok=True)
@@ -121,10 +121,10 @@ def prepare(
         np.save(out / f"{name}.npy", np.random.default_rng(seed).permutation(crops))
 
 
-def _look(picture: Image.Image) -> bytes:
-    """What stays the same when a picture is resized: which of its 12 x 12 cells are brighter than their mean."""
-    small = np.asarray(picture.convert("L").resize((12, 12)), dtype=np.float32)
-    return bool(picture.width > picture.height).to_bytes() + np.packbits(small > small.mean()).tobytes()
+def _look(image: Image.Image) -> bytes:
+    """What stays the same when an image is resized: which of its 12 x 12 cells are brighter than their mean."""
+    small = np.asarray(image.convert("L").resize((12, 12)), dtype=np.float32)
+    return bool(image.width > image.height).to_bytes() + np.packbits(small > small.mean()).tobytes()
 
 
 if __name__ == "__main__":

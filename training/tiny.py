@@ -1,7 +1,7 @@
 """Builds tiny Stable Diffusion networks with random weights that still behave like trained ones.
 
 Plain random initialisation gives grey images, or sampling that explodes. So a signal path is laid through each
-network before the random rest is scaled down around it: the VAE carries the colours of the picture, and the UNet
+network before the random rest is scaled down around it: the VAE carries the colours of the image, and the UNet
 carries the noise it is to predict. The path is exact because silu(x) - silu(-x) = x.
 """
 
@@ -14,7 +14,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 
 from training.tokenizer import MAX_TOKENS
 
-_CONSTANT = 8.0  # far above the picture's values, so that it alone sets what group norm divides by
+_CONSTANT = 8.0  # far above the image's values, so that it alone sets what group norm divides by
 _POINT = torch.tensor([[0.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 0.0]])
 _BOX = torch.tensor([[1.0, 1.0, 0.0], [1.0, 1.0, 0.0], [0.0, 0.0, 0.0]]) / 4
 _TENT = torch.tensor([[1.0, 2.0, 1.0], [2.0, 4.0, 2.0], [1.0, 2.0, 1.0]]) / 16

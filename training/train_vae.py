@@ -57,12 +57,12 @@ def paint_some(photos: np.ndarray, count: int, seed: int) -> np.ndarray:
     return np.stack([paint(photos[i], *names[n % len(names)]) for n, i in enumerate(track(chosen, "paintings"))])
 
 
-def draw_crops(pictures: np.ndarray, count: int, rng: np.random.Generator) -> torch.Tensor:
-    """Random crops of random pictures, [count, 3, 128, 128] in -1..1, half of them mirrored."""
+def draw_crops(images: np.ndarray, count: int, rng: np.random.Generator) -> torch.Tensor:
+    """Random crops of random images, [count, 3, 128, 128] in -1..1, half of them mirrored."""
     crops = []
-    for i in rng.integers(len(pictures), size=count):
-        top, left = rng.integers(pictures.shape[1] - _CROP + 1, size=2)
-        part = pictures[i, top : top + _CROP, left : left + _CROP]
+    for i in rng.integers(len(images), size=count):
+        top, left = rng.integers(images.shape[1] - _CROP + 1, size=2)
+        part = images[i, top : top + _CROP, left : left + _CROP]
         crops.append(part[:, ::-1] if rng.random() < 0.5 else part)
     return torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).float() / 127.5 - 1
 
@@ -85,14 +85,14 @@ def losses(vae: AutoencoderTiny, pixels: torch.Tensor, generator: torch.Generato
 
 
 @torch.no_grad()
-def set_scaling_factor(vae: AutoencoderTiny, pictures: np.ndarray, device: str) -> None:
-    """Make latents times `scaling_factor` of deviation 2 over the pictures.
+def set_scaling_factor(vae: AutoencoderTiny, images: np.ndarray, device: str) -> None:
+    """Make latents times `scaling_factor` of deviation 2 over the images.
 
     Twice the usual: at every strength the noise then leaves more of the photo, which so small a UNet could not guess
     (shifting the schedule by the scale of its input: Hoogeboom et al. 2023, Chen 2023).
     """
     latents = []
-    for batch in np.array_split(pictures, len(pictures) // 16):
+    for batch in np.array_split(images, len(images) // 16):
         pixels = torch.from_numpy(batch).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1
         latents.append(vae.encode(pixels).latents)
     vae.register_to_config(scaling_factor=2 / torch.cat(latents).std().item())
@@ -116,23 +116,23 @@ def train_vae(
 ) -> None:
     """Train the autoencoder, continuing what is in `out`, and save it there in diffusers' format."""
     torch.manual_seed(seed)
-    pictures = np.load(photos / "photos.npy", mmap_mode="r")
+    images = np.load(photos / "photos.npy", mmap_mode="r")
     painted = out / "paintings.npy"
     if not painted.exists():
         out.mkdir(parents=True, exist_ok=True)
-        np.save(painted, paint_some(pictures, 3000, seed))
+        np.save(painted, paint_some(images, 3000, seed))
     paintings = np.load(painted)
     vae = make_vae().to(device, memory_format=torch.channels_last)
 
     def loss_at(step: int) -> dict[str, torch.Tensor]:
         rng = np.random.default_rng((seed, step))
-        crops = torch.cat([draw_crops(pictures, batch // 2, rng), draw_crops(paintings, batch - batch // 2, rng)])
+        crops = torch.cat([draw_crops(images, batch // 2, rng), draw_crops(paintings, batch - batch // 2, rng)])
         generator = torch.Generator().manual_seed(step)
         with torch.autocast(torch.device(device).type, torch.bfloat16):
             return losses(vae, crops.to(device, memory_format=torch.channels_last), generator)
 
     average = train(vae, loss_at, out, steps=steps, learning_rate=1e-3)
-    set_scaling_factor(average, np.concatenate([pictures[:256], paintings[:256]]), device)
+    set_scaling_factor(average, np.concatenate([images[:256], paintings[:256]]), device)
     save_vae(average, out)
 
 

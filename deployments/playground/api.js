@@ -1,4 +1,4 @@
-// What the page asks of the server: the models, and pictures with their progress.
+// What the page asks of the server: the models, and images with their progress.
 
 const KEY = "img2img-key";
 const address = (path) => new URL(path, document.baseURI).href;
@@ -30,7 +30,7 @@ export async function* paint(form, signal) {
     yield [name, data];
     if (name === "completed") return;
   }
-  throw new Refused("The connection ended before the picture was done.");
+  throw new Refused("The connection ended before the image was done.");
 }
 
 async function ask(path, options) {

@@ -1,4 +1,4 @@
-// The page: opens pictures, runs requests, and keeps the link, the history and the form in step with them.
+// The page: opens images, runs requests, and keeps the link, the history and the form in step with them.
 
 import * as api from "./api.js";
 import { asCurl, asPython, copy } from "./code.js";
@@ -81,16 +81,16 @@ async function refreshModels() {
   if (cards.some((card) => !card.ready)) setTimeout(() => refreshModels().catch(() => {}), ASK_AGAIN_MS);
 }
 
-// Pictures
+// Images
 
 function openFirst(files) {
-  const picture = [...files].find((file) => file.type.startsWith("image/")) ?? files[0];
-  if (picture) openFile(picture);
+  const file = [...files].find((each) => each.type.startsWith("image/")) ?? files[0];
+  if (file) openFile(file);
 }
 
 async function openFile(file) {
   try {
-    await stage.open(file, file.name || "picture.png");
+    await stage.open(file, file.name || "image.png");
   } catch (error) {
     return complain(error);
   }
@@ -100,7 +100,7 @@ async function openFile(file) {
   const before = settings.read();
   settings.write(inside);
   keepLink();
-  say("The settings in this picture are in the form.", () => {
+  say("The settings in this image are in the form.", () => {
     settings.write(before);
     keepLink();
     say("The form is as it was.");
@@ -118,9 +118,9 @@ async function generate() {
   if (running || !settings.model()) return;
   clearComplaints();
   const source = stage.source();
-  if (!source) return complain(new api.Refused("Choose a picture first.", { param: "image" }));
+  if (!source) return complain(new api.Refused("Choose an image first.", { param: "image" }));
   const most = settings.model().limits.max_upload_bytes;
-  if (source.blob.size > most) return complain(new Error(`The picture has more than ${(most / 1e6).toFixed(1)} MB.`));
+  if (source.blob.size > most) return complain(new Error(`The image has more than ${(most / 1e6).toFixed(1)} MB.`));
   const request = { ...current(), source };
   setRunning(new AbortController());
   stage.start(Number(request.settings.num_images ?? 1));
@@ -205,7 +205,7 @@ async function restore(entry) {
   settings.write(entry.settings);
   clearComplaints();
   keepLink();
-  say("The picture and its settings are back.");
+  say("The image and its settings are back.");
 }
 
 // The link
@@ -221,10 +221,10 @@ function followLink() {
 
 async function copyAs(what) {
   keepLink();
-  const request = { ...current(), name: stage.source()?.name ?? "picture.jpg" };
+  const request = { ...current(), name: stage.source()?.name ?? "image.jpg" };
   const text = { link: () => location.href, curl: () => asCurl(request), python: () => asPython(request) }[what]();
   await copy(text);
-  say(what === "link" ? "Link copied." : "Copied. Run it where the picture is.");
+  say(what === "link" ? "Link copied." : "Copied. Run it where the image is.");
 }
 
 begin();

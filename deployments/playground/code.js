@@ -13,7 +13,7 @@ function reply({ settings, name }) {
   return { many, stem: `${name.replace(/\.\w+$/, "")}_${settings.model}`, extension };
 }
 
-/** The fields besides the picture; `mask` is a PNG in base64 or null. */
+/** The fields besides the image; `mask` is a PNG in base64 or null. */
 const fieldsOf = ({ settings, mask, blur }) => ({ ...settings, ...(mask && { mask_mode: "white", mask_blur: blur }) });
 
 export function asCurl(request) {

@@ -46,11 +46,11 @@ async function render(restore) {
 }
 
 async function shrink(blob) {
-  const picture = await createImageBitmap(blob);
-  const scale = Math.min(1, THUMB / Math.min(picture.width, picture.height));
+  const bitmap = await createImageBitmap(blob);
+  const scale = Math.min(1, THUMB / Math.min(bitmap.width, bitmap.height));
   const canvas = document.createElement("canvas");
-  Object.assign(canvas, { width: Math.ceil(picture.width * scale), height: Math.ceil(picture.height * scale) });
-  canvas.getContext("2d").drawImage(picture, 0, 0, canvas.width, canvas.height);
+  Object.assign(canvas, { width: Math.ceil(bitmap.width * scale), height: Math.ceil(bitmap.height * scale) });
+  canvas.getContext("2d").drawImage(bitmap, 0, 0, canvas.width, canvas.height);
   return new Promise((resolve) => canvas.toBlob(resolve, "image/webp", 0.8));
 }
 

@@ -1,6 +1,6 @@
-// The mask brush: strokes on a canvas over the picture, by pointer or keyboard, and the mask they make.
+// The mask brush: strokes on a canvas over the image, by pointer or keyboard, and the mask they make.
 
-const MOST = 2048; // pixels a side of a mask; the server scales it to the picture
+const MOST = 2048; // pixels a side of a mask; the server scales it to the image
 const $ = (id) => document.getElementById(id);
 const canvas = $("mask");
 const cursor = $("cursor");
@@ -29,7 +29,7 @@ export function build() {
   $("clear-mask").addEventListener("click", () => context.clearRect(0, 0, canvas.width, canvas.height));
 }
 
-/** An empty mask for a picture of this size. */
+/** An empty mask for an image of this size. */
 export function reset(width, height) {
   const scale = Math.min(1, MOST / Math.max(width, height));
   const [columns, rows] = [width, height].map((side) => Math.max(1, Math.round(side * scale)));
@@ -37,15 +37,15 @@ export function reset(width, height) {
   at = { x: canvas.width / 2, y: canvas.height / 2 };
 }
 
-/** A PNG, white where the picture may change, as base64; null if nothing is painted. */
+/** A PNG, white where the image may change, as base64; null if nothing is painted. */
 export function png() {
   const { data } = context.getImageData(0, 0, canvas.width, canvas.height);
   if (!data.some((value, i) => i % 4 === 3 && value > 0)) return null;
   const copy = Object.assign(document.createElement("canvas"), { width: canvas.width, height: canvas.height });
-  const picture = copy.getContext("2d");
-  picture.drawImage(canvas, 0, 0);
-  fill("source-in", "#fff", picture);
-  fill("destination-over", "#000", picture);
+  const context = copy.getContext("2d");
+  context.drawImage(canvas, 0, 0);
+  fill("source-in", "#fff", context);
+  fill("destination-over", "#000", context);
   return copy.toDataURL("image/png").split(",")[1];
 }
 

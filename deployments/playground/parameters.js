@@ -1,4 +1,4 @@
-// The settings inside a picture: finds the text in PNG, JPEG and WebP files, and reads it as this server writes it.
+// The settings inside an image: finds the text in PNG, JPEG and WebP files, and reads it as this server writes it.
 
 /** Sampler ids and what AUTOMATIC1111's web UI calls them: Sampler and Schedule type. */
 export const SAMPLERS = {
@@ -19,14 +19,14 @@ const USER_COMMENT = 0x9286;
 const latin = (bytes) => Array.from(bytes, (byte) => String.fromCharCode(byte)).join("");
 const text = (bytes, encoding) => new TextDecoder(encoding).decode(bytes);
 
-/** The settings in a picture's file, under the names of the API's fields; null if there are none. */
+/** The settings in an image's file, under the names of the API's fields; null if there are none. */
 export async function settingsInside(file) {
   const bytes = new Uint8Array(await file.arrayBuffer());
   let found = null;
   try {
     found = parametersIn(bytes);
   } catch {
-    // a damaged file has no settings; whether it is a picture is for others to say
+    // a damaged file has no settings; whether it is an image is for others to say
   }
   return found === null ? null : settingsOf(found);
 }

@@ -1,13 +1,13 @@
-// The picture: the input with its mask, the progress of a run, and the result beside what it was made from.
+// The image: the input with its mask, the progress of a run, and the result beside what it was made from.
 
 import * as mask from "./mask.js";
 
 const $ = (id) => document.getElementById(id);
-const pictures = { source: null, result: null, run: null };
+const view = { source: null, result: null, run: null };
 
-export const source = () => pictures.source;
-export const result = () => pictures.result;
-export const shownImage = () => pictures.result?.images[pictures.result.shown];
+export const source = () => view.source;
+export const result = () => view.result;
+export const shownImage = () => view.result?.images[view.result.shown];
 
 export function build() {
   for (const input of $("views").querySelectorAll("input")) input.addEventListener("change", () => show(input.value));
@@ -16,7 +16,7 @@ export function build() {
   mask.build();
 }
 
-/** Make a picture the input, with an empty mask. Raises where the browser cannot show it. */
+/** Make an image the input, with an empty mask. Raises where the browser cannot show it. */
 export async function open(blob, name) {
   const url = URL.createObjectURL(blob);
   const image = new Image();
@@ -25,32 +25,32 @@ export async function open(blob, name) {
     await image.decode();
   } catch {
     URL.revokeObjectURL(url);
-    throw new Error(`This browser can show no picture in ${name}.`);
+    throw new Error(`This browser can show no image in ${name}.`);
   }
-  const old = pictures.source;
-  pictures.source = { blob, name, url, width: image.naturalWidth, height: image.naturalHeight };
-  if (old && old !== pictures.result?.source && old !== pictures.run?.source) URL.revokeObjectURL(old.url);
+  const old = view.source;
+  view.source = { blob, name, url, width: image.naturalWidth, height: image.naturalHeight };
+  if (old && old !== view.result?.source && old !== view.run?.source) URL.revokeObjectURL(old.url);
   mask.reset(image.naturalWidth, image.naturalHeight);
   useBrush(false);
-  if (!pictures.run) show("input");
+  if (!view.run) show("input");
 }
 
 /** A run of so many images begins. */
 export function start(count) {
-  pictures.run = { source: pictures.source, previews: Array(count).fill(null), steps: Array(count).fill(null) };
+  view.run = { source: view.source, previews: Array(count).fill(null), steps: Array(count).fill(null) };
   $("preview").hidden = true;
   $("progress").removeAttribute("value");
-  $("step").textContent = "Sending the picture";
+  $("step").textContent = "Sending the image";
   show("running");
 }
 
 /** News of one image of the run; says in words how far the run is. */
 export function progress({ image, place, step, num_steps, preview }) {
-  const { previews, steps } = pictures.run;
+  const { previews, steps } = view.run;
   steps[image] = { place, step, num_steps };
   if (preview) previews[image] = `data:image/png;base64,${preview}`;
   if (previews[0]) Object.assign($("preview"), { src: previews[0], hidden: false });
-  if (preview && previews.length > 1) tiles(previews.map((url) => url ?? pictures.run.source.url), 0);
+  if (preview && previews.length > 1) tiles(previews.map((url) => url ?? view.run.source.url), 0);
   const told = steps.filter(Boolean);
   const done = told.reduce((sum, one) => sum + one.step, 0);
   const all = num_steps * steps.length;
@@ -62,21 +62,21 @@ export function progress({ image, place, step, num_steps, preview }) {
 
 /** The run is over; what was shown before it comes back, unless a result follows. */
 export function stop() {
-  pictures.run = null;
+  view.run = null;
   show("input");
 }
 
 /** Show a result: {source, images: [{blob, name, seed}], caption, ...}. */
 export function present(made) {
-  for (const image of pictures.result?.images ?? []) URL.revokeObjectURL(image.url);
+  for (const image of view.result?.images ?? []) URL.revokeObjectURL(image.url);
   for (const image of made.images) image.url = URL.createObjectURL(image.blob);
-  pictures.result = { ...made, shown: 0 };
+  view.result = { ...made, shown: 0 };
   pick(0);
   show("result");
 }
 
 export function show(view) {
-  const { source, result, run } = pictures;
+  const { source, result, run } = view;
   const seen = run ? "running" : view === "result" && result ? "result" : source ? "input" : "empty";
   const from = { running: run?.source, result: result?.source, input: source }[seen];
   $("stage").dataset.view = seen;
@@ -97,7 +97,7 @@ export function show(view) {
 }
 
 function pick(number) {
-  const { result } = pictures;
+  const { result } = view;
   const image = result.images[number];
   result.shown = number;
   Object.assign($("after"), { src: image.url, alt: `After: ${result.settings.prompt ?? ""}` });
@@ -106,7 +106,7 @@ function pick(number) {
   tiles(result.images.map((one) => one.url), number, pick);
 }
 
-/** Small pictures under the large one, where there are several. */
+/** Small images under the large one, where there are several. */
 function tiles(urls, shown, choose) {
   const buttons = urls.length < 2 ? [] : urls.map((url, number) => {
     const button = document.createElement("button");

@@ -18,19 +18,19 @@ from deployments.engine.request import Img2ImgRequest, Sampler
 from deployments.images.metadata import parse_parameters, read_parameters
 from tests.support.http_api import ALIASES
 from tests.support.images import file_of, gradient
-from tests.support.reference import Reference, picture
+from tests.support.reference import Reference, smooth_image
 from tests.support.service import Service, eventually, pixels_of, png, replica_pids
 
 pytestmark = [pytest.mark.service, pytest.mark.xdist_group("http-api")]
-PICTURE = picture(3, 64, 48)
+IMAGE = smooth_image(3, 64, 48)
 QUICK = {"strength": "0.5", "num_inference_steps": "4", "seed": "7"}
 
 
 @pytest.mark.parametrize("model", ["sd15", "sdxl"])
 def test_reply_is_the_image_diffusers_gives(model: str, service: Service, checkpoints: Callable[[str], Path]) -> None:
-    request = Img2ImgRequest("", PICTURE, "a cat", "blurry", 0.6, 7.5, 10, 42, "euler")
+    request = Img2ImgRequest("", IMAGE, "a cat", "blurry", 0.6, 7.5, 10, 42, "euler")
     names = ("prompt", "negative_prompt", "strength", "guidance_scale", "num_inference_steps", "seed", "sampler")
-    reply = service.post(png(PICTURE), model=model, **{name: str(getattr(request, name)) for name in names})
+    reply = service.post(png(IMAGE), model=model, **{name: str(getattr(request, name)) for name in names})
     assert reply.status_code == 200, reply.text
     assert (reply.headers["x-model"], reply.headers["x-seed"], reply.headers["x-steps"]) == (model, "42", "6")
     assert reply.headers["x-request-id"]
@@ -39,13 +39,13 @@ def test_reply_is_the_image_diffusers_gives(model: str, service: Service, checkp
 
 
 def test_same_request_gives_the_same_bytes(service: Service) -> None:
-    first, second = (service.post(png(PICTURE), **QUICK) for _ in range(2))
+    first, second = (service.post(png(IMAGE), **QUICK) for _ in range(2))
     assert first.status_code == 200
     assert first.content == second.content
 
 
 def test_json_reply_has_every_image_with_its_seed(service: Service) -> None:
-    reply = service.post(png(PICTURE), accept="application/json", num_images="3", **QUICK)
+    reply = service.post(png(IMAGE), accept="application/json", num_images="3", **QUICK)
     assert reply.status_code == 200, reply.text
     body = reply.json()
     assert [image["seed"] for image in body["images"]] == [7, 8, 9]
@@ -53,13 +53,13 @@ def test_json_reply_has_every_image_with_its_seed(service: Service) -> None:
     assert body["model"] == "sd15"
     assert body["parameters"]["num_inference_steps"] == 4
     assert set(body["timings"]) == {"queued_s", "encode_s", "denoise_s", "decode_s"}
-    alone = service.post(png(PICTURE), **{**QUICK, "seed": "8"})
+    alone = service.post(png(IMAGE), **{**QUICK, "seed": "8"})
     assert base64.b64decode(body["images"][1]["b64"]) == alone.content
     assert {(image["width"], image["height"], image["format"]) for image in body["images"]} == {(64, 48, "png")}
 
 
 def test_what_is_left_out_takes_the_models_defaults_then_the_apps(service: Service) -> None:
-    body = service.post(png(PICTURE), accept="application/json", model="sdxl").json()
+    body = service.post(png(IMAGE), accept="application/json", model="sdxl").json()
     parameters = body["parameters"]
     assert (parameters["num_inference_steps"], parameters["strength"], parameters["guidance_scale"]) == (6, 0.3, 12.0)
     assert parameters["prompt"] == "in the style of picasso"
@@ -68,7 +68,7 @@ def test_what_is_left_out_takes_the_models_defaults_then_the_apps(service: Servi
 
 @pytest.mark.parametrize("output_format", ["png", "jpeg", "webp"])
 def test_output_carries_its_parameters(output_format: str, service: Service) -> None:
-    reply = service.post(png(PICTURE), prompt="a cat, 🏰", output_format=output_format, **QUICK)
+    reply = service.post(png(IMAGE), prompt="a cat, 🏰", output_format=output_format, **QUICK)
     assert reply.headers["content-type"] == f"image/{output_format}"
     text = parse_parameters(read_parameters(reply.content) or "")
     assert (text["Prompt"], text["Steps"], text["Seed"], text["Model"]) == ("a cat, 🏰", "4", "7", "sd15")
@@ -82,7 +82,7 @@ def test_reply_has_the_sources_size(width: int, height: int, service: Service) -
 
 
 def test_alpha_is_put_back(service: Service) -> None:
-    source = Image.fromarray(PICTURE).convert("RGBA")
+    source = Image.fromarray(IMAGE).convert("RGBA")
     source.putalpha(Image.linear_gradient("L").resize(source.size))
     buffer = io.BytesIO()
     source.save(buffer, "PNG")
@@ -92,16 +92,16 @@ def test_alpha_is_put_back(service: Service) -> None:
 
 
 def test_a_prompt_that_is_too_long_is_cut_and_the_reply_says_so(service: Service) -> None:
-    body = service.post(png(PICTURE), accept="application/json", prompt="cat " * 100 + "unicorn", **QUICK)
+    body = service.post(png(IMAGE), accept="application/json", prompt="cat " * 100 + "unicorn", **QUICK)
     assert "unicorn" in body.json()["truncated"]
     assert body.headers["x-prompt-truncated"] == "true"
-    assert "x-prompt-truncated" not in service.post(png(PICTURE), prompt="cat", **QUICK).headers
+    assert "x-prompt-truncated" not in service.post(png(IMAGE), prompt="cat", **QUICK).headers
 
 
 def test_aliases_and_auto_pick_a_model(service: Service) -> None:
-    alias = service.post(png(PICTURE), model="runwayml/stable-diffusion-v1-5", **QUICK)
+    alias = service.post(png(IMAGE), model="runwayml/stable-diffusion-v1-5", **QUICK)
     assert alias.headers["x-model"] == "sd15"
-    picked = [service.post(png(PICTURE), model="auto", **QUICK).headers["x-model"] for _ in range(2)]
+    picked = [service.post(png(IMAGE), model="auto", **QUICK).headers["x-model"] for _ in range(2)]
     assert picked[0] == picked[1]
 
 
@@ -109,7 +109,7 @@ def test_a_model_that_is_not_ready_is_explained_and_its_fallback_serves(service:
     card = service.models()["absent"]
     assert not card["ready"]
     eventually(lambda: "inpainting" in service.models()["absent"]["reason"])
-    assert service.post(png(PICTURE), model="absent", **QUICK).headers["x-model"] == "sd15"
+    assert service.post(png(IMAGE), model="absent", **QUICK).headers["x-model"] == "sd15"
 
 
 def test_models_say_what_they_can_do(service: Service) -> None:
@@ -177,7 +177,7 @@ BAD_FIELDS = [
 def test_bad_field_is_named_with_what_is_allowed(
     fields: dict[str, str], status: int, param: str, hint: str, service: Service
 ) -> None:
-    reply = service.post(png(PICTURE), **fields)
+    reply = service.post(png(IMAGE), **fields)
     error = reply.json()["error"]
     assert (reply.status_code, error["param"]) == (status, param), error
     assert hint in error["message"]
@@ -207,7 +207,7 @@ def test_bad_image_is_refused_and_says_why(image: bytes, status: int, reason: st
 
 def test_cmyk_photo_is_served(service: Service) -> None:
     buffer = io.BytesIO()
-    Image.fromarray(PICTURE).convert("CMYK").save(buffer, "JPEG")
+    Image.fromarray(IMAGE).convert("CMYK").save(buffer, "JPEG")
     assert service.post(buffer.getvalue(), **QUICK).status_code == 200
 
 
@@ -224,9 +224,9 @@ def test_wrong_calls_get_the_same_error_body(method: str, path: str, status: int
 def test_no_bad_request_cost_a_replica(service: Service) -> None:
     before = replica_pids("sd15") + replica_pids("router")
     for fields, status, _, _ in BAD_FIELDS:
-        assert service.post(png(PICTURE), **fields).status_code == status
+        assert service.post(png(IMAGE), **fields).status_code == status
     for image, status, _ in BAD_IMAGES:
         assert service.post(image).status_code == status
-    assert service.post(png(PICTURE), **QUICK).status_code == 200
+    assert service.post(png(IMAGE), **QUICK).status_code == 200
     assert replica_pids("sd15") + replica_pids("router") == before
     assert len(before) == 2

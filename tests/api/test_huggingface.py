@@ -18,12 +18,12 @@ from PIL import Image, ImageOps
 from deployments.engine.request import Pixels
 from deployments.images.metadata import parse_parameters
 from tests.support.images import file_of
-from tests.support.reference import picture
+from tests.support.reference import smooth_image
 from tests.support.service import Service, pixels_of, png
 
 pytestmark = [pytest.mark.service, pytest.mark.xdist_group("http-api")]
-PICTURE = picture(3, 64, 48)
-SOURCE = png(PICTURE)
+IMAGE = smooth_image(3, 64, 48)
+SOURCE = png(IMAGE)
 SETTINGS: dict[str, Any] = {
     "prompt": "a cat",
     "negative_prompt": "blurry",
@@ -61,8 +61,8 @@ async def test_async_client_gets_the_native_image(service: Service) -> None:
 
 
 def test_without_parameters_the_defaults_hold_and_the_image_tells_its_seed(service: Service, tmp_path: Path) -> None:
-    (tmp_path / "picture.png").write_bytes(SOURCE)
-    image = InferenceClient(base_url=f"{service.url}/models/sd15").image_to_image(tmp_path / "picture.png")
+    (tmp_path / "image.png").write_bytes(SOURCE)
+    image = InferenceClient(base_url=f"{service.url}/models/sd15").image_to_image(tmp_path / "image.png")
     seed = parse_parameters(image.info["parameters"])["Seed"]
     reply = service.post(SOURCE, seed=seed)
     assert np.array_equal(np.array(image), pixels_of(reply.content))
@@ -71,7 +71,7 @@ def test_without_parameters_the_defaults_hold_and_the_image_tells_its_seed(servi
 def test_target_size_crops_and_scales(service: Service) -> None:
     client = InferenceClient(base_url=f"{service.url}/models/sd15")
     image = client.image_to_image(SOURCE, target_size={"width": 640, "height": 64}, **SETTINGS)  # type: ignore[arg-type]
-    cropped = ImageOps.fit(Image.fromarray(PICTURE), (640, 64), Image.Resampling.LANCZOS)
+    cropped = ImageOps.fit(Image.fromarray(IMAGE), (640, 64), Image.Resampling.LANCZOS)
     assert np.array_equal(np.array(image), native(service, file_of(cropped, "png"), max_side=640))
 
 
@@ -104,7 +104,7 @@ def test_client_shows_what_is_wrong(service: Service) -> None:
     ("body", "status", "param"),
     [
         ({"inputs": "@@@"}, 400, "inputs"),
-        ({"inputs": base64.b64encode(b"no picture").decode()}, 415, "inputs"),
+        ({"inputs": base64.b64encode(b"no image").decode()}, 415, "inputs"),
         ({"parameters": {}}, 400, "inputs"),
         ({"inputs": "", "options": {}}, 400, "options"),
     ],
@@ -114,7 +114,7 @@ def test_bad_body_is_refused_by_name(body: dict[str, Any], status: int, param: s
     assert (reply.status_code, reply.json()["error"]["param"]) == (status, param), reply.text
 
 
-def test_data_url_is_a_picture_too(service: Service) -> None:
+def test_data_url_is_a_image_too(service: Service) -> None:
     inputs = "data:image/png;base64," + base64.b64encode(SOURCE).decode()
     reply = service.client.post("/models/sd15", json={"inputs": inputs, "parameters": SETTINGS})
     assert np.array_equal(pixels_of(reply.content), native(service))

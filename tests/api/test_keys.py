@@ -30,7 +30,7 @@ from deployments.auth.keys import Keys
 from deployments.config import KeysConfig
 from deployments.keys import main
 from tests.support.api_keys import MODEL, SECRET, bearer, line
-from tests.support.reference import picture
+from tests.support.reference import smooth_image
 from tests.support.service import Service, eventually, png
 
 pytestmark = pytest.mark.xdist_group("api-keys")
@@ -198,7 +198,7 @@ def test_a_thousand_wrong_keys_tell_nothing_by_body(keyed_service: Service) -> N
     told = {(reply.status_code, reply.content, reply.headers["www-authenticate"]) for reply in [*replies, nothing]}
     assert len(told) == 1
     assert nothing.json()["error"]["code"] == "invalid_api_key"
-    assert keyed_service.post(png(picture(1, 64, 48)), num_inference_steps="4").status_code == 200
+    assert keyed_service.post(png(smooth_image(1, 64, 48)), num_inference_steps="4").status_code == 200
 
 
 @pytest.mark.service
@@ -222,7 +222,7 @@ def log_lines(deployment: str) -> list[dict[str, Any]]:
 
 @pytest.mark.service
 def test_lines_of_a_request_carry_its_id_in_router_and_model(keyed_service: Service) -> None:
-    reply = keyed_service.post(png(picture(1, 64, 48)), num_inference_steps="4", strength="0.5")
+    reply = keyed_service.post(png(smooth_image(1, 64, 48)), num_inference_steps="4", strength="0.5")
     request_id = reply.headers["x-request-id"]
 
     def told(deployment: str) -> list[dict[str, Any]]:

@@ -20,12 +20,12 @@ from deployments.api.openai.routes import partial_images_due
 from deployments.engine.request import Pixels, Progress
 from tests.support.http_api import MODELS
 from tests.support.images import file_of
-from tests.support.reference import picture
+from tests.support.reference import smooth_image
 from tests.support.service import Service, eventually, pixels_of, png, replica_pids
 
 pytestmark = [pytest.mark.service, pytest.mark.xdist_group("http-api")]
-PICTURE = picture(3, 64, 48)
-SOURCE = png(PICTURE)
+IMAGE = smooth_image(3, 64, 48)
+SOURCE = png(IMAGE)
 SETTINGS: dict[str, Any] = {
     "negative_prompt": "blurry",
     "strength": 0.5,
@@ -88,7 +88,7 @@ def test_headers_say_what_the_native_ones_say(client: openai.OpenAI) -> None:
     assert (headers["x-model"], headers["x-seed"], headers["x-steps"]) == ("sd15", "7", "4")
 
 
-def test_a_list_of_one_picture_is_that_picture(client: openai.OpenAI, service: Service) -> None:
+def test_a_list_of_one_image_is_that_image(client: openai.OpenAI, service: Service) -> None:
     assert np.array_equal(pixels_of(only(edit(client, [SOURCE]))), native(service))
 
 
@@ -121,7 +121,7 @@ def test_harmless_and_unknown_fields_change_nothing(client: openai.OpenAI, servi
 
 
 def masks(box: tuple[int, int, int, int]) -> tuple[bytes, bytes]:
-    """The same mask twice: transparent and white where the picture may change."""
+    """The same mask twice: transparent and white where the image may change."""
     white = Image.new("L", (64, 48), 0)
     white.paste(255, box)
     clear = Image.new("RGBA", white.size)
@@ -134,8 +134,8 @@ def test_mask_alpha_zero_is_what_changes(client: openai.OpenAI, service: Service
     made = pixels_of(only(edit(client, mask=clear)))
     outside = np.ones((48, 64), bool)
     outside[8:40, 16:48] = False
-    assert np.array_equal(made[outside], PICTURE[outside])
-    assert np.abs(made[~outside].astype(int) - PICTURE[~outside]).mean() > 2
+    assert np.array_equal(made[outside], IMAGE[outside])
+    assert np.abs(made[~outside].astype(int) - IMAGE[~outside]).mean() > 2
     assert np.array_equal(made, native(service, mask=clear))
     assert np.array_equal(made, pixels_of(only(edit(client, mask=white))))
 
@@ -156,20 +156,20 @@ def test_size_crops_and_scales_but_never_stretches(
     made = pixels_of(only(response))
     assert (made.shape[1], made.shape[0]) == size
     assert response.size == f"{size[0]}x{size[1]}"
-    cropped = np.array(ImageOps.fit(Image.fromarray(PICTURE), size, Image.Resampling.LANCZOS))
+    cropped = np.array(ImageOps.fit(Image.fromarray(IMAGE), size, Image.Resampling.LANCZOS))
     assert np.array_equal(made, native(service, png(cropped)))
 
 
 def test_model_sees_a_size_above_its_default_side(client: openai.OpenAI, service: Service) -> None:
     made = pixels_of(only(edit(client, size="640x64")))
-    cropped = np.array(ImageOps.fit(Image.fromarray(PICTURE), (640, 64), Image.Resampling.LANCZOS))
+    cropped = np.array(ImageOps.fit(Image.fromarray(IMAGE), (640, 64), Image.Resampling.LANCZOS))
     assert np.array_equal(made, native(service, png(cropped), max_side=640))
 
 
-def test_size_moves_the_mask_with_the_picture(client: openai.OpenAI) -> None:
+def test_size_moves_the_mask_with_the_image(client: openai.OpenAI) -> None:
     clear, _ = masks((0, 0, 32, 48))
     made = pixels_of(only(edit(client, mask=clear, size="48x48")))
-    source = PICTURE[:, 8:56]
+    source = IMAGE[:, 8:56]
     assert np.array_equal(made[:, 24:], source[:, 24:])
     assert np.abs(made[:, :24].astype(int) - source[:, :24]).mean() > 2
 
@@ -202,7 +202,7 @@ def test_output_compression_is_the_files_quality(output_format: str, client: ope
 
 
 def test_background_opaque_drops_the_sources_transparency(client: openai.OpenAI) -> None:
-    source = Image.fromarray(PICTURE).convert("RGBA")
+    source = Image.fromarray(IMAGE).convert("RGBA")
     source.putalpha(Image.linear_gradient("L").resize(source.size))
     kept, dropped = (edit(client, file_of(source, "png"), background=background) for background in ("auto", "opaque"))
     assert (kept.background, dropped.background) == ("transparent", "opaque")
@@ -326,7 +326,9 @@ def test_partial_images_are_spread_evenly_over_the_steps(
 
 def test_failure_in_mid_stream_is_an_api_error(client: openai.OpenAI, service: Service) -> None:
     settings = {"strength": 1, "num_inference_steps": 200}
-    stream = edit(client, png(picture(4, 256, 256)), model="mortal", stream=True, partial_images=3, settings=settings)
+    stream = edit(
+        client, png(smooth_image(4, 256, 256)), model="mortal", stream=True, partial_images=3, settings=settings
+    )
     assert next(stream).type == "image_edit.partial_image"
     [replica] = replica_pids("mortal")
     os.kill(replica, signal.SIGKILL)

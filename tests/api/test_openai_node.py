@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from tests.support.http_api import MODELS
-from tests.support.reference import picture
+from tests.support.reference import smooth_image
 from tests.support.service import Service, pixels_of, png
 
 pytestmark = [
@@ -22,7 +22,7 @@ pytestmark = [
     pytest.mark.xdist_group("http-api"),
     pytest.mark.skipif(not (shutil.which("node") and shutil.which("npm")), reason="needs Node.js and npm"),
 ]
-PICTURE = picture(3, 64, 48)
+IMAGE = smooth_image(3, 64, 48)
 SETTINGS = {"prompt": "a cat", "strength": "0.5", "num_inference_steps": "8"}
 
 
@@ -32,16 +32,16 @@ def printed(service: Service, tmp_path_factory: pytest.TempPathFactory) -> dict[
     folder = tmp_path_factory.mktemp("node")
     for name in ("package.json", "package-lock.json", "openai_client.mjs"):
         shutil.copy(Path(__file__).parents[1] / "support" / name, folder)
-    (folder / "picture.png").write_bytes(png(PICTURE))
+    (folder / "image.png").write_bytes(png(IMAGE))
     subprocess.run(["npm", "ci", "--no-audit", "--no-fund"], cwd=folder, check=True, timeout=300)
-    command = ["node", "openai_client.mjs", f"{service.url}/v1", "picture.png"]
+    command = ["node", "openai_client.mjs", f"{service.url}/v1", "image.png"]
     output = subprocess.run(command, cwd=folder, check=True, timeout=300, stdout=subprocess.PIPE).stdout
     result: dict[str, Any] = json.loads(output)
     return result
 
 
 def assert_native(b64: str, seed: int, service: Service) -> None:
-    expected = service.post(png(PICTURE), **SETTINGS, seed=str(seed))
+    expected = service.post(png(IMAGE), **SETTINGS, seed=str(seed))
     assert np.array_equal(pixels_of(base64.b64decode(b64)), pixels_of(expected.content))
 
 
@@ -58,7 +58,7 @@ def test_stream_has_partial_images_and_ends_with_the_image(printed: dict[str, An
         ("image_edit.partial_image", 0),
         ("image_edit.partial_image", 1),
     ]
-    assert {pixels_of(base64.b64decode(event["b64_json"])).shape for event in partial} == {PICTURE.shape}
+    assert {pixels_of(base64.b64decode(event["b64_json"])).shape for event in partial} == {IMAGE.shape}
     assert (completed["type"], completed["seed"], completed["usage"]["total_tokens"]) == ("image_edit.completed", 7, 0)
     assert_native(completed["b64_json"], 7, service)
 

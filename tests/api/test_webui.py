@@ -23,11 +23,11 @@ from deployments.api.webui.state import WEBUI_STATE
 from deployments.engine.request import Pixels
 from tests.support.images import file_of
 from tests.support.loras import build_lora
-from tests.support.reference import picture
+from tests.support.reference import smooth_image
 from tests.support.service import APP, Service, eventually, pixels_of, png, serving
 
 pytestmark = pytest.mark.service
-PICTURE = picture(3, 64, 48)
+IMAGE = smooth_image(3, 64, 48)
 SIZE = {"width": 64, "height": 48}
 QUICK = {**SIZE, "denoising_strength": 0.5, "steps": 8, "seed": 7, "cfg_scale": 4.0, "sampler_name": "DPM++ 2M"}
 # The same in our words: int(0.5 * 8) + 1 of 8 steps.
@@ -66,7 +66,7 @@ def b64(data: bytes) -> str:
 
 
 def post(service: Service, **fields: Any) -> httpx.Response:
-    body = {"init_images": [b64(png(PICTURE))], "prompt": "a cat", **QUICK, **fields}
+    body = {"init_images": [b64(png(IMAGE))], "prompt": "a cat", **QUICK, **fields}
     return service.client.post("/sdapi/v1/img2img", json=body)
 
 
@@ -75,7 +75,7 @@ def images_of(reply: httpx.Response) -> list[Pixels]:
     return [pixels_of(base64.b64decode(image)) for image in reply.json()["images"]]
 
 
-def native(service: Service, image: Pixels = PICTURE, **fields: str) -> Pixels:
+def native(service: Service, image: Pixels = IMAGE, **fields: str) -> Pixels:
     reply = service.post(png(image), **NATIVE | fields)
     assert reply.status_code == 200, reply.text
     return pixels_of(reply.content)
@@ -91,14 +91,14 @@ def num_state_replicas() -> int:
 
 def test_state_costs_nothing_until_it_is_asked_for(service: Service) -> None:
     assert service.client.get("/sdapi/v1/samplers").status_code == 200
-    assert service.post(png(PICTURE), **NATIVE).status_code == 200
+    assert service.post(png(IMAGE), **NATIVE).status_code == 200
     assert num_state_replicas() == 0
     assert service.client.get("/sdapi/v1/progress").json()["progress"] == 0.0
     assert num_state_replicas() == 1
 
 
 def test_client_gets_the_image_that_our_own_contract_gives(service: Service, api: webuiapi.WebUIApi) -> None:
-    result = api.img2img([Image.fromarray(PICTURE)], prompt="a cat", **QUICK)
+    result = api.img2img([Image.fromarray(IMAGE)], prompt="a cat", **QUICK)
     assert np.array_equal(rgb(result.image), native(service))
     assert (result.info["seed"], result.info["all_seeds"], result.info["sampler_name"]) == (7, [7], "DPM++ 2M")
     assert result.parameters["init_images"] is None
@@ -106,7 +106,7 @@ def test_client_gets_the_image_that_our_own_contract_gives(service: Service, api
 
 
 def test_client_gets_a_batch_with_a_seed_for_each_image(service: Service, api: webuiapi.WebUIApi) -> None:
-    result = api.img2img([Image.fromarray(PICTURE)], prompt="a cat", batch_size=2, n_iter=2, **QUICK)
+    result = api.img2img([Image.fromarray(IMAGE)], prompt="a cat", batch_size=2, n_iter=2, **QUICK)
     assert result.info["all_seeds"] == [7, 8, 9, 10]
     expected = [native(service, seed=str(seed)) for seed in (7, 8, 9, 10)]
     assert all(np.array_equal(rgb(image), other) for image, other in zip(result.images, expected, strict=True))
@@ -114,7 +114,7 @@ def test_client_gets_a_batch_with_a_seed_for_each_image(service: Service, api: w
 
 def test_client_awaits_an_image(service: Service, api: webuiapi.WebUIApi) -> None:
     async def ask() -> Any:
-        return await api.img2img([Image.fromarray(PICTURE)], prompt="a cat", use_async=True, **QUICK)
+        return await api.img2img([Image.fromarray(IMAGE)], prompt="a cat", use_async=True, **QUICK)
 
     assert np.array_equal(rgb(asyncio.run(ask()).image), native(service))
 
@@ -141,34 +141,34 @@ OUTSIDE = np.asarray(mask_image()) == 0
 @pytest.mark.parametrize("mode", ["L", "RGBA"])
 def test_masked_client_image_keeps_the_rest(mode: str, service: Service, api: webuiapi.WebUIApi) -> None:
     asked = {**QUICK, "inpaint_full_res": False, "inpainting_fill": 1}
-    result = api.img2img([Image.fromarray(PICTURE)], prompt="a cat", mask_image=mask_image(mode), **asked)
-    files = {"image": png(PICTURE), "mask": file_of(mask_image(), "png")}
+    result = api.img2img([Image.fromarray(IMAGE)], prompt="a cat", mask_image=mask_image(mode), **asked)
+    files = {"image": png(IMAGE), "mask": file_of(mask_image(), "png")}
     expected = pixels_of(service.client.post("/v1/img2img", data=NATIVE, files=files).content)
     assert np.array_equal(rgb(result.image), expected)
-    assert np.array_equal(rgb(result.image)[OUTSIDE], PICTURE[OUTSIDE])
-    assert not np.array_equal(rgb(result.image), PICTURE)
+    assert np.array_equal(rgb(result.image)[OUTSIDE], IMAGE[OUTSIDE])
+    assert not np.array_equal(rgb(result.image), IMAGE)
 
 
 def test_inverted_mask_keeps_the_inside(service: Service) -> None:
     fields = {"mask": b64(file_of(mask_image(), "png")), "inpainting_mask_invert": 1, "inpaint_full_res": False}
     [image] = images_of(post(service, **fields))
-    assert np.array_equal(image[~OUTSIDE], PICTURE[~OUTSIDE])
-    assert not np.array_equal(image[OUTSIDE], PICTURE[OUTSIDE])
+    assert np.array_equal(image[~OUTSIDE], IMAGE[~OUTSIDE])
+    assert not np.array_equal(image[OUTSIDE], IMAGE[OUTSIDE])
 
 
 def test_only_masked_works_on_that_part_and_puts_it_back(service: Service) -> None:
     fields = {"mask": b64(file_of(mask_image(), "png")), "inpainting_fill": 1, "width": 64, "height": 64}
     reply = post(service, inpaint_full_res=True, mask_blur=0, **fields)
     [image] = images_of(reply)
-    assert image.shape == PICTURE.shape
-    assert np.array_equal(image[OUTSIDE], PICTURE[OUTSIDE])
-    part = Image.fromarray(PICTURE[8:40, 16:48]).resize((64, 64), Image.Resampling.LANCZOS)
+    assert image.shape == IMAGE.shape
+    assert np.array_equal(image[OUTSIDE], IMAGE[OUTSIDE])
+    part = Image.fromarray(IMAGE[8:40, 16:48]).resize((64, 64), Image.Resampling.LANCZOS)
     small = Image.fromarray(native(service, np.array(part))).resize((32, 32), Image.Resampling.LANCZOS)
     assert np.array_equal(image[8:40, 16:48], np.array(small))
     assert json.loads(reply.json()["info"])["width"] == 64
 
 
-def test_filled_start_differs_from_the_picture_itself(service: Service) -> None:
+def test_filled_start_differs_from_the_image_itself(service: Service) -> None:
     fields = {"mask": b64(file_of(mask_image(), "png")), "inpaint_full_res": False}
     filled, original = (images_of(post(service, inpainting_fill=fill, **fields))[0] for fill in (0, 1))
     assert np.array_equal(filled[OUTSIDE], original[OUTSIDE])
@@ -184,11 +184,11 @@ def test_model_is_picked_for_the_requests_that_name_none(service: Service, api: 
         api.util_set_model("Second")
         assert api.util_get_current_model() == "Second.safetensors"
         assert api.get_loras() == []
-        result = api.img2img([Image.fromarray(PICTURE)], prompt="a cat", **QUICK)
+        result = api.img2img([Image.fromarray(IMAGE)], prompt="a cat", **QUICK)
         assert result.info["sd_model_name"] == "Second"
         assert np.array_equal(rgb(result.image), native(service, model="Second"))
         named = api.img2img(
-            [Image.fromarray(PICTURE)], prompt="a cat", override_settings={"sd_model_checkpoint": "sd15"}, **QUICK
+            [Image.fromarray(IMAGE)], prompt="a cat", override_settings={"sd_model_checkpoint": "sd15"}, **QUICK
         )
         assert np.array_equal(rgb(named.image), native(service))
     finally:
@@ -222,25 +222,25 @@ def test_adapter_of_the_prompt_is_switched_on(service: Service) -> None:
 
 
 @pytest.mark.parametrize(("mode", "square"), [(0, (64, 64)), (1, (64, 64)), (2, (64, 64))])
-def test_model_sees_the_picture_resized_as_asked(mode: int, square: tuple[int, int], service: Service) -> None:
+def test_model_sees_the_image_resized_as_asked(mode: int, square: tuple[int, int], service: Service) -> None:
     [image] = images_of(post(service, resize_mode=mode, width=square[0], height=square[1]))
-    picture = Image.fromarray(PICTURE)
+    image = Image.fromarray(IMAGE)
     if mode == 0:
-        seen = np.array(picture.resize(square, Image.Resampling.LANCZOS))
+        seen = np.array(image.resize(square, Image.Resampling.LANCZOS))
     elif mode == 1:
-        seen = np.array(picture.resize((85, 64), Image.Resampling.LANCZOS).crop((10, 0, 74, 64)))
+        seen = np.array(image.resize((85, 64), Image.Resampling.LANCZOS).crop((10, 0, 74, 64)))
     else:
-        seen = np.pad(PICTURE, ((8, 8), (0, 0), (0, 0)), "edge")
+        seen = np.pad(IMAGE, ((8, 8), (0, 0), (0, 0)), "edge")
     assert np.array_equal(image, native(service, seen))
 
 
-def test_size_of_null_is_the_pictures_own(service: Service) -> None:
+def test_size_of_null_is_the_images_own(service: Service) -> None:
     [image] = images_of(post(service, width=None, height=None))
     assert np.array_equal(image, native(service))
 
 
 @pytest.mark.parametrize(("samples_format", "format"), [("jpg", "JPEG"), ("WEBP", "WEBP"), ("png", "PNG")])
-def test_pictures_come_in_the_format_that_was_asked_for(samples_format: str, format: str, service: Service) -> None:
+def test_images_come_in_the_format_that_was_asked_for(samples_format: str, format: str, service: Service) -> None:
     reply = post(service, override_settings={"samples_format": samples_format, "unheard_of": 1})
     assert Image.open(io.BytesIO(base64.b64decode(reply.json()["images"][0]))).format == format
     assert reply.json()["parameters"]["override_settings"]["samples_format"] == samples_format.lower()
@@ -252,8 +252,8 @@ def test_random_seed_is_told_and_gives_the_image_again(service: Service) -> None
     assert np.array_equal(images_of(reply)[0], images_of(post(service, seed=seed))[0])
 
 
-def test_reply_repeats_the_request_and_its_pictures_if_asked(service: Service) -> None:
-    sent = b64(png(PICTURE))
+def test_reply_repeats_the_request_and_its_images_if_asked(service: Service) -> None:
+    sent = b64(png(IMAGE))
     parameters = post(service, include_init_images=True, unheard_of=1).json()["parameters"]
     assert (parameters["init_images"], parameters["steps"], parameters["prompt"]) == ([sent], 8, "a cat")
     assert "unheard_of" not in parameters
@@ -342,8 +342,8 @@ def test_what_is_not_done_here_is_refused_by_name(fields: dict[str, Any], param:
         ({"init_images": []}, 404, "Init image not found"),
         ({"sampler_name": "Heun"}, 400, "Sampler not found"),
         ({"init_images": ["not base64!"]}, 415, "init_images: the text is not base64"),
-        ({"init_images": [b64(b"no picture")]}, 415, "init_images: the file is not an image"),
-        ({"mask": b64(b"no picture")}, 415, "mask: the file is not an image"),
+        ({"init_images": [b64(b"no image")]}, 415, "init_images: the file is not an image"),
+        ({"mask": b64(b"no image")}, 415, "mask: the file is not an image"),
     ],
 )
 def test_errors_have_the_web_uis_status_and_detail(
@@ -364,7 +364,7 @@ def test_body_that_is_no_json_object_is_refused(body: bytes, detail: str, servic
 
 
 def test_prompt_with_half_a_character_gets_an_image(service: Service) -> None:
-    asked = {"init_images": [b64(png(PICTURE))], "script_args": ["\ud800"], "prompt": "\ud800", **QUICK}
+    asked = {"init_images": [b64(png(IMAGE))], "script_args": ["\ud800"], "prompt": "\ud800", **QUICK}
     body = json.dumps(asked).encode()
     reply = service.client.post("/sdapi/v1/img2img", content=body, headers={"content-type": "application/json"})
     assert len(images_of(reply)) == 1
@@ -388,14 +388,14 @@ def test_lists_that_clients_read_at_their_start_are_there(service: Service, api:
     assert set(api.get_memory()) == {"ram", "cuda"}
 
 
-def test_settings_are_read_back_from_a_picture(service: Service, api: webuiapi.WebUIApi) -> None:
-    result = api.img2img([Image.fromarray(PICTURE)], prompt="a cat", negative_prompt="blurry", **QUICK)
+def test_settings_are_read_back_from_a_image(service: Service, api: webuiapi.WebUIApi) -> None:
+    result = api.img2img([Image.fromarray(IMAGE)], prompt="a cat", negative_prompt="blurry", **QUICK)
     assert api.png_info(result.image).info == result.image.info["parameters"]
     reply = service.client.post("/sdapi/v1/png-info", json={"image": result.json["images"][0]}).json()
     told = {name: reply["parameters"][name] for name in ("Prompt", "Negative prompt", "Steps", "Seed", "Sampler")}
     assert told == {"Prompt": "a cat", "Negative prompt": "blurry", "Steps": "8", "Seed": "7", "Sampler": "DPM++ 2M"}
     assert (reply["parameters"]["Schedule type"], reply["parameters"]["Size-1"]) == ("Karras", "64")
-    plain = service.client.post("/sdapi/v1/png-info", json={"image": b64(png(PICTURE))}).json()
+    plain = service.client.post("/sdapi/v1/png-info", json={"image": b64(png(IMAGE))}).json()
     assert plain == {"info": "", "items": {}, "parameters": {}}
 
 
@@ -451,7 +451,7 @@ def test_stopped_request_answers_without_its_image(stop: str, service: Service, 
 
 
 def test_client_who_goes_away_leaves_no_task(service: Service, api: webuiapi.WebUIApi) -> None:
-    body = {"init_images": [b64(png(PICTURE))], **LONG}
+    body = {"init_images": [b64(png(IMAGE))], **LONG}
     with pytest.raises(httpx.ReadTimeout):
         httpx.post(f"{service.url}/sdapi/v1/img2img", json=body, timeout=0.5)
     eventually(lambda: service.stats("sd15")["running"] == 0)

@@ -25,9 +25,9 @@ from deployments.engine.errors import InvalidRequest
 from deployments.images.codec import SourceImage
 from deployments.images.masks import MaskFile
 from tests.support.images import file_of, gradient
-from tests.support.reference import picture
+from tests.support.reference import smooth_image
 
-SOURCE = picture(5, 64, 48)
+SOURCE = smooth_image(5, 64, 48)
 LIMITS = Limits()
 
 
@@ -35,12 +35,12 @@ def lanczos(image: Image.Image, size: Size) -> Image.Image:
     return image.resize(size, Image.Resampling.LANCZOS)
 
 
-def test_stretched_picture_is_pillows() -> None:
+def test_stretched_image_is_pillows() -> None:
     assert np.array_equal(place(SOURCE, (40, 40), STRETCH), np.array(lanczos(Image.fromarray(SOURCE), (40, 40))))
 
 
 @pytest.mark.parametrize(("size", "scaled"), [((40, 40), (53, 40)), ((96, 48), (96, 72)), ((32, 24), (32, 24))])
-def test_cropped_picture_covers_the_size_around_the_centre(size: Size, scaled: Size) -> None:
+def test_cropped_image_covers_the_size_around_the_centre(size: Size, scaled: Size) -> None:
     covering = lanczos(Image.fromarray(SOURCE), scaled)
     left, top = scaled[0] // 2 - size[0] // 2, scaled[1] // 2 - size[1] // 2
     expected = covering.crop((left, top, left + size[0], top + size[1]))
@@ -48,7 +48,7 @@ def test_cropped_picture_covers_the_size_around_the_centre(size: Size, scaled: S
 
 
 @pytest.mark.parametrize(("size", "scaled"), [((40, 40), (40, 30)), ((96, 48), (64, 48)), ((32, 24), (32, 24))])
-def test_filled_picture_lies_inside_between_its_own_edges(size: Size, scaled: Size) -> None:
+def test_filled_image_lies_inside_between_its_own_edges(size: Size, scaled: Size) -> None:
     placed = place(SOURCE, size, FILL)
     assert (placed.shape[1], placed.shape[0]) == size
     left, top = size[0] // 2 - scaled[0] // 2, size[1] // 2 - scaled[1] // 2
@@ -78,7 +78,7 @@ def test_part_comes_back_from_where_it_was_put(size: Size) -> None:
         (100, (64, 64), (0, 0, 64, 48)),
     ],
 )
-def test_masked_part_grows_to_the_shape_of_the_size_within_the_picture(padding: int, size: Size, part: Box) -> None:
+def test_masked_part_grows_to_the_shape_of_the_size_within_the_image(padding: int, size: Size, part: Box) -> None:
     mask = np.zeros((48, 64), np.uint8)
     mask[10:30, 20:40] = 255
     assert part_around(mask, padding, size) == part
@@ -149,7 +149,7 @@ def test_repainted_part_is_put_back_where_it_was() -> None:
     assert np.array_equal(whole[mask_of_a_part() == 0], SOURCE[mask_of_a_part() == 0])
 
 
-def test_transparent_picture_lies_on_white() -> None:
+def test_transparent_image_lies_on_white() -> None:
     alpha = np.full((48, 64), 51, np.uint8)
     reshaped = reshape(body(width=None, height=None), None, source(alpha), None)
     assert reshaped.source.alpha is None

@@ -21,9 +21,9 @@ from deployments.engine.errors import InvalidRequest
 from deployments.engine.request import Img2ImgRequest, Sampler
 from deployments.images.metadata import SAMPLER_NAMES
 from deployments.schemas import Img2ImgOptions
-from tests.support.reference import picture
+from tests.support.reference import smooth_image
 
-SOURCE = picture(5, 64, 48)
+SOURCE = smooth_image(5, 64, 48)
 LIMITS = Limits()
 CONFIG = AppConfig(
     models={
@@ -67,7 +67,7 @@ def test_sampler_goes_by_the_web_uis_names(name: str, scheduler: str, sampler: S
 
 
 @pytest.mark.parametrize("sampler", SAMPLER_NAMES)
-def test_every_sampler_is_found_by_what_pictures_call_it(sampler: Sampler) -> None:
+def test_every_sampler_is_found_by_what_images_call_it(sampler: Sampler) -> None:
     assert find_sampler(*SAMPLER_NAMES[sampler]) == sampler
     assert sampler in samplers_of(SAMPLER_NAMES[sampler][0]).values()
 
@@ -153,7 +153,7 @@ def test_options_of_an_empty_request_are_the_contracts_defaults() -> None:
     )
 
 
-def test_null_is_the_default_but_of_the_size_it_is_the_pictures_own() -> None:
+def test_null_is_the_default_but_of_the_size_it_is_the_images_own() -> None:
     body = Img2ImgBody.model_validate(dict.fromkeys(Img2ImgBody.model_fields))
     assert body == Img2ImgBody(width=None, height=None)
     assert to_options(body, None, LIMITS).max_side == LIMITS.max_side

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from deployments.api.webui.progress import overall_progress, task_progress
 from deployments.api.webui.state import Stop, TaskReport, TaskState
-from tests.support.reference import picture
+from tests.support.reference import smooth_image
 
-SOURCE = picture(5, 64, 48)
+SOURCE = smooth_image(5, 64, 48)
 
 
 def task(name: str, *, place: int = 0, step: int = 4, preview: bool = True, stop: Stop | None = None) -> TaskState:

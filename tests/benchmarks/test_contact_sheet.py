@@ -10,7 +10,7 @@ from PIL import Image
 
 from benchmarks.embedded.contact_sheet import CAPTION_PX, MARGIN, draw_sheet, save_jpeg
 from deployments.engine.request import Pixels
-from tests.support.reference import picture
+from tests.support.reference import smooth_image
 
 
 def plain(colour: tuple[int, int, int]) -> Pixels:
@@ -35,7 +35,7 @@ def test_caption_is_written_below_its_image() -> None:
 
 
 def test_saved_sheet_is_as_good_as_the_bytes_allow(tmp_path: Path) -> None:
-    sheet = draw_sheet([[("", picture(1, 256, 256))]], 256)
+    sheet = draw_sheet([[("", smooth_image(1, 256, 256))]], 256)
     sizes = []
     for limit in (100_000, 9_000):
         save_jpeg(sheet, tmp_path / "sheets" / "sheet.jpg", limit)
@@ -47,4 +47,4 @@ def test_saved_sheet_is_as_good_as_the_bytes_allow(tmp_path: Path) -> None:
 
 def test_sheet_that_cannot_fit_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"sheet\.jpg: 268x286 px do not fit into 500 bytes"):
-        save_jpeg(draw_sheet([[("", picture(1, 256, 256))]], 256), tmp_path / "sheet.jpg", 500)
+        save_jpeg(draw_sheet([[("", smooth_image(1, 256, 256))]], 256), tmp_path / "sheet.jpg", 500)

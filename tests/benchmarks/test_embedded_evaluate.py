@@ -22,7 +22,7 @@ from deployments.config import Defaults
 from deployments.engine.errors import NumericalError
 from deployments.engine.request import Pixels, Sampler
 from tests.support.images import gradient
-from tests.support.reference import picture
+from tests.support.reference import smooth_image
 from training.classifier import StyleClassifier
 from training.styles import STYLES, paint
 
@@ -37,7 +37,7 @@ def painter(checkpoints: Callable[[str], Path]) -> Painter:
 
 @pytest.fixture(scope="module")
 def photos() -> list[Pixels]:
-    return [picture(seed, 64, 64) for seed in range(3)]
+    return [smooth_image(seed, 64, 64) for seed in range(3)]
 
 
 @pytest.mark.slow
@@ -119,17 +119,17 @@ def test_recognition_counts_painted_styles_and_photos_apart() -> None:
 
 
 def test_edge_correlation_falls_from_one_as_edges_move() -> None:
-    source = picture(1, 64, 64)
+    source = smooth_image(1, 64, 64)
     assert edge_correlation(source, source) == pytest.approx(1)
     assert edge_correlation(source, 255 - source) == pytest.approx(1, abs=0.01)
     shifted = [edge_correlation(source, np.roll(source, by, axis=1)) for by in (1, 2, 4)]
     assert 1 > shifted[0] > shifted[1] > shifted[2]
-    assert abs(edge_correlation(source, picture(2, 64, 64))) < 0.3
+    assert abs(edge_correlation(source, smooth_image(2, 64, 64))) < 0.3
     assert edge_correlation(source, NOTHING) == 0
 
 
 def test_image_is_blamed_only_for_what_its_source_has_not() -> None:
-    source = picture(1, 64, 64)
+    source = smooth_image(1, 64, 64)
     assert trouble_with(source, NumericalError("NaN")) == "NaN"
     assert trouble_with(source, NOTHING) == "flat"
     assert trouble_with(source, source // 20) == "black"
@@ -139,7 +139,7 @@ def test_image_is_blamed_only_for_what_its_source_has_not() -> None:
 
 @pytest.mark.parametrize("style", STYLES)
 def test_no_style_is_taken_for_a_failure(style: str) -> None:
-    source = picture(1, 64, 64)
+    source = smooth_image(1, 64, 64)
     assert trouble_with(source, paint(source, style, "bold")) is None
 
 

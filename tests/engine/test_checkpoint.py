@@ -20,9 +20,9 @@ from deployments.engine.models.stable_diffusion import StableDiffusion
 from deployments.engine.request import Img2ImgRequest, Pixels
 from deployments.engine.runner import Runner
 from tests.support.checkpoints import to_single_file, with_overflowing_vae
-from tests.support.reference import picture, run
+from tests.support.reference import run, smooth_image
 
-REQUEST = Img2ImgRequest("a", picture(1, 64, 64), "a cat", "blurry", 0.6, 5.0, 10, 3)
+REQUEST = Img2ImgRequest("a", smooth_image(1, 64, 64), "a cat", "blurry", 0.6, 5.0, 10, 3)
 
 
 def load(source: Path, dtype: str = "float32", **more: bool) -> StableDiffusion:
@@ -167,7 +167,7 @@ def test_sdxls_vae_that_overflows_in_float16_runs_in_float32(overflowing: Path) 
 
 def test_vae_that_overflows_in_float16_encodes_in_float32_beside_a_bfloat16_unet(overflowing: Path) -> None:
     exact, half = (load(overflowing, dtype) for dtype in ("float32", "bfloat16"))
-    image = picture(1, 64, 64)
+    image = smooth_image(1, 64, 64)
     with torch.inference_mode():
         (expected,), (encoded,) = (family.codec.moments([image], [b"key"]) for family in (exact, half))
         assert torch.equal(encoded, expected)

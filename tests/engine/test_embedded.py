@@ -34,8 +34,8 @@ def painting(model_id: str, prompt: str) -> Pixels:
     return it.paint([it.request(open_photo(PHOTO), prompt, seed=3)])[0]
 
 
-def saturation(picture: Pixels) -> float:
-    return float(np.asarray(Image.fromarray(picture).convert("HSV"))[..., 1].mean())
+def saturation(image: Pixels) -> float:
+    return float(np.asarray(Image.fromarray(image).convert("HSV"))[..., 1].mean())
 
 
 @pytest.mark.parametrize("model_id", IDS)
@@ -49,7 +49,7 @@ def test_a_checkpoint_is_small_half_precision_and_complete(model_id: str) -> Non
 
 
 @pytest.mark.parametrize("model_id", IDS)
-def test_stock_diffusers_paints_the_same_picture(model_id: str) -> None:
+def test_stock_diffusers_paints_the_same_image(model_id: str) -> None:
     it = painter(model_id)
     request = it.request(open_photo(PHOTO), "watercolour", seed=11)
     ours = it.paint([request])[0]

@@ -17,7 +17,7 @@ from deployments.engine.networks import Denoiser, FixedBatch
 from deployments.engine.request import Img2ImgRequest
 from deployments.engine.runner import Runner
 from deployments.engine.state import DenoiseState
-from tests.support.reference import make_engine, picture, run
+from tests.support.reference import make_engine, run, smooth_image
 
 TOY = "toy:"  # prompts that begin so
 
@@ -70,11 +70,11 @@ class ToyFamily:
 
 CHECKPOINTS = Callable[[str], Path]
 REQUESTS = [
-    Img2ImgRequest("sd guided", picture(1, 64, 64), "a cat", "blurry", 0.7, 5.0, 10, 3, "dpmpp_2m"),
-    Img2ImgRequest("toy guided", picture(2, 64, 64), "toy: a cat", None, 0.8, 4.0, 10, 4, "euler_ancestral"),
-    Img2ImgRequest("sd", picture(3, 64, 64), "castles", None, 0.5, 0.0, 8, 5, "euler"),
-    Img2ImgRequest("toy", picture(4, 64, 64), "toy: castles", None, 0.6, 0.0, 9, 6, "ddim"),
-    Img2ImgRequest("toy large", picture(5, 80, 72), "toy: castles", None, 0.6, 3.0, 9, 7, "dpmpp_2m"),
+    Img2ImgRequest("sd guided", smooth_image(1, 64, 64), "a cat", "blurry", 0.7, 5.0, 10, 3, "dpmpp_2m"),
+    Img2ImgRequest("toy guided", smooth_image(2, 64, 64), "toy: a cat", None, 0.8, 4.0, 10, 4, "euler_ancestral"),
+    Img2ImgRequest("sd", smooth_image(3, 64, 64), "castles", None, 0.5, 0.0, 8, 5, "euler"),
+    Img2ImgRequest("toy", smooth_image(4, 64, 64), "toy: castles", None, 0.6, 0.0, 9, 6, "ddim"),
+    Img2ImgRequest("toy large", smooth_image(5, 80, 72), "toy: castles", None, 0.6, 3.0, 9, 7, "dpmpp_2m"),
 ]
 
 

@@ -16,9 +16,9 @@ from deployments.engine.errors import CheckpointError, InvalidRequest
 from deployments.engine.request import Img2ImgRequest, Loras, Pixels
 from deployments.schemas import parse_loras
 from tests.support.loras import build_lora
-from tests.support.reference import Reference, make_runner, picture, run
+from tests.support.reference import Reference, make_runner, run, smooth_image
 
-ASK = Img2ImgRequest("", picture(1, 64, 48), "a cat", "blurry", 0.7, 6.0, 8, 3, "euler")
+ASK = Img2ImgRequest("", smooth_image(1, 64, 48), "a cat", "blurry", 0.7, 6.0, 8, 3, "euler")
 CHOICES: list[Loras] = [(), (("ink", 1.0),), (("ink", 0.4),), (("oil.v2", 0.9),), (("ink", 0.5), ("oil.v2", -0.5))]
 
 

@@ -11,14 +11,14 @@ import pytest
 
 from deployments.engine.engine import Engine
 from deployments.engine.request import Img2ImgRequest
-from tests.support.reference import make_engine, picture, run
+from tests.support.reference import make_engine, run, smooth_image
 
-IMAGE = picture(5, 64, 64)
+IMAGE = smooth_image(5, 64, 64)
 FOUR = [
     Img2ImgRequest("long", IMAGE, "castles", None, 0.9, 7.5, 6, 1, "dpmpp_2m"),
-    Img2ImgRequest("unguided", picture(6, 64, 64), "a cat", "blurry", 0.5, 1.0, 6, 2, "euler_ancestral"),
+    Img2ImgRequest("unguided", smooth_image(6, 64, 64), "a cat", "blurry", 0.5, 1.0, 6, 2, "euler_ancestral"),
     Img2ImgRequest("short", IMAGE, "picasso", "", 0.3, 20.0, 7, 3, "ddim"),
-    Img2ImgRequest("distilled", picture(7, 64, 64), "", None, 1.0, 3.0, 3, 4, "lcm"),
+    Img2ImgRequest("distilled", smooth_image(7, 64, 64), "", None, 1.0, 3.0, 3, 4, "lcm"),
 ]
 
 
@@ -51,7 +51,7 @@ def test_every_join_order_gives_the_same_bytes_when_reproducible(
 def test_strangers_of_another_size_change_nothing(checkpoints: Callable[[str], Path]) -> None:
     engine = make_engine(checkpoints("sd15"), reproducible=True)
     expected = alone(engine)
-    stranger = Img2ImgRequest("stranger", picture(8, 40, 72), "castles", None, 0.7, 5.0, 9, 9)
+    stranger = Img2ImgRequest("stranger", smooth_image(8, 40, 72), "castles", None, 0.7, 5.0, 9, 9)
     for request in FOUR:
         assert (
             run(engine, [stranger, request], join_every=1)[request.request_id].tobytes()

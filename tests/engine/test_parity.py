@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from deployments.engine.request import Img2ImgRequest
-from tests.support.reference import SCHEDULERS, Reference, make_engine, picture, run
+from tests.support.reference import SCHEDULERS, Reference, make_engine, run, smooth_image
 
 FAMILIES = ("sd15", "sd21", "sdxl", "sd15_sample", "lcm")
 SIZES = ((64, 64), (48, 80), (72, 40))
@@ -27,7 +27,7 @@ def random_request(number: int) -> tuple[str, Img2ImgRequest]:
     steps = rng.randint(1, 50)
     return family, Img2ImgRequest(
         request_id=str(number),
-        pixels=picture(number, *rng.choice(SIZES)),
+        pixels=smooth_image(number, *rng.choice(SIZES)),
         prompt=rng.choice(PROMPTS),
         negative_prompt=rng.choice((None, "", "blurry, bad hands")),
         strength=max(rng.uniform(0.05, 1), 1.001 / steps) if steps > 1 else 1.0,
@@ -71,7 +71,7 @@ def test_the_cases_cover_all_families_samplers_and_modes() -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_mixed_seeds_of_one_request_are_independent_images(family: str, checkpoints: Callable[[str], Path]) -> None:
     requests = [
-        Img2ImgRequest(str(seed), picture(1, 64, 64), "a cat", strength=0.8, num_inference_steps=5, seed=seed)
+        Img2ImgRequest(str(seed), smooth_image(1, 64, 64), "a cat", strength=0.8, num_inference_steps=5, seed=seed)
         for seed in range(3)
     ]
     images = run(make_engine(checkpoints(family)), requests)

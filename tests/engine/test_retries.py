@@ -19,13 +19,13 @@ from deployments.engine.models.checkpoint import load_checkpoint
 from deployments.engine.request import Img2ImgOutput, Img2ImgRequest, Pixels
 from deployments.engine.runner import Runner
 from tests.support.fakes import Broken, drive
-from tests.support.reference import picture, run
+from tests.support.reference import run, smooth_image
 
 FOUR = [
-    Img2ImgRequest("ancestral", picture(1, 64, 64), "a cat", None, 0.8, 7.5, 6, 1, "euler_ancestral"),
-    Img2ImgRequest("noisy too", picture(2, 64, 64), "castles", None, 1.0, 1.0, 5, 2, "euler_ancestral"),
-    Img2ImgRequest("distilled", picture(3, 64, 64), "picasso", None, 1.0, 1.0, 4, 3, "lcm"),
-    Img2ImgRequest("plain", picture(4, 64, 64), "a studio", None, 0.5, 5.0, 8, 4, "dpmpp_2m"),
+    Img2ImgRequest("ancestral", smooth_image(1, 64, 64), "a cat", None, 0.8, 7.5, 6, 1, "euler_ancestral"),
+    Img2ImgRequest("noisy too", smooth_image(2, 64, 64), "castles", None, 1.0, 1.0, 5, 2, "euler_ancestral"),
+    Img2ImgRequest("distilled", smooth_image(3, 64, 64), "picasso", None, 1.0, 1.0, 4, 3, "lcm"),
+    Img2ImgRequest("plain", smooth_image(4, 64, 64), "a studio", None, 0.5, 5.0, 8, 4, "dpmpp_2m"),
 ]
 
 
@@ -126,7 +126,7 @@ def test_guided_request_survives_memory_for_one_row_only(checkpoints: Callable[[
     ],
 )
 def test_request_the_model_cannot_do_is_refused_by_field(change: dict[str, Any], param: str, runner: Runner) -> None:
-    settings: dict[str, Any] = {"request_id": "x", "pixels": picture(1, 64, 64), "prompt": "", "strength": 1.0}
+    settings: dict[str, Any] = {"request_id": "x", "pixels": smooth_image(1, 64, 64), "prompt": "", "strength": 1.0}
     with pytest.raises(InvalidRequest) as caught:
         runner.prepare(Img2ImgRequest(**settings | change))
     assert caught.value.param == param

@@ -80,7 +80,7 @@ def test_nobody_is_overtaken_for_ever() -> None:
     assert steps_until_done < (DUE_AFTER + 2) * 5
 
 
-def test_picture_that_is_larger_is_more_work() -> None:
+def test_image_that_is_larger_is_more_work() -> None:
     scheduler = scheduler_of(waiting("large", steps=4, size=256), waiting("small", steps=8), max_rows=1)
     assert ids(scheduler.admit()) == "small large"
 

@@ -1,4 +1,4 @@
-"""Pictures to latents and back as diffusers does it, each picture encoded once."""
+"""Images to latents and back as diffusers does it, each image encoded once."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from deployments.engine.models.devices import VaeDtypes
 from deployments.engine.models.vae import MAX_BATCH_PIXELS, MAX_CACHED_IMAGES, VaeCodec, vae_decoder, vae_encoder
 from deployments.engine.networks import Backend, BackendSlot
 from deployments.engine.request import Img2ImgRequest, Pixels
-from tests.support.reference import Reference, make_engine, picture, run
+from tests.support.reference import Reference, make_engine, run, smooth_image
 from training.pipelines import UNET, make_pipeline, sd15_scheduler
 from training.tiny import make_vae
 
@@ -46,7 +46,7 @@ def seeded(seed: int) -> torch.Generator:
 
 def test_latents_are_those_of_the_diffusers_pipeline(vae: Any) -> None:
     pipeline = make_pipeline(sd15_scheduler(), UNET)
-    pixels = pipeline.image_processor.preprocess(Image.fromarray(image := picture(1, 64, 48)))
+    pixels = pipeline.image_processor.preprocess(Image.fromarray(image := smooth_image(1, 64, 48)))
     with torch.inference_mode():
         expected = vae.encode(pixels).latent_dist.sample(seeded(5)) * vae.config.scaling_factor
     codec = codec_of(vae)
@@ -54,7 +54,7 @@ def test_latents_are_those_of_the_diffusers_pipeline(vae: Any) -> None:
     assert torch.equal(codec.sample(moments, seeded(5)), expected[0])
 
 
-def test_decoded_picture_is_that_of_the_diffusers_pipeline(vae: Any) -> None:
+def test_decoded_image_is_that_of_the_diffusers_pipeline(vae: Any) -> None:
     latents = torch.randn(1, 4, 6, 8, generator=seeded(1))
     pipeline = make_pipeline(sd15_scheduler(), UNET)
     with torch.inference_mode():
@@ -67,7 +67,7 @@ def test_decoded_picture_is_that_of_the_diffusers_pipeline(vae: Any) -> None:
 
 def test_seeds_draw_their_own_latents_from_moments_computed_once(vae: Any) -> None:
     codec = codec_of(vae)
-    (first,), (second,) = encoded(codec, picture(1, 64, 64)), encoded(codec, picture(1, 64, 64))
+    (first,), (second,) = encoded(codec, smooth_image(1, 64, 64)), encoded(codec, smooth_image(1, 64, 64))
     assert first is second
     assert (codec.hits, codec.misses) == (1, 1)
     draws = [codec.sample(first, seeded(seed)) for seed in (1, 2, 1)]
@@ -75,36 +75,36 @@ def test_seeds_draw_their_own_latents_from_moments_computed_once(vae: Any) -> No
     assert not torch.equal(draws[0], draws[1])
 
 
-def test_same_picture_twice_in_one_batch_is_encoded_once(vae: Any) -> None:
+def test_same_image_twice_in_one_batch_is_encoded_once(vae: Any) -> None:
     codec = codec_of(vae)
-    moments = encoded(codec, picture(1, 64, 64), picture(2, 64, 64), picture(1, 64, 64))
+    moments = encoded(codec, smooth_image(1, 64, 64), smooth_image(2, 64, 64), smooth_image(1, 64, 64))
     assert moments[0] is moments[2]
     assert (codec.hits, codec.misses) == (1, 2)
 
 
-def test_pictures_of_the_same_bytes_and_another_shape_are_not_confused(vae: Any) -> None:
+def test_images_of_the_same_bytes_and_another_shape_are_not_confused(vae: Any) -> None:
     codec = codec_of(vae)
-    flat = picture(1, 64, 32)
+    flat = smooth_image(1, 64, 32)
     (wide,), (tall,) = encoded(codec, flat), encoded(codec, flat.reshape(64, 32, 3))
     assert codec.hits == 0
     assert (wide.shape[1:], tall.shape[1:]) == ((4, 8), (8, 4))
 
 
-def test_picture_that_is_no_contiguous_array_is_the_same_picture(vae: Any) -> None:
+def test_image_that_is_no_contiguous_array_is_the_same_image(vae: Any) -> None:
     codec = codec_of(vae)
-    image = picture(1, 64, 64)
+    image = smooth_image(1, 64, 64)
     mirrored = np.ascontiguousarray(image[:, ::-1])
     assert encoded(codec, image[:, ::-1])[0] is encoded(codec, mirrored)[0]
 
 
-def test_one_picture_does_not_keep_its_whole_batch_in_memory(vae: Any) -> None:
-    (moments, _) = encoded(codec_of(vae), picture(1, 64, 64), picture(2, 64, 64))
+def test_one_image_does_not_keep_its_whole_batch_in_memory(vae: Any) -> None:
+    (moments, _) = encoded(codec_of(vae), smooth_image(1, 64, 64), smooth_image(2, 64, 64))
     assert moments.untyped_storage().nbytes() == moments.nbytes
 
 
-def test_cache_keeps_the_pictures_used_last(vae: Any) -> None:
+def test_cache_keeps_the_images_used_last(vae: Any) -> None:
     codec = codec_of(vae)
-    small = [picture(seed, 16, 16) for seed in range(MAX_CACHED_IMAGES + 1)]
+    small = [smooth_image(seed, 16, 16) for seed in range(MAX_CACHED_IMAGES + 1)]
     encoded(codec, *small[:-1])
     encoded(codec, small[0])
     encoded(codec, small[-1])
@@ -116,10 +116,10 @@ def test_cache_keeps_the_pictures_used_last(vae: Any) -> None:
 
 
 @pytest.mark.parametrize(("batch_invariant", "sizes"), [(False, [3]), (True, [1, 1, 1])])
-def test_pictures_are_encoded_together_or_at_one_batch_shape(vae: Any, batch_invariant: bool, sizes: list[int]) -> None:
+def test_images_are_encoded_together_or_at_one_batch_shape(vae: Any, batch_invariant: bool, sizes: list[int]) -> None:
     seen: list[int] = []
     handle = vae.encoder.register_forward_hook(lambda _, inputs, __: seen.append(len(inputs[0])))
-    encoded(codec_of(vae, batch_invariant=batch_invariant), *(picture(seed, 32, 32) for seed in range(3)))
+    encoded(codec_of(vae, batch_invariant=batch_invariant), *(smooth_image(seed, 32, 32) for seed in range(3)))
     handle.remove()
     assert seen == sizes
 
@@ -133,15 +133,15 @@ def test_one_call_decodes_no_more_pixels_than_its_memory_allows(vae: Any) -> Non
     side = 8 * 80  # 640 pixels: two fit
     handle = vae.decoder.register_forward_pre_hook(hook)
     with torch.inference_mode():
-        pictures = codec_of(vae).decode(torch.zeros(3, 4, side // 8, side // 8))
+        images = codec_of(vae).decode(torch.zeros(3, 4, side // 8, side // 8))
     handle.remove()
     assert seen == [2 * side**2, side**2]
     assert max(seen) <= MAX_BATCH_PIXELS
-    assert [image().shape for image in pictures] == [(side, side, 3)] * 3
+    assert [image().shape for image in images] == [(side, side, 3)] * 3
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_picture_that_is_no_number_raises_and_its_neighbour_is_fine(vae: Any, value: float) -> None:
+def test_image_that_is_no_number_raises_and_its_neighbour_is_fine(vae: Any, value: float) -> None:
     latents = torch.randn(2, 4, 4, 4, generator=seeded(1))
     latents[1, 2, 3, 0] = value
     with torch.inference_mode():
@@ -199,6 +199,6 @@ def test_tiny_autoencoder_gives_diffusers_image(checkpoints: Callable[[str], Pat
         num_decoder_blocks=blocks,
     )
     StableDiffusionImg2ImgPipeline.from_pretrained(checkpoints("sd15"), vae=tiny).save_pretrained(tmp_path)
-    request = Img2ImgRequest("a", picture(1, 64, 64), "a cat", None, 0.5, 5.0, 6, 3, "ddim")
+    request = Img2ImgRequest("a", smooth_image(1, 64, 64), "a cat", None, 0.5, 5.0, 6, 3, "ddim")
     ours = run(make_engine(tmp_path), [request])["a"]
     assert np.abs(ours.astype(int) - Reference(tmp_path)(request)).max() <= 1

@@ -131,10 +131,10 @@ def test_link_restores_the_settings(page: Any) -> None:
         assert values(page, *names) == ["bold", "euler", TRICKY, "0.45", str(2**63 - 1), "2"]
 
 
-# Pictures and their settings
+# Images and their settings
 
 
-def test_samplers_have_the_names_that_pictures_carry(page: Any) -> None:
+def test_samplers_have_the_names_that_images_carry(page: Any) -> None:
     names = page.evaluate("async () => (await import('/playground/parameters.js')).SAMPLERS")
     assert {sampler: tuple(pair) for sampler, pair in names.items()} == SAMPLER_NAMES
 
@@ -158,7 +158,7 @@ def test_dropped_output_restores_its_settings(
     )
     text = format_parameters(settings, (72, 96))
     drop(page, encode_image(pixels_of(PHOTO), file_format, parameters=text), f"made.{file_format}")
-    expect(page.locator("#toast")).to_contain_text("The settings in this picture are in the form.")
+    expect(page.locator("#toast")).to_contain_text("The settings in this image are in the form.")
     asked = settings.model_dump(exclude={"loras"})
     assert dict(zip(asked, values(page, *asked), strict=True)) == {name: str(value) for name, value in asked.items()}
     assert page.locator("[data-lora=ink]").input_value() == "0.75"
@@ -166,15 +166,15 @@ def test_dropped_output_restores_its_settings(
     assert values(page, "prompt", "seed") == ["in the style of picasso", ""]
 
 
-def test_pasted_picture_becomes_the_input(page: Any) -> None:
+def test_pasted_image_becomes_the_input(page: Any) -> None:
     transfer = page.evaluate_handle(DROP, [base64.b64encode(PHOTO).decode(), "image.png"])
     page.evaluate("(clipboardData) => document.dispatchEvent(new ClipboardEvent('paste', {clipboardData}))", transfer)
     expect(page.locator("#caption")).to_contain_text("image.png, 192 × 256")
 
 
-def test_file_that_is_no_picture_is_refused(page: Any) -> None:
-    drop(page, b"no picture", "notes.png")
-    expect(page.get_by_role("alert")).to_contain_text("This browser can show no picture in notes.png.")
+def test_file_that_is_no_image_is_refused(page: Any) -> None:
+    drop(page, b"no image", "notes.png")
+    expect(page.get_by_role("alert")).to_contain_text("This browser can show no image in notes.png.")
 
 
 # What goes wrong
@@ -200,9 +200,9 @@ def test_bad_field_is_marked_with_the_servers_message(name: str, value: object, 
     expect(page.locator(".error")).to_have_count(0)
 
 
-def test_run_without_a_picture_asks_for_one(page: Any) -> None:
+def test_run_without_a_image_asks_for_one(page: Any) -> None:
     page.locator("#generate").click()
-    expect(page.locator("#image-error")).to_have_text("Choose a picture first.")
+    expect(page.locator("#image-error")).to_have_text("Choose an image first.")
 
 
 # For everyone

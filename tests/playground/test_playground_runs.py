@@ -1,4 +1,4 @@
-"""What the playground makes of a picture: progress, results, masks, code, history; in a real browser."""
+"""What the playground makes of an image: progress, results, masks, code, history; in a real browser."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ def test_copied_code_saves_every_image(page: Any, tmp_path: Path) -> None:
     assert (tmp_path / "me_fine_12.png").exists()
 
 
-def test_history_brings_back_the_picture_and_its_settings_until_it_is_cleared(page: Any) -> None:
+def test_history_brings_back_the_image_and_its_settings_until_it_is_cleared(page: Any) -> None:
     choose(page)
     page.locator("#brush").click()
     page.locator("#mask").press("Space")

@@ -1,4 +1,4 @@
-"""Pictures fit the model, get their size back, and are written with what belongs to them."""
+"""Images fit the model, get their size back, and are written with what belongs to them."""
 
 import struct
 from pathlib import Path
@@ -29,7 +29,7 @@ TEXT = "a fox, “très” fine 🦊\nNegative prompt: blur\nSteps: 20, Sampler:
     ("width", "height", "expected"),
     [(1024, 768, (512, 384)), (300, 900, (171, 512)), (513, 512, (512, 511)), (2048, 64, (512, 16))],
 )
-def test_large_picture_fits_its_longest_side_and_keeps_its_shape(
+def test_large_image_fits_its_longest_side_and_keeps_its_shape(
     width: int, height: int, expected: tuple[int, int]
 ) -> None:
     fitted = fit_pixels(gradient(width, height), max_side=512, min_side=16)
@@ -38,13 +38,13 @@ def test_large_picture_fits_its_longest_side_and_keeps_its_shape(
 
 
 @pytest.mark.parametrize(("width", "height"), [(512, 512), (512, 16), (16, 16), (100, 300)])
-def test_picture_that_fits_is_untouched(width: int, height: int) -> None:
+def test_image_that_fits_is_untouched(width: int, height: int) -> None:
     pixels = gradient(width, height)
     assert fit_pixels(pixels, max_side=512, min_side=16) is pixels
 
 
 @pytest.mark.parametrize(("width", "height"), [(1, 1), (20000, 20), (20, 20000), (512, 15), (2048, 60)])
-def test_picture_too_thin_for_the_model_is_refused(width: int, height: int) -> None:
+def test_image_too_thin_for_the_model_is_refused(width: int, height: int) -> None:
     pixels = np.zeros((height, width, 3), np.uint8)
     with pytest.raises(UnusableImage, match=f"{width}x{height}.*at least 16 pixels"):
         fit_pixels(pixels, max_side=512, min_side=16)
@@ -59,16 +59,16 @@ def test_padding_mirrors_the_right_and_bottom_edges() -> None:
     np.testing.assert_array_equal(padded[6:, :13], pixels[:3:-1])
 
 
-def test_padding_may_exceed_the_picture() -> None:
+def test_padding_may_exceed_the_image() -> None:
     assert pad_to_multiple(gradient(17, 17), 64).shape == (64, 64, 3)
 
 
-def test_picture_of_whole_multiples_is_not_padded() -> None:
+def test_image_of_whole_multiples_is_not_padded() -> None:
     pixels = gradient(64, 8)
     assert pad_to_multiple(pixels, 8) is pixels
 
 
-def test_restored_picture_has_the_size_asked_for() -> None:
+def test_restored_image_has_the_size_asked_for() -> None:
     small = gradient(48, 32)
     assert restore_size(small, (48, 32)) is small
     np.testing.assert_allclose(restore_size(small, (96, 64)).astype(int), gradient(96, 64), atol=10)
@@ -141,13 +141,13 @@ def test_format_that_cannot_hold_the_size_says_so(format: Format, most: int) -> 
         encode_image(np.zeros((1, most + 1, 3), np.uint8), format, parameters="")
 
 
-def test_picture_without_parameters_has_none() -> None:
+def test_image_without_parameters_has_none() -> None:
     noted = png(1, 1, 8, 0, b"\0\0", png_chunk(b"tEXt", b"comment\0made by hand"))
     assert [read_parameters(data) for data in (noted, file_of(gradient(), "jpeg", exif=exif(6)))] == [None, None]
     assert read_parameters(file_of(gradient(), "jpeg", exif=exif(1, b"ASCII\0\0\0camera"))) is None
 
 
-def test_sample_pictures_are_small_and_their_sources_are_listed() -> None:
+def test_sample_images_are_small_and_their_sources_are_listed() -> None:
     sources = (SAMPLES / "SOURCES.md").read_text()
     samples = list(SAMPLES.rglob("*.jpg"))
     assert len(samples) == sources.count(".jpg`")

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from tests.support.reference import picture
+from tests.support.reference import smooth_image
 from tests.support.service import Service, eventually, png, serving
 
 pytestmark = pytest.mark.service
-IMAGE = png(picture(1, 64, 64))
+IMAGE = png(smooth_image(1, 64, 64))
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,7 @@ def test_ready_models_serve_while_one_waits(service: Service) -> None:
 
 def test_deadline_is_a_504(service: Service) -> None:
     model = next(card["id"] for card in service.models().values() if card["ready"])
-    large = png(picture(2, 512, 512))
+    large = png(smooth_image(2, 512, 512))
     reply = service.post(large, model=model, strength="1", num_inference_steps="150")
     assert (reply.status_code, reply.json()["error"]["code"]) == (504, "deadline_exceeded")
     stats = eventually(lambda: (stats := service.stats(model))["aborted"] and stats)

@@ -43,7 +43,7 @@ def rgba(alpha: np.ndarray) -> Image.Image:
 
 
 @pytest.mark.parametrize("format", FORMATS)
-def test_picture_decodes_to_its_pixels_size_and_format(format: Format) -> None:
+def test_image_decodes_to_its_pixels_size_and_format(format: Format) -> None:
     source = decode(file_of(gradient(), format))
     assert (source.format, source.size, source.alpha, source.icc_profile) == (format, (48, 32), None, None)
     error = np.abs(source.pixels.astype(int) - gradient())
@@ -77,7 +77,7 @@ def test_gif_gives_its_first_frame() -> None:
     assert (decode(file_of(first, "gif", save_all=True, append_images=[second])).pixels == (255, 0, 0)).all()
 
 
-def test_phone_jpeg_with_a_second_picture_inside_is_a_jpeg() -> None:
+def test_phone_jpeg_with_a_second_image_inside_is_a_jpeg() -> None:
     data = file_of(gradient(), "MPO", save_all=True, append_images=[Image.new("RGB", (8, 8))])
     assert Image.open(io.BytesIO(data)).format == "MPO"
     assert (decode(data).format, decode(data).size) == ("jpeg", (48, 32))
@@ -116,7 +116,7 @@ def test_dim_16_bit_grey_stays_dim() -> None:
     assert (decode(file_of(Image.fromarray(np.full((8, 8), 2570, np.uint16)), "png")).pixels == 10).all()
 
 
-def test_float_picture_with_holes_decodes_with_them_black() -> None:
+def test_float_image_with_holes_decodes_with_them_black() -> None:
     values = np.full((8, 8), 0.5, np.float32)
     values[0, 0], values[0, 1] = np.nan, np.inf
     pixels = decode(file_of(Image.fromarray(values), "tiff")).pixels
@@ -142,7 +142,7 @@ def test_exif_rotated_lossy_photo_comes_out_upright(orientation: int, format: Fo
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")
-def test_damaged_exif_does_not_cost_the_picture() -> None:
+def test_damaged_exif_does_not_cost_the_image() -> None:
     block = exif(6)
     assert decode(file_of(gradient(), "jpeg", exif=block[:14] + b"\xff" * 20)).size == (48, 32)
 
@@ -200,7 +200,7 @@ def test_grey_becomes_srgb_by_its_own_profile() -> None:
     ],
     ids=["empty", "text", "svg", "eps", "ppm", "ico", "jpeg-magic", "png-magic"],
 )
-def test_what_is_not_a_picture_is_refused(data: bytes) -> None:
+def test_what_is_not_a_image_is_refused(data: bytes) -> None:
     with pytest.raises(NotAnImage):
         decode(data)
 
@@ -257,7 +257,7 @@ def test_bomb_is_refused_by_its_header() -> None:
         decode(png(60000, 60000, 8, 2, b"\0" * 1000))
 
 
-def test_picture_over_the_pixel_limit_is_refused_before_it_is_decoded() -> None:
+def test_image_over_the_pixel_limit_is_refused_before_it_is_decoded() -> None:
     undecodable = png(1001, 1000, 8, 2, b"")
     with pytest.raises(ImageTooLarge, match="1001x1000.*at most 1000000 pixels"):
         decode(undecodable)
@@ -265,7 +265,7 @@ def test_picture_over_the_pixel_limit_is_refused_before_it_is_decoded() -> None:
         decode(png(1000, 1000, 8, 2, b""))
 
 
-def test_picture_over_the_byte_limit_is_refused() -> None:
+def test_image_over_the_byte_limit_is_refused() -> None:
     data = file_of(gradient(), "png")
     assert decode_image(data, max_bytes=len(data), max_pixels=48 * 32).size == (48, 32)
     with pytest.raises(ImageTooLarge, match=f"{len(data)} bytes; at most {len(data) - 1}"):

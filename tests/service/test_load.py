@@ -15,12 +15,12 @@ import httpx2 as httpx
 import pytest
 from ray import serve
 
-from tests.support.reference import picture
+from tests.support.reference import smooth_image
 from tests.support.service import APP, Service, eventually, png, replica_pids, resident_mib, serving
 
 pytestmark = pytest.mark.service
-SMALL = png(picture(1, 192, 192))
-LARGE = png(picture(2, 256, 256))
+SMALL = png(smooth_image(1, 192, 192))
+LARGE = png(smooth_image(2, 256, 256))
 SHORT = {"strength": "0.5", "num_inference_steps": "8", "seed": "1"}
 MIDDLE = {"strength": "1", "num_inference_steps": "50", "seed": "3"}
 LONG = {"strength": "1", "num_inference_steps": "150", "seed": "2"}

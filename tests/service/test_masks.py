@@ -18,9 +18,9 @@ from deployments.engine.models.samplers import SAMPLERS
 from deployments.engine.request import Img2ImgRequest, Mask, Pixels, Sampler
 from deployments.images.codec import SourceImage
 from deployments.images.masks import MaskMode, fit_mask, paste_back, read_mask
-from tests.support.reference import SCHEDULERS, Reference, make_engine, picture, run
+from tests.support.reference import SCHEDULERS, Reference, make_engine, run, smooth_image
 
-SOURCE = picture(5, 64, 48)
+SOURCE = smooth_image(5, 64, 48)
 ASK = Img2ImgRequest("", SOURCE, "a cat", "blurry", 0.7, 6.0, 10, 3)
 
 
@@ -120,7 +120,7 @@ def test_border_is_feathered_inwards() -> None:
     assert (row[45:] == 255).all()
 
 
-def test_full_mask_without_feather_is_the_made_picture() -> None:
+def test_full_mask_without_feather_is_the_made_image() -> None:
     made = 255 - SOURCE
     assert np.array_equal(paste_back(SOURCE, made, np.full((48, 64), 255, np.uint8)), made)
 

@@ -18,7 +18,7 @@ import pytest
 import yaml
 
 from deployments.telemetry import COUNTERS, GAUGES
-from tests.support.reference import picture
+from tests.support.reference import smooth_image
 from tests.support.service import Service, eventually, free_port, png, serving
 
 KEY = "img2img-the-key-of-alice-0123456789"
@@ -133,7 +133,7 @@ def test_every_query_of_the_dashboard_finds_something(scraped: tuple[Service, As
     left = dict(QUERIES)
 
     def all_found() -> bool:
-        assert service.post(png(picture(1, 64, 48)), num_inference_steps="8").status_code == 200
+        assert service.post(png(smooth_image(1, 64, 48)), num_inference_steps="8").status_code == 200
         for name, query in list(left.items()):
             if any(map(math.isfinite, ask(filled_in(query)))):
                 del left[name]
@@ -149,11 +149,11 @@ def test_every_query_of_the_dashboard_finds_something(scraped: tuple[Service, As
 @pytest.mark.prometheus
 def test_prometheus_counts_what_happened(scraped: tuple[Service, Ask]) -> None:
     service, ask = scraped
-    assert service.post(b"not a picture").status_code == 415
+    assert service.post(b"no image").status_code == 415
     assert httpx.get(f"{service.url}/v1/models").status_code == 401
     asked = {"num_inference_steps": "150", "strength": "1"}
     stream = {"accept": "text/event-stream"}
-    files = {"image": png(picture(4, 256, 256))}
+    files = {"image": png(smooth_image(4, 256, 256))}
     with service.client.stream("POST", "/v1/img2img", data=asked, files=files, headers=stream) as leaving:
         next(leaving.iter_lines())
     eventually(lambda: service.stats("sd15")["aborted"] == 1)

@@ -46,10 +46,10 @@ def test_model_that_runs_is_not_refused_because_it_did_not_run_a_moment_ago(star
 
 def test_models_stay_ready_while_a_new_configuration_is_built(starting: Service) -> None:
     eventually(lambda: starting.models()["sd15"]["ready"])
-    picture = file_of(gradient(), "png")
+    image = file_of(gradient(), "png")
     deploy(starting.app | {"args": starting.app["args"] | {"seed": 5}})
     eventually(being_built)
     answers = []
     while being_built():
-        answers.append(starting.post(picture))
+        answers.append(starting.post(image))
     assert {answer.status_code for answer in answers} == {200}

@@ -1,4 +1,4 @@
-"""Gives three in four of schemathesis's generated bodies sound pictures: random bytes test only the decoder."""
+"""Gives three in four of schemathesis's generated bodies sound images: random bytes test only the decoder."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 import schemathesis
 
 from tests.support.images import file_of
-from tests.support.reference import picture
+from tests.support.reference import smooth_image
 
-PICTURE = file_of(picture(1, 32, 24), "png")
+IMAGE = file_of(smooth_image(1, 32, 24), "png")
 FILES = ("image", "image[]", "mask")
 BASE64 = ("inputs", "mask")
 
@@ -22,8 +22,8 @@ def map_body(context: Any, body: Any) -> Any:
         return body
     media_type = context.operation.definition.raw.get("requestBody", {}).get("content", {})
     if "multipart/form-data" in media_type:
-        return body | {name: PICTURE for name in FILES if name in body}
-    encoded = base64.b64encode(PICTURE).decode()
+        return body | {name: IMAGE for name in FILES if name in body}
+    encoded = base64.b64encode(IMAGE).decode()
     pictures: dict[str, Any] = {name: encoded for name in BASE64 if name in body}
     if "init_images" in body:
         pictures["init_images"] = [encoded]

@@ -1,4 +1,4 @@
-"""Makes the pictures that the tests read: plain ones, odd ones, and hostile ones. No files, only bytes."""
+"""Makes the images that the tests read: plain ones, odd ones, and hostile ones. No files, only bytes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ WEB_UI_COMMENT = b"UNICODE\0" + "a fox\nSteps: 20".encode("utf-16-be")
 
 
 def gradient(width: int = 48, height: int = 32) -> Pixels:
-    """A smooth picture without symmetry: red grows to the right, green downwards, blue along the diagonal."""
+    """A smooth image without symmetry: red grows to the right, green downwards, blue along the diagonal."""
     y, x = np.mgrid[0:height, 0:width]
     planes = x * 255 // max(width - 1, 1), y * 255 // max(height - 1, 1), (x + y) * 255 // (width + height)
     return np.stack(planes, axis=-1).astype(np.uint8)
@@ -32,9 +32,9 @@ def patches(seed: int, size: tuple[int, int] = (256, 256)) -> Image.Image:
     return Image.fromarray(colours).resize(size, Image.Resampling.BICUBIC)
 
 
-def file_of(picture: Image.Image | Pixels, format: str, **options: Any) -> bytes:
-    """The picture's file as Pillow writes it."""
-    image = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
+def file_of(source: Image.Image | Pixels, format: str, **options: Any) -> bytes:
+    """The image's file as Pillow writes it."""
+    image = source if isinstance(source, Image.Image) else Image.fromarray(source)
     buffer = BytesIO()
     image.save(buffer, format, **options)
     return buffer.getvalue()
@@ -93,7 +93,7 @@ def cmyk_profile(ink_lab: tuple[int, int, int]) -> bytes:
 
 
 def linear_grey_profile() -> bytes:
-    """The smallest ICC profile of a grey picture whose values are proportional to light."""
+    """The smallest ICC profile of a grey image whose values are proportional to light."""
     white = b"XYZ \0\0\0\0" + ILLUMINANT
     return _icc(b"mntr", b"GRAY", b"XYZ ", {b"wtpt": white, b"kTRC": b"curv" + bytes(8)})
 
@@ -130,7 +130,7 @@ def mutations(data: bytes, count: int, seed: int) -> Iterable[bytes]:
 
 
 def decode(data: bytes) -> SourceImage:
-    """The picture in a file of the tests' sizes."""
+    """The image in a file of the tests' sizes."""
     return decode_image(data, max_bytes=8_000_000, max_pixels=1_000_000)
 
 

@@ -9,7 +9,7 @@ from peft import LoraConfig, get_peft_model_state_dict
 
 UNET_LAYERS = ["to_q", "to_k", "to_v", "to_out.0"]
 TEXT_LAYERS = ["q_proj", "v_proj"]
-SCALE = 0.2  # of the random weights: enough to change a picture, not so much that rounding does
+SCALE = 0.2  # of the random weights: enough to change an image, not so much that rounding does
 
 
 def build_lora(checkpoint: Path, file: Path, *, seed: int, text: bool = True) -> Path:

@@ -1,4 +1,4 @@
-// The openai package against a server: node openai_client.mjs BASE_URL PICTURE. Prints what came back as one JSON object.
+// The openai package against a server: node openai_client.mjs BASE_URL IMAGE. Prints what came back as one JSON object.
 import { File } from "node:buffer";
 import { createReadStream, readFileSync } from "node:fs";
 import OpenAI, { toFile } from "openai";
@@ -10,12 +10,12 @@ const settings = { model: "sd15", prompt: "a cat", strength: 0.5, num_inference_
 
 const edited = await client.images.edit({ ...settings, image: createReadStream(path), n: 2, response_format: "b64_json" });
 
-const picture = await toFile(readFileSync(path), "picture.png", { type: "image/png" });
-const stream = await client.images.edit({ ...settings, image: [picture], stream: true, partial_images: 2 });
+const image = await toFile(readFileSync(path), "image.png", { type: "image/png" });
+const stream = await client.images.edit({ ...settings, image: [image], stream: true, partial_images: 2 });
 const events = [];
 for await (const event of stream) events.push(event);
 
-const refused = await client.images.edit({ ...settings, image: picture, response_format: "url" }).catch((error) => error);
+const refused = await client.images.edit({ ...settings, image, response_format: "url" }).catch((error) => error);
 const unknown = await client.models.retrieve("dall-e-2").catch((error) => error);
 const models = [];
 for await (const model of client.models.list()) models.push(model.id);

@@ -92,7 +92,7 @@ def run(engine: Engine, requests: list[Img2ImgRequest], *, join_every: int = 0) 
     return images
 
 
-def picture(seed: int, width: int, height: int) -> Pixels:
-    """A smooth random picture."""
+def smooth_image(seed: int, width: int, height: int) -> Pixels:
+    """A smooth random image."""
     noise = np.random.default_rng(seed).integers(0, 256, (height // 8, width // 8, 3), dtype=np.uint8)
     return np.array(Image.fromarray(noise).resize((width, height), Image.Resampling.BICUBIC))

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from benchmarks.embedded.painter import open_photo
 from deployments.engine.request import Pixels
-from tests.support.reference import picture
+from tests.support.reference import smooth_image
 from training.classifier import StyleClassifier, accuracies, degrade, train
 from training.styles import STYLES
 
@@ -74,8 +74,8 @@ def test_weights_for_other_styles_are_refused(metadata: dict[str, str] | None, t
         StyleClassifier.load(tmp_path / "old.safetensors")
 
 
-def test_degraded_picture_is_another_picture_of_the_same_thing() -> None:
-    source = picture(1, 96, 64)
+def test_degraded_image_is_another_image_of_the_same_thing() -> None:
+    source = smooth_image(1, 96, 64)
     for seed in range(20):
         degraded = degrade(source, np.random.default_rng(seed))
         assert (degraded.shape, degraded.dtype) == (source.shape, source.dtype)

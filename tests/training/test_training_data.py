@@ -1,4 +1,4 @@
-"""The training's pictures, prompts and states."""
+"""The training's images, prompts and states."""
 
 import random
 from pathlib import Path
@@ -12,40 +12,40 @@ from PIL import Image
 from tests.support.images import patches
 from training.encode_pairs import PAINTINGS, style_of
 from training.pipelines import BETAS
-from training.prepare_images import PIXELS, crop, find_pictures, is_held_out, prepare
+from training.prepare_images import PIXELS, crop, find_images, is_held_out, prepare
 from training.prompts import SCRIPT_PROMPTS, STYLES, SYNONYMS, all_words, draw_prompt
 from training.styles import STYLES as PAINTED_STYLES
 from training.tokenizer import make_tokenizer
 from training.train_unet import Pairs, img2img_states
 
 
-def save_picture(path: Path, seed: int, size: tuple[int, int] = (640, 500)) -> Path:
+def save_image(path: Path, seed: int, size: tuple[int, int] = (640, 500)) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     patches(seed, size).save(path)
     return path
 
 
-def test_copies_of_a_picture_at_other_sizes_are_left_out(tmp_path: Path) -> None:
-    save_picture(tmp_path / "small.png", 1)
-    large = save_picture(tmp_path / "large.jpg", 1, (960, 750))
-    other = save_picture(tmp_path / "other.jpg", 2)
-    save_picture(tmp_path / "icon.png", 3, (200, 200))
+def test_copies_of_a_image_at_other_sizes_are_left_out(tmp_path: Path) -> None:
+    save_image(tmp_path / "small.png", 1)
+    large = save_image(tmp_path / "large.jpg", 1, (960, 750))
+    other = save_image(tmp_path / "other.jpg", 2)
+    save_image(tmp_path / "icon.png", 3, (200, 200))
     cut_out = patches(4, (200, 200)).convert("RGBA")
     cut_out.putpixel((0, 0), (0, 0, 0, 0))
     cut_out.save(tmp_path / "stamp.png")
-    wide, cut_outs = find_pictures([tmp_path])
+    wide, cut_outs = find_images([tmp_path])
     assert set(wide) == {large, other}
     assert cut_outs == [tmp_path / "stamp.png"]
 
 
 def test_crops_are_square_and_the_seed_decides_them() -> None:
-    picture = patches(5, (700, 500))
-    first, again, other = (crop(picture, random.Random(seed)) for seed in (1, 1, 2))
+    image = patches(5, (700, 500))
+    first, again, other = (crop(image, random.Random(seed)) for seed in (1, 1, 2))
     assert first.size == (PIXELS, PIXELS)
     assert first.tobytes() == again.tobytes() != other.tobytes()
 
 
-def test_held_out_crops_come_from_other_pictures(tmp_path: Path) -> None:
+def test_held_out_crops_come_from_other_images(tmp_path: Path) -> None:
     folder = tmp_path / "pictures"
     folder.mkdir()
     for number in range(40):

@@ -37,7 +37,7 @@ def edge_correlation(one: Pixels, other: Pixels) -> float:
 
 
 def distance(one: Pixels, other: Pixels) -> float:
-    """The mean difference of two pictures in levels of 0..255."""
+    """The mean difference of two images in levels of 0..255."""
     return float(np.abs(one.astype(float) - other).mean())
 
 

@@ -22,15 +22,15 @@ from deployments.engine.request import Img2ImgRequest, Pixels
 from deployments.engine.runner import Runner
 from tests.engine.test_parity import random_request
 from tests.support.checkpoints import with_overflowing_vae
-from tests.support.reference import Reference, make_engine, picture, run
+from tests.support.reference import Reference, make_engine, run, smooth_image
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 REQUESTS = [
-    Img2ImgRequest("a", picture(1, 64, 64), "a cat", "blurry", 0.7, 5.0, 10, 3, "dpmpp_2m"),
-    Img2ImgRequest("b", picture(2, 64, 64), "castles", None, 0.5, 0.0, 8, 4, "euler_ancestral"),
-    Img2ImgRequest("c", picture(3, 88, 72), "a cat", None, 0.9, 9.0, 6, 5, "ddim"),
-    Img2ImgRequest("d", picture(4, 64, 64), "a dog", None, 0.8, 6.0, 9, 6, "euler"),
-    Img2ImgRequest("e", picture(5, 64, 64), "a dog", None, 0.6, 4.0, 9, 7, "dpmpp_2m"),
+    Img2ImgRequest("a", smooth_image(1, 64, 64), "a cat", "blurry", 0.7, 5.0, 10, 3, "dpmpp_2m"),
+    Img2ImgRequest("b", smooth_image(2, 64, 64), "castles", None, 0.5, 0.0, 8, 4, "euler_ancestral"),
+    Img2ImgRequest("c", smooth_image(3, 88, 72), "a cat", None, 0.9, 9.0, 6, 5, "ddim"),
+    Img2ImgRequest("d", smooth_image(4, 64, 64), "a dog", None, 0.8, 6.0, 9, 6, "euler"),
+    Img2ImgRequest("e", smooth_image(5, 64, 64), "a dog", None, 0.6, 4.0, 9, 7, "dpmpp_2m"),
 ]
 
 

@@ -108,7 +108,7 @@ def test_guided_images_keep_their_shade_in_bfloat16() -> None:
         engine = make_engine(Path("data/models/tiny-sd15"), dtype=dtype)
         assert isinstance(engine.runner, Runner)
         compile_now(engine.runner.family, 8)
-        pictures = run(engine, requests)
-        return np.stack([pictures[request.request_id].mean((0, 1)) for request in requests])
+        images = run(engine, requests)
+        return np.stack([images[request.request_id].mean((0, 1)) for request in requests])
 
     assert np.abs(shades("bfloat16") - shades("float32")).max() <= 4

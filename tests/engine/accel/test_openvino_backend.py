@@ -22,14 +22,14 @@ from deployments.engine.request import Img2ImgRequest, Pixels
 from deployments.engine.runner import Runner
 from deployments.replica.build import build_engine
 from tests.support.loras import build_lora
-from tests.support.reference import Reference, make_engine, make_runner, picture, relative_error, run
+from tests.support.reference import Reference, make_engine, make_runner, relative_error, run, smooth_image
 from tests.support.service import eventually
 
 Checkpoints = Callable[[str], Path]
 REQUESTS = [
-    Img2ImgRequest("a", picture(1, 64, 64), "a cat", "blurry", 0.7, 5.0, 10, 3, "dpmpp_2m"),
-    Img2ImgRequest("b", picture(2, 64, 64), "castles", None, 0.5, 0.0, 8, 4, "euler_ancestral"),
-    Img2ImgRequest("c", picture(3, 88, 72), "a cat", None, 0.9, 9.0, 6, 5, "ddim"),  # 11x9 latents, or 44x36
+    Img2ImgRequest("a", smooth_image(1, 64, 64), "a cat", "blurry", 0.7, 5.0, 10, 3, "dpmpp_2m"),
+    Img2ImgRequest("b", smooth_image(2, 64, 64), "castles", None, 0.5, 0.0, 8, 4, "euler_ancestral"),
+    Img2ImgRequest("c", smooth_image(3, 88, 72), "a cat", None, 0.9, 9.0, 6, 5, "ddim"),  # 11x9 latents, or 44x36
 ]
 
 
@@ -166,7 +166,7 @@ def test_torch_shares_its_work_only_where_it_runs_the_network(
 
 def test_adapters_take_part_though_the_compiled_networks_know_none(checkpoints: Checkpoints, tmp_path: Path) -> None:
     lora = build_lora(checkpoints("sd15"), tmp_path / "ink.safetensors", seed=1)
-    asked = [REQUESTS[0], Img2ImgRequest("ink", picture(1, 64, 64), "a cat", loras=(("ink", 1.0),))]
+    asked = [REQUESTS[0], Img2ImgRequest("ink", smooth_image(1, 64, 64), "a cat", loras=(("ink", 1.0),))]
     images = []
     for compiled in (False, True):
         runner = make_runner(checkpoints("sd15"), loras={"ink": str(lora)})

@@ -3,11 +3,11 @@
 import * as mask from "./mask.js";
 
 const $ = (id) => document.getElementById(id);
-const view = { source: null, result: null, run: null };
+const contents = { source: null, result: null, run: null };
 
-export const source = () => view.source;
-export const result = () => view.result;
-export const shownImage = () => view.result?.images[view.result.shown];
+export const source = () => contents.source;
+export const result = () => contents.result;
+export const shownImage = () => contents.result?.images[contents.result.shown];
 
 export function build() {
   for (const input of $("views").querySelectorAll("input")) input.addEventListener("change", () => show(input.value));
@@ -27,17 +27,17 @@ export async function open(blob, name) {
     URL.revokeObjectURL(url);
     throw new Error(`This browser can show no image in ${name}.`);
   }
-  const old = view.source;
-  view.source = { blob, name, url, width: image.naturalWidth, height: image.naturalHeight };
-  if (old && old !== view.result?.source && old !== view.run?.source) URL.revokeObjectURL(old.url);
+  const old = contents.source;
+  contents.source = { blob, name, url, width: image.naturalWidth, height: image.naturalHeight };
+  if (old && old !== contents.result?.source && old !== contents.run?.source) URL.revokeObjectURL(old.url);
   mask.reset(image.naturalWidth, image.naturalHeight);
   useBrush(false);
-  if (!view.run) show("input");
+  if (!contents.run) show("input");
 }
 
 /** A run of so many images begins. */
 export function start(count) {
-  view.run = { source: view.source, previews: Array(count).fill(null), steps: Array(count).fill(null) };
+  contents.run = { source: contents.source, previews: Array(count).fill(null), steps: Array(count).fill(null) };
   $("preview").hidden = true;
   $("progress").removeAttribute("value");
   $("step").textContent = "Sending the image";
@@ -46,11 +46,11 @@ export function start(count) {
 
 /** News of one image of the run; says in words how far the run is. */
 export function progress({ image, place, step, num_steps, preview }) {
-  const { previews, steps } = view.run;
+  const { previews, steps } = contents.run;
   steps[image] = { place, step, num_steps };
   if (preview) previews[image] = `data:image/png;base64,${preview}`;
   if (previews[0]) Object.assign($("preview"), { src: previews[0], hidden: false });
-  if (preview && previews.length > 1) tiles(previews.map((url) => url ?? view.run.source.url), 0);
+  if (preview && previews.length > 1) tiles(previews.map((url) => url ?? contents.run.source.url), 0);
   const told = steps.filter(Boolean);
   const done = told.reduce((sum, one) => sum + one.step, 0);
   const all = num_steps * steps.length;
@@ -62,21 +62,21 @@ export function progress({ image, place, step, num_steps, preview }) {
 
 /** The run is over; what was shown before it comes back, unless a result follows. */
 export function stop() {
-  view.run = null;
+  contents.run = null;
   show("input");
 }
 
 /** Show a result: {source, images: [{blob, name, seed}], caption, ...}. */
 export function present(made) {
-  for (const image of view.result?.images ?? []) URL.revokeObjectURL(image.url);
+  for (const image of contents.result?.images ?? []) URL.revokeObjectURL(image.url);
   for (const image of made.images) image.url = URL.createObjectURL(image.blob);
-  view.result = { ...made, shown: 0 };
+  contents.result = { ...made, shown: 0 };
   pick(0);
   show("result");
 }
 
 export function show(view) {
-  const { source, result, run } = view;
+  const { source, result, run } = contents;
   const seen = run ? "running" : view === "result" && result ? "result" : source ? "input" : "empty";
   const from = { running: run?.source, result: result?.source, input: source }[seen];
   $("stage").dataset.view = seen;
@@ -97,7 +97,7 @@ export function show(view) {
 }
 
 function pick(number) {
-  const { result } = view;
+  const { result } = contents;
   const image = result.images[number];
   result.shown = number;
   Object.assign($("after"), { src: image.url, alt: `After: ${result.settings.prompt ?? ""}` });

@@ -203,5 +203,10 @@ def _how_to_resume(overwrite: bool) -> str:
     return f"Run the same command to {'start over' if overwrite else 'resume'}"
 
 
-if __name__ == "__main__":
+def command() -> None:
+    """The command's entry point."""
     typer.run(main)
+
+
+if __name__ == "__main__":
+    command()

@@ -107,5 +107,10 @@ def _check_extension(output_filename: str | None) -> None:
         )
 
 
-if __name__ == "__main__":
+def command() -> None:
+    """The command's entry point."""
     typer.run(main)
+
+
+if __name__ == "__main__":
+    command()

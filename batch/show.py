@@ -187,5 +187,10 @@ def _notes(record: Result | None) -> Iterator[str]:
             yield f"{path} is a path in the input folder of the job"
 
 
-if __name__ == "__main__":
+def cli() -> None:
+    """The command's entry point."""
     typer.run(main)
+
+
+if __name__ == "__main__":
+    cli()

@@ -131,6 +131,7 @@ def test_only_the_async_engine_knows_asyncio() -> None:
     assert importers("asyncio") & set(inside(ENGINE)) == {f"{ENGINE}.async_engine"}
 
 
+@pytest.mark.subprocess
 def test_decisions_are_made_without_torch() -> None:
     loaded = loaded_by(*(f"{ENGINE}.{name}" for name in ("scheduler", "state", "request", "engine", "async_engine")))
     assert "torch" not in loaded
@@ -182,12 +183,14 @@ def loaded_by(*modules: str) -> set[str]:
 
 
 @pytest.mark.subprocess
+@pytest.mark.subprocess
 def test_engine_loads_no_framework_in_a_fresh_interpreter() -> None:
     loaded = loaded_by(f"{ENGINE}.engine", f"{ENGINE}.runner")
     assert loaded & {"ray", "fastapi", "starlette", "diffusers", f"{ENGINE}.async_engine"} == set()
     assert {name for name in loaded if name.startswith("deployments.") and not name.startswith(ENGINE)} == set()
 
 
+@pytest.mark.subprocess
 @pytest.mark.subprocess
 def test_the_app_is_bound_without_loading_what_only_its_replicas_need() -> None:
     loaded = loaded_by("deployments.app")

@@ -6,7 +6,7 @@ import asyncio
 from io import BytesIO
 from typing import Any
 
-import httpx
+import httpx2 as httpx
 import numpy as np
 from PIL import Image
 

@@ -7,7 +7,7 @@ import os
 import socket
 from typing import Any
 
-import httpx
+import httpx2 as httpx
 import ray
 from ray import serve
 from ray.serve.context import _get_global_client

@@ -16,7 +16,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Annotated, Any
 
-import httpx
+import httpx2 as httpx
 import ray
 import typer
 from PIL import Image

@@ -12,7 +12,7 @@ from contextlib import suppress
 from io import BytesIO
 from typing import Any
 
-import httpx
+import httpx2 as httpx
 import psutil  # type: ignore[import-untyped]
 from PIL import Image
 

@@ -116,4 +116,4 @@ def _version() -> str:
     try:
         return version("img2img-serve")
     except PackageNotFoundError:  # run from a checkout without installation
-        return "0.1.0"
+        return "unknown"

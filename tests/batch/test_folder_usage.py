@@ -82,6 +82,7 @@ def test_folder_without_images_is_done_at_once(tmp_path: Path, output: Folder):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.subprocess
 def test_a_cluster_of_its_own_waits_until_there_is_something_to_do():
     code = (
         "import ray\nfrom pathlib import Path\n"

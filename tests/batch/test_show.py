@@ -19,6 +19,8 @@ from deployments.images.metadata import format_parameters
 from deployments.schemas import Settings
 from tests.support.images import exif, file_of, gradient
 
+pytestmark = pytest.mark.subprocess
+
 SETTINGS = Settings(
     model="sd15",
     prompt="in the style of picasso",

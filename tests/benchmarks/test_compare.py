@@ -192,6 +192,7 @@ def test_the_warm_up_leads_ours_through_every_number_of_guided_and_of_unguided_r
         assert [sum(steps > done for steps in remaining) for done in range(max(remaining))] == [3, 2, 1]
 
 
+@pytest.mark.slow
 def test_the_engine_says_how_long_its_steps_took_by_their_rows(checkpoints: Callable[[str], Path]) -> None:
     options = Options(size=64, images=1, clients=1, dtype="float32")
     spec = options.spec("engine", checkpoints("sd15"), Path())

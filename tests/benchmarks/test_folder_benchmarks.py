@@ -138,6 +138,7 @@ def test_a_run_that_did_not_make_every_image_is_not_measured(tmp_path: Path, row
         finish_times(tmp_path, 2)
 
 
+@pytest.mark.subprocess
 @pytest.mark.parametrize(
     ("kind", "value", "code"), [("at most", 1.5, 0), ("at most", 1.51, 1), ("at least", 1.5, 0), ("at least", 1.49, 1)]
 )

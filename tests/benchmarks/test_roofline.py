@@ -11,6 +11,7 @@ from benchmarks.roofline.work import count_work
 from tests.benchmarks.commands import run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("family", "size", "gigaflops"),
     [

@@ -174,6 +174,7 @@ def test_vae_that_overflows_in_float16_encodes_in_float32_beside_a_bfloat16_unet
         assert half.slot.backend.decode(expected[None, :4].bfloat16()).dtype == torch.bfloat16
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 @pytest.mark.parametrize("kind", ["sd15", "sdxl"])
 def test_half_precision_gives_nearly_the_same_image(kind: str, dtype: str, checkpoints: Callable[[str], Path]) -> None:

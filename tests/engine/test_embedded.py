@@ -16,6 +16,8 @@ from benchmarks.embedded.painter import Painter, app_config, open_photo
 from deployments.config import REPO_ROOT
 from deployments.engine.request import Pixels
 
+pytestmark = pytest.mark.slow
+
 MODELS = REPO_ROOT / "data" / "models"
 IDS = sorted(app_config().models)
 BYTES = 14_000_000

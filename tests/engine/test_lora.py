@@ -49,6 +49,7 @@ def stock(checkpoint: Path, files: dict[str, str], loras: Loras) -> Pixels:
     return reference(ASK)
 
 
+@pytest.mark.slow
 def test_images_are_diffusers_own_next_to_neighbours_with_other_adapters(
     kind: str, checkpoints: Callable[[str], Path], files: dict[str, str]
 ) -> None:
@@ -62,6 +63,7 @@ def test_images_are_diffusers_own_next_to_neighbours_with_other_adapters(
     assert len(different) == len(CHOICES)
 
 
+@pytest.mark.slow
 def test_a_model_with_adapters_gives_the_same_bytes_as_one_without(
     kind: str, checkpoints: Callable[[str], Path], files: dict[str, str]
 ) -> None:

@@ -26,6 +26,7 @@ def alone(engine: Engine) -> dict[str, np.ndarray]:
     return {request.request_id: run(engine, [request])[request.request_id] for request in FOUR}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("family", "join_every"), [("sd15", 0), ("sd15", 1), ("sd15", 3), ("sdxl", 1)])
 def test_every_join_order_gives_the_image_of_the_request_alone(
     family: str, join_every: int, checkpoints: Callable[[str], Path]
@@ -37,6 +38,7 @@ def test_every_join_order_gives_the_image_of_the_request_alone(
             assert np.abs(pixels.astype(int) - expected[request_id].astype(int)).max() <= 1, (request_id, order)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("family", "join_every"), [("sd15", 0), ("sd15", 1), ("sd15", 3), ("sd21", 1)])
 def test_every_join_order_gives_the_same_bytes_when_reproducible(
     family: str, join_every: int, checkpoints: Callable[[str], Path]
@@ -48,6 +50,7 @@ def test_every_join_order_gives_the_same_bytes_when_reproducible(
             assert pixels.tobytes() == expected[request_id].tobytes(), (request_id, order)
 
 
+@pytest.mark.slow
 def test_strangers_of_another_size_change_nothing(checkpoints: Callable[[str], Path]) -> None:
     engine = make_engine(checkpoints("sd15"), reproducible=True)
     expected = alone(engine)

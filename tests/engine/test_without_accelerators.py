@@ -8,6 +8,9 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
+pytestmark = pytest.mark.subprocess
 ROOT = Path(__file__).parents[2]
 BLOCK = "import sys; sys.modules['deployments.engine.accel'] = None; "
 

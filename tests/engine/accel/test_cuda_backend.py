@@ -21,6 +21,8 @@ from tests.support.graph_replays import CallAgain
 from tests.support.loras import build_lora
 from tests.support.reference import make_engine, run, smooth_image
 
+pytestmark = pytest.mark.slow
+
 Checkpoints = Callable[[str], Path]
 MAX_ROWS = 3
 REQUESTS = [

@@ -21,6 +21,8 @@ from deployments.engine.request import Img2ImgRequest
 from deployments.engine.runner import Runner
 from tests.support.reference import make_engine, relative_error, run
 
+pytestmark = pytest.mark.slow
+
 Checkpoints = Callable[[str], Path]
 
 

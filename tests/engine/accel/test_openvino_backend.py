@@ -25,6 +25,8 @@ from tests.support.loras import build_lora
 from tests.support.reference import Reference, make_engine, make_runner, relative_error, run, smooth_image
 from tests.support.service import eventually
 
+pytestmark = pytest.mark.slow
+
 Checkpoints = Callable[[str], Path]
 REQUESTS = [
     Img2ImgRequest("a", smooth_image(1, 64, 64), "a cat", "blurry", 0.7, 5.0, 10, 3, "dpmpp_2m"),

@@ -39,6 +39,7 @@ pytestmark = [pytest.mark.chromium, pytest.mark.service, pytest.mark.xdist_group
     [
         ("/", "text/html"),
         ("/playground/style.css", "text/css"),
+        ("/playground/theme.css", "text/css"),
         ("/playground/app.js", "text/javascript"),
         ("/playground/icon.svg", "image/svg+xml"),
     ],

@@ -193,7 +193,7 @@ BAD_IMAGES = [
     (file_of(gradient(1, 1), "PNG"), 400, "1x1"),
     (file_of(gradient(20000, 20), "PNG"), 400, "20000x20"),
     (file_of(gradient(2001, 2001), "PNG"), 413, "2001x2001; at most 4000000 pixels"),
-    (bytes(2_000_001), 413, "2000001 bytes .*2000000"),
+    (bytes(2_000_001), 413, "2000001 bytes; at most 2000000"),
 ]
 
 

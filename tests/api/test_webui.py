@@ -224,11 +224,11 @@ def test_adapter_of_the_prompt_is_switched_on(service: Service) -> None:
 @pytest.mark.parametrize(("mode", "square"), [(0, (64, 64)), (1, (64, 64)), (2, (64, 64))])
 def test_model_sees_the_image_resized_as_asked(mode: int, square: tuple[int, int], service: Service) -> None:
     [image] = images_of(post(service, resize_mode=mode, width=square[0], height=square[1]))
-    image = Image.fromarray(IMAGE)
+    source = Image.fromarray(IMAGE)
     if mode == 0:
-        seen = np.array(image.resize(square, Image.Resampling.LANCZOS))
+        seen = np.array(source.resize(square, Image.Resampling.LANCZOS))
     elif mode == 1:
-        seen = np.array(image.resize((85, 64), Image.Resampling.LANCZOS).crop((10, 0, 74, 64)))
+        seen = np.array(source.resize((85, 64), Image.Resampling.LANCZOS).crop((10, 0, 74, 64)))
     else:
         seen = np.pad(IMAGE, ((8, 8), (0, 0), (0, 0)), "edge")
     assert np.array_equal(image, native(service, seen))

@@ -14,7 +14,7 @@ from collections.abc import Hashable, Iterable
 from deployments.engine.state import BatchKey, DenoiseState, LatentShape, StepBatch
 from deployments.engine.step_times import StepTimes
 
-DUE_AFTER = 16  # 2 to 8 leave longer tails, 32 is no better
+DUE_AFTER = 16  # simulated p99 slowdown 14, in order of arrival 65; 2 to 8 leave longer tails, 32 is no better
 
 
 class Scheduler:

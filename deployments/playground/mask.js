@@ -42,10 +42,10 @@ export function png() {
   const { data } = context.getImageData(0, 0, canvas.width, canvas.height);
   if (!data.some((value, i) => i % 4 === 3 && value > 0)) return null;
   const copy = Object.assign(document.createElement("canvas"), { width: canvas.width, height: canvas.height });
-  const context = copy.getContext("2d");
-  context.drawImage(canvas, 0, 0);
-  fill("source-in", "#fff", context);
-  fill("destination-over", "#000", context);
+  const flat = copy.getContext("2d");
+  flat.drawImage(canvas, 0, 0);
+  fill("source-in", "#fff", flat);
+  fill("destination-over", "#000", flat);
   return copy.toDataURL("image/png").split(",")[1];
 }
 

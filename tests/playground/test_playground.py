@@ -201,7 +201,7 @@ def test_bad_field_is_marked_with_the_servers_message(name: str, value: object, 
     expect(page.locator(".error")).to_have_count(0)
 
 
-def test_run_without_a_image_asks_for_one(page: Any) -> None:
+def test_run_without_an_image_asks_for_one(page: Any) -> None:
     page.locator("#generate").click()
     expect(page.locator("#image-error")).to_have_text("Choose an image first.")
 

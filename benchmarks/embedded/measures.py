@@ -205,7 +205,7 @@ def _troubles(painter: Painter, requests: Sequence[Img2ImgRequest]) -> dict[str,
 
 
 def trouble_with(source: Pixels, outcome: Pixels | Exception) -> str | None:
-    """What is wrong with a image, if the source has it not."""
+    """What is wrong with an image, if the source has it not."""
     if isinstance(outcome, Exception):
         return str(outcome)
     before, after = _luma(source), _luma(outcome)

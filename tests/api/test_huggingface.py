@@ -114,7 +114,7 @@ def test_bad_body_is_refused_by_name(body: dict[str, Any], status: int, param: s
     assert (reply.status_code, reply.json()["error"]["param"]) == (status, param), reply.text
 
 
-def test_data_url_is_a_image_too(service: Service) -> None:
+def test_data_url_is_an_image_too(service: Service) -> None:
     inputs = "data:image/png;base64," + base64.b64encode(SOURCE).decode()
     reply = service.client.post("/models/sd15", json={"inputs": inputs, "parameters": SETTINGS})
     assert np.array_equal(pixels_of(reply.content), native(service))

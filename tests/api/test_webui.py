@@ -388,7 +388,7 @@ def test_lists_that_clients_read_at_their_start_are_there(service: Service, api:
     assert set(api.get_memory()) == {"ram", "cuda"}
 
 
-def test_settings_are_read_back_from_a_image(service: Service, api: webuiapi.WebUIApi) -> None:
+def test_settings_are_read_back_from_an_image(service: Service, api: webuiapi.WebUIApi) -> None:
     result = api.img2img([Image.fromarray(IMAGE)], prompt="a cat", negative_prompt="blurry", **QUICK)
     assert api.png_info(result.image).info == result.image.info["parameters"]
     reply = service.client.post("/sdapi/v1/png-info", json={"image": result.json["images"][0]}).json()

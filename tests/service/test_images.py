@@ -200,7 +200,7 @@ def test_grey_becomes_srgb_by_its_own_profile() -> None:
     ],
     ids=["empty", "text", "svg", "eps", "ppm", "ico", "jpeg-magic", "png-magic"],
 )
-def test_what_is_not_a_image_is_refused(data: bytes) -> None:
+def test_what_is_not_an_image_is_refused(data: bytes) -> None:
     with pytest.raises(NotAnImage):
         decode(data)
 

@@ -25,7 +25,7 @@ def save_image(path: Path, seed: int, size: tuple[int, int] = (640, 500)) -> Pat
     return path
 
 
-def test_copies_of_a_image_at_other_sizes_are_left_out(tmp_path: Path) -> None:
+def test_copies_of_an_image_at_other_sizes_are_left_out(tmp_path: Path) -> None:
     save_image(tmp_path / "small.png", 1)
     large = save_image(tmp_path / "large.jpg", 1, (960, 750))
     other = save_image(tmp_path / "other.jpg", 2)

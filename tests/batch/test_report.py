@@ -22,7 +22,7 @@ def test_thumbnail_fits_into_256_px_and_is_never_enlarged(size: tuple[int, int],
     assert Image.open(BytesIO(thumbnail(gradient(*size)))).size == small
 
 
-@pytest.mark.parametrize("profile", [rgb_profile(), b"no profile"])
+@pytest.mark.parametrize("profile", [rgb_profile(), b"no profile"], ids=["sRGB", "broken"])
 def test_thumbnail_of_an_image_with_a_profile_has_its_colours(profile: bytes) -> None:
     np.testing.assert_allclose(colours(thumbnail(plain(RED), profile)), plain(RED), atol=4)
 

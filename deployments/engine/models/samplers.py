@@ -137,8 +137,8 @@ def _lcm(scheduler: Any, first: int, prediction_type: str) -> StepTable:
         p, q = _to_denoised(prediction_type, math.sqrt(cumulated[t]), math.sqrt(1 - cumulated[t]))
         c_skip, c_out = map(float, scheduler.get_scalings_for_boundary_condition_discrete(t))
         a_next = cumulated[timesteps[i + 1]] if i + 1 < len(timesteps) else 1.0
-        signal = math.sqrt(a_next)
-        rows.append((1.0, p, q, signal * c_skip, signal * c_out, 0.0, math.sqrt(1 - a_next)))
+        alpha_next = math.sqrt(a_next)
+        rows.append((1.0, p, q, alpha_next * c_skip, alpha_next * c_out, 0.0, math.sqrt(1 - a_next)))
     return _table([_variance_preserving(cumulated[t]) for t in timesteps[first:]], scheduler.timesteps, rows)
 
 

@@ -53,6 +53,7 @@ def test_all_backends_give_the_same_images_of_mixed_requests_and_are_reported(
     assert all(str(row.images_per_s) in done.output for row in rows(record, "mixed", "closed"))
 
 
+@pytest.mark.subprocess
 def test_backend_that_fails_is_reported_and_leaves_the_others_results(
     tmp_path: Path, checkpoints: Callable[[str], Path]
 ) -> None:

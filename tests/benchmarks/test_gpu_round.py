@@ -18,6 +18,8 @@ from benchmarks.gpu_round.plan import ITEMS, Item, limit_s, reason_to_skip
 from benchmarks.gpu_round.records import ItemResult, RoundRecord
 from tests.benchmarks.commands import run, text_of
 
+pytestmark = pytest.mark.subprocess
+
 
 def test_the_plan_names_every_item_and_loads_no_torch() -> None:
     code = (

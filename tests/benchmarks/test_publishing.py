@@ -35,6 +35,7 @@ def test_committed_code_is_published(results: Path, monkeypatch: pytest.MonkeyPa
     assert PublishedRecord.model_validate_json((results / "x.json").read_text()).command == "python -m x"
 
 
+@pytest.mark.subprocess
 @pytest.mark.parametrize(("rounds", "images"), [(2, 10), (3, 9)])
 def test_small_samples_are_written_elsewhere_only(
     results: Path, tmp_path_factory: pytest.TempPathFactory, rounds: int, images: int

@@ -28,6 +28,7 @@ def test_the_counted_work_is_that_of_the_published_networks(
     assert work.image(3, guided=True) == work.vae_encode + work.vae_decode + 2 * (work.text + 3 * work.unet_row)
 
 
+@pytest.mark.subprocess
 def test_the_roofline_of_a_small_job_is_measured_and_written(tmp_path: Path) -> None:
     done = run(main, "--arch", "small", "--size", 64, "--images", 0, "--steps", 10, "--output-dir", tmp_path)
     assert done.exit_code == 0, done.output

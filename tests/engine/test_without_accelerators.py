@@ -23,9 +23,9 @@ def run_python(code: str, *arguments: str) -> str:
     return done.stdout
 
 
-def test_the_core_tests_pass_without_accelerators() -> None:
+def test_the_fast_tests_of_the_engine_pass_without_accelerators() -> None:
     code = "import pytest; sys.exit(pytest.main(sys.argv[1:]))"
-    options = ["-q", "-p", "no:cacheprovider", "-p", "no:xdist", "--parity-count", "5", "tests/engine"]
+    options = ["-q", "-p", "no:cacheprovider", "-p", "no:xdist", "--fast", "tests/engine"]
     deselected = ["--ignore=tests/engine/accel", "--ignore=tests/engine/test_without_accelerators.py"]
     output = run_python(code, *options, *deselected)
     assert " passed" in output.splitlines()[-1]

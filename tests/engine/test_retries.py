@@ -15,11 +15,11 @@ from torch.overrides import TorchFunctionMode
 
 from deployments.engine.engine import Engine
 from deployments.engine.errors import InvalidRequest, NumericalError
-from deployments.engine.models.checkpoint import load_checkpoint
+from deployments.engine.models.stable_diffusion import StableDiffusion
 from deployments.engine.request import Img2ImgOutput, Img2ImgRequest, Pixels
 from deployments.engine.runner import Runner
 from tests.support.fakes import Broken, drive
-from tests.support.reference import run, smooth_image
+from tests.support.reference import make_runner, run, smooth_image
 
 FOUR = [
     Img2ImgRequest("ancestral", smooth_image(1, 64, 64), "a cat", None, 0.8, 7.5, 6, 1, "euler_ancestral"),
@@ -31,7 +31,7 @@ FOUR = [
 
 @pytest.fixture(scope="module")
 def runner(checkpoints: Callable[[str], Path]) -> Runner:
-    return Runner(load_checkpoint(str(checkpoints("sd15")), device="cpu", reproducible=True), reproducible=True)
+    return make_runner(checkpoints("sd15"), reproducible=True)
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,8 @@ def unet_that_raises(runner: Runner, error: Exception, when: Callable[[torch.Ten
         if when(inputs[0]):
             raise error
 
-    handle = runner.checkpoint.pipeline.unet.register_forward_pre_hook(hook)
+    assert isinstance(runner.family, StableDiffusion)
+    handle = runner.family.network.register_forward_pre_hook(hook)
     try:
         yield
     finally:
@@ -109,7 +110,7 @@ def test_latents_that_are_no_numbers_end_their_own_request_only(
 
 
 def test_guided_request_survives_memory_for_one_row_only(checkpoints: Callable[[str], Path]) -> None:
-    runner = Runner(load_checkpoint(str(checkpoints("sd15")), device="cpu", dtype="float32"))
+    runner = make_runner(checkpoints("sd15"))
     (whole,) = run(Engine(runner, max_rows=8), FOUR[:1]).values()
     with unet_that_raises(runner, torch.OutOfMemoryError(), lambda latents: len(latents) > 1):
         (by_rows,) = run(Engine(runner, max_rows=8), FOUR[:1]).values()

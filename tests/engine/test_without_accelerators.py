@@ -25,7 +25,7 @@ def run_python(code: str, *arguments: str) -> str:
 
 def test_the_fast_tests_of_the_engine_pass_without_accelerators() -> None:
     code = "import pytest; sys.exit(pytest.main(sys.argv[1:]))"
-    options = ["-q", "-p", "no:cacheprovider", "-p", "no:xdist", "--fast", "tests/engine"]
+    options = ["-q", "-p", "no:cacheprovider", "--fast", "tests/engine"]
     deselected = ["--ignore=tests/engine/accel", "--ignore=tests/engine/test_without_accelerators.py"]
     output = run_python(code, *options, *deselected)
     assert " passed" in output.splitlines()[-1]

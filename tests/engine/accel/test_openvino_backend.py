@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -28,6 +30,17 @@ from tests.support.service import eventually
 pytestmark = pytest.mark.slow
 
 Checkpoints = Callable[[str], Path]
+CONVERSION_OBSERVED = """
+import sys
+import torch
+from deployments.engine.accel.cpu import openvino_backend
+
+watched = ("os.fork", "socket.connect", "socket.getaddrinfo", "subprocess.Popen", "urllib.Request")
+sys.addaudithook(lambda event, _: print(event) if event in watched else None)
+network = openvino_backend._Float32(torch.nn.Linear(4, 4), lambda rows: rows + 1, torch.float32)
+openvino_backend._convert(network, (torch.zeros(1, 4),))
+print("converted")
+"""
 REQUESTS = [
     Img2ImgRequest("a", smooth_image(1, 64, 64), "a cat", "blurry", 0.7, 5.0, 10, 3, "dpmpp_2m"),
     Img2ImgRequest("b", smooth_image(2, 64, 64), "castles", None, 0.5, 0.0, 8, 4, "euler_ancestral"),
@@ -220,3 +233,9 @@ def test_small_networks_are_converted_once_and_compute_the_same_ever_after(
     assert torch.equal(encoded, again.encode(pixels))
     latents = encoded[:, : family.vae.config.latent_channels]
     assert torch.equal(first.decode(latents), again.decode(latents))
+
+
+@pytest.mark.subprocess
+def test_conversion_tells_nobody() -> None:
+    done = subprocess.run([sys.executable, "-c", CONVERSION_OBSERVED], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["converted"]

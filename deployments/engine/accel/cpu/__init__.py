@@ -1,1 +1,6 @@
 """Backends for CPUs."""
+
+import sys
+
+# OpenVINO reports each conversion to Google Analytics, from a forked process. Without this package it does not.
+sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]

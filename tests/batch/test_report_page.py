@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Iterator
 from io import BytesIO
@@ -16,21 +15,15 @@ from PIL import Image
 from batch.report.thumbnails import Pair, Thumbnails, thumbnail
 from batch.report.writer import REPORT_FILE, write_report
 from batch.storage.storage import open_storage
+from tests.support.browser import launched
 from tests.support.images import file_of, gradient
 from tests.support.reports import BLUE, MARKUP, RED, Folders, failure, result
-
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    if CHROMIUM is None:
-        pytest.skip("no chromium on the PATH; on Debian: apt install chromium")
-    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed; pip install playwright")
-    with sync_api.sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+    with launched() as chromium:
         yield chromium
-        chromium.close()
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
+from matplotlib.tri import Triangulation
 from numpy.typing import ArrayLike, NDArray
-from scipy.spatial import Delaunay
 
 Picture = NDArray[np.float32]
 PERIOD = 32  # px: every fixed pattern repeats with it
@@ -183,8 +183,8 @@ def facets(height: int, width: int, sites: Sites) -> Cells:
     """The triangles between sites (Delaunay), two kinds for each site; the height rises from about -1 to 1 in a
     direction of the kind's own."""
     near, pixels = _spread(sites)
-    mesh = Delaunay(near)
-    centre = near[mesh.simplices].mean(1)[mesh.find_simplex(pixels)]
+    mesh = Triangulation(*near.T)
+    centre = near[mesh.triangles].mean(1)[mesh.get_trifinder()(*pixels.transpose(2, 0, 1))]
     code = np.round(centre % PERIOD, 3) @ (1, 1000)
     kind = np.unique(code, return_inverse=True)[1].reshape(PERIOD, PERIOD)
     turn = 2.4 * kind + 0.7

@@ -3,7 +3,8 @@
 Nearest-neighbour upsampling writes each value four times, so the convolution multiplies the value by a sum of weights.
 That is a transposed convolution of stride 2, whose 4x4 kernel is the 3x3 kernel summed over squares of 2x2 (Shi et al.,
 "Is the deconvolution layer the same as a convolutional layer?", 2016). SD1.5's UNet has 5 % fewer multiplications,
-SDXL's 2 %, data/models/tiny-sd15's 10 %.
+SDXL's 2 %, data/models/tiny-sd15's 10 %. On two cores with AVX512-BF16 an image of SD1.5 at 256 px is done 3 to 5 %
+sooner in bfloat16, and at the same time in float32.
 """
 
 from __future__ import annotations

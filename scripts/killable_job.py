@@ -129,6 +129,7 @@ def job_setup(num_images: int = NUM_IMAGES) -> Iterator[JobSetup]:
         model = {
             "checkpoint": str(REPO_ROOT / "data" / "models" / MODEL),
             "reproducible": True,
+            "compile": False,  # every trial starts replicas, which would spend most of it compiling
             "defaults": {"strength": 0.5, "num_inference_steps": 6, "guidance_scale": 2, "max_side": SIDE_PX},
         }
         app_config = {"name": "img2img", "import_path": "deployments.app:build_app", "args": {"models": {MODEL: model}}}

@@ -1,4 +1,4 @@
-"""The folder job over a folder as people have them: 200 files of every kind, ten of them broken, twice."""
+"""The folder job over a folder as people have them: 100 files of every kind, ten of them broken, twice."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ def service(checkpoints: Callable[[str], Path]) -> Iterator[Service]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """190 sound images and ten broken ones, in nested folders, with awkward names."""
+    """90 sound images and ten broken ones, in nested folders, with awkward names."""
     folder = tmp_path_factory.mktemp("photos")
     for path, data in _sound() | _broken():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_bytes(data)
-    assert sum(path.is_file() for path in folder.rglob("*")) == 200
+    assert sum(path.is_file() for path in folder.rglob("*")) == 100
     return folder
 
 
@@ -60,7 +60,7 @@ def _sound() -> set[tuple[str, bytes]]:
     for turn in range(1, 9):
         files[f"camera/turned {turn}.jpg"] = file_of(gradient(40, 24), "JPEG", exif=exif(turn))
     formats = list(SUFFIXES.items())
-    for number in range(190 - len(files)):
+    for number in range(90 - len(files)):
         format, suffix = formats[number % len(formats)]
         pixels = gradient(20 + number % 17, 20 + number % 23)
         files[f"many/{number % 5}/{number:03d}{suffix}"] = file_of(pixels, format)
@@ -97,7 +97,7 @@ def upright_size(path: Path) -> tuple[int, int]:
         return (image.height, image.width) if turned else image.size
 
 
-def test_200_mixed_files_give_190_images_and_10_listed_errors_twice_the_same(
+def test_100_mixed_files_give_90_images_and_10_listed_errors_twice_the_same(
     service: Service, folder: Path, tmp_path: Path
 ) -> None:
     first = run_folder(folder, tmp_path / "first")
@@ -107,7 +107,7 @@ def test_200_mixed_files_give_190_images_and_10_listed_errors_twice_the_same(
     failed = [row for row in rows if row["error_type"]]
 
     assert {row["source"] for row in rows} == {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
-    assert (len(done), len(failed)) == (190, BROKEN)
+    assert (len(done), len(failed)) == (90, BROKEN)
     assert {row["source"].split("/")[0] for row in failed} == {"broken"}
     assert all(f"failed: {row['source']}: {row['error_type']}" in first.stdout for row in failed)
     assert {row["model"] for row in done} == {"one", "two"}
@@ -118,7 +118,7 @@ def test_200_mixed_files_give_190_images_and_10_listed_errors_twice_the_same(
 
     outputs = contents(tmp_path / "first")
     assert set(outputs) == {row["output"] for row in done}
-    assert len({name.casefold() for name in outputs}) == 190
+    assert len({name.casefold() for name in outputs}) == 90
     assert run_folder(folder, tmp_path / "second").returncode == 1
     assert contents(tmp_path / "second") == outputs
 

@@ -1,4 +1,4 @@
-"""The engine and the service work where `deployments.engine.accel` cannot be imported."""
+"""The engine and the app work where `deployments.engine.accel` cannot be imported."""
 
 from __future__ import annotations
 
@@ -8,11 +8,16 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import httpx2 as httpx
 import pytest
+
+from benchmarks.service.startup import start
+from tests.support.reference import smooth_image
+from tests.support.service import pixels_of, png
 
 pytestmark = pytest.mark.subprocess
 ROOT = Path(__file__).parents[2]
-BLOCK = "import sys; sys.modules['deployments.engine.accel'] = None; "
+BLOCK = "import sys; sys.modules['deployments.engine.accel'] = None\n"
 
 
 def run_python(code: str, *arguments: str) -> str:
@@ -32,17 +37,23 @@ def test_the_fast_tests_of_the_engine_pass_without_accelerators() -> None:
     assert "failed" not in output.splitlines()[-1]
 
 
-def test_a_replica_is_built_and_makes_images_without_accelerators(checkpoints: Callable[[str], Path]) -> None:
-    code = """
-from deployments.config import ModelConfig
-from deployments.engine.request import Img2ImgRequest
-from deployments.replica.build import build_engine
-import numpy as np
+@pytest.mark.service
+def test_the_app_serves_without_accelerators(
+    checkpoints: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(BLOCK)  # every process of Ray imports it first
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{ROOT}")
+    model = {"checkpoint": str(checkpoints("sd15")), "defaults": {"num_inference_steps": 4}}
+    app = {"name": "img2img", "import_path": "deployments.app:build_app", "args": {"models": {"sd15": model}}}
+    found: list[tuple[str, bool]] = []
 
-engine = build_engine(ModelConfig(checkpoint=sys.argv[1], device="cpu"))
-engine.add([engine.runner.prepare(Img2ImgRequest("a", np.zeros((64, 64, 3), np.uint8), "a cat", strength=1.0))])
-while engine.has_work:
-    for request_id, result in engine.step():
-        print(request_id, result.pixels.shape, engine.runner.backend)
-"""
-    assert run_python(code, str(checkpoints("sd15"))) == "a (64, 64, 3) eager\n"
+    def has_made_an_image(client: httpx.Client) -> bool:
+        (card,) = client.get("/v1/models").raise_for_status().json()["data"]
+        if not card["ready"]:
+            return False
+        reply = client.post("/v1/img2img", files={"image": png(smooth_image(1, 64, 64))}, timeout=60)
+        found.append((card["form"], card["compiling"]))
+        return pixels_of(reply.raise_for_status().content).shape == (64, 64, 3)
+
+    start({"applications": [app]}, has_made_an_image)
+    assert found == [("eager", False)]

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple, Protocol
 
 import torch
+from torch import nn
 
 from deployments.engine.request import Img2ImgRequest, Loras, Pixels, Sampler
 from deployments.engine.sampling import StepTable
@@ -44,7 +45,7 @@ class ImageCodec(Protocol):
 
 
 class Family(Protocol):
-    """Everything that differs between kinds of checkpoints.
+    """Everything that differs between kinds of checkpoints, as the core needs it.
 
     `size_multiple` is what both sides of an image are padded to. `guidance` is "cfg" where a guided request takes two
     rows, "embedded" where the guidance scale is an input of the denoiser. `denoiser` is the one in use now.
@@ -55,6 +56,8 @@ class Family(Protocol):
     device: torch.device
     slot: BackendSlot
 
+    @property
+    def name(self) -> str: ...
     @property
     def codec(self) -> ImageCodec: ...
     @property
@@ -72,14 +75,35 @@ class Family(Protocol):
     def condition(self, states: Sequence[DenoiseState]) -> None:
         """Encode the prompts of all states together; set their `conditions` and `truncated`."""
 
-    def example_inputs(self, rows: int, latent_shape: LatentShape) -> tuple[torch.Tensor, ...]:
-        """Random latents and row inputs, for tracing and capture."""
-
     def describe(self) -> dict[str, Any]:
         """What the loaded checkpoint is, for people and `GET /v1/models`."""
 
     def stats(self) -> dict[str, int]:
         """Hits and misses of its caches."""
+
+
+class CompilableFamily(Family, Protocol):
+    """A family whose networks the backends of accel/ can compile.
+
+    `network` is the denoiser's module, in `dtype`; `vae` is a diffusers VAE, `vae_dtypes` are its encoder's and its
+    decoder's. `native_shape` is the latents' height and width that the checkpoint was trained for.
+    """
+
+    reproducible: bool
+    dtype: torch.dtype
+    vae: nn.Module
+
+    @property
+    def network(self) -> nn.Module: ...
+    @property
+    def vae_dtypes(self) -> tuple[torch.dtype, torch.dtype]: ...
+    @property
+    def native_shape(self) -> LatentShape: ...
+    @property
+    def weights_stay_on_device(self) -> bool: ...
+
+    def example_inputs(self, rows: int, latent_shape: LatentShape) -> tuple[torch.Tensor, ...]:
+        """Random latents and row inputs, for tracing and capture."""
 
 
 class Backend(NamedTuple):

@@ -66,7 +66,8 @@ class Runner:
 
     def describe(self) -> dict[str, Any]:
         """The checkpoint and how it runs."""
-        return {**self.family.describe(), "form": self.backend, "compiling": self.family.slot.compiling}
+        family = self.family
+        return {"family": family.name, **family.describe(), "form": self.backend, "compiling": family.slot.compiling}
 
     def image_size(self, shape: LatentShape) -> tuple[int, int]:
         """Width and height in pixels of images of this latent shape."""

@@ -15,7 +15,7 @@ import torch
 from deployments.config import ModelConfig
 from deployments.engine.engine import Engine
 from deployments.engine.models.families import load_family
-from deployments.engine.models.stable_diffusion import StableDiffusion
+from deployments.engine.networks import CompilableFamily
 from deployments.engine.runner import Runner
 
 logger = logging.getLogger(__name__)
@@ -60,7 +60,7 @@ def _device_lock(device: torch.device) -> Callable[[], AbstractContextManager[ob
     return DEVICE_LOCK.step
 
 
-def _start_compiling(family: StableDiffusion, max_rows: int, *, with_loras: bool) -> None:
+def _start_compiling(family: CompilableFamily, max_rows: int, *, with_loras: bool) -> None:
     try:
         from deployments.engine.accel.backends import start_compiling
     except ImportError as error:

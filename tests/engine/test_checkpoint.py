@@ -15,18 +15,17 @@ from safetensors.torch import load_file
 from deployments.engine.engine import Engine
 from deployments.engine.errors import CheckpointError
 from deployments.engine.models.checkpoint import load_checkpoint
-from deployments.engine.models.families import load_family
 from deployments.engine.models.stable_diffusion import StableDiffusion
 from deployments.engine.request import Img2ImgRequest, Pixels
 from deployments.engine.runner import Runner
 from tests.support.checkpoints import to_single_file, with_overflowing_vae
-from tests.support.reference import run, smooth_image
+from tests.support.reference import load_unet_family, run, smooth_image
 
 REQUEST = Img2ImgRequest("a", smooth_image(1, 64, 64), "a cat", "blurry", 0.6, 5.0, 10, 3)
 
 
 def load(source: Path, dtype: str = "float32", **more: bool) -> StableDiffusion:
-    return load_family(str(source), device="cpu", dtype=dtype, **more)
+    return load_unet_family(source, dtype, **more)
 
 
 def image_of(family: StableDiffusion) -> Pixels:

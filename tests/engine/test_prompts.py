@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from deployments.engine.models import prompts as prompts_module
-from deployments.engine.models.families import load_family
 from deployments.engine.models.prompts import PromptEmbedding, PromptEncoder
 from deployments.engine.models.stable_diffusion import StableDiffusion
+from tests.support.reference import load_unet_family
 
 PROMPTS = (
     "a cat in the corner",
@@ -27,7 +27,7 @@ Load = Callable[[str], StableDiffusion]
 
 @pytest.fixture(scope="module")
 def load(checkpoints: Callable[[str], Path]) -> Load:
-    return cache(lambda kind: load_family(str(checkpoints(kind)), device="cpu", dtype="float32"))
+    return cache(lambda kind: load_unet_family(checkpoints(kind)))
 
 
 def encoder_of(family: StableDiffusion, *, reproducible: bool = False) -> PromptEncoder:

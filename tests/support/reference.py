@@ -20,6 +20,7 @@ from PIL import Image
 
 from deployments.engine.engine import Engine
 from deployments.engine.models.families import load_family
+from deployments.engine.models.stable_diffusion import StableDiffusion
 from deployments.engine.request import Img2ImgOutput, Img2ImgRequest, Pixels
 from deployments.engine.runner import Runner
 
@@ -68,7 +69,23 @@ def make_engine(
 
 def make_runner(checkpoint: Path, *, device: str = "cpu", dtype: str = "float32", **options: Any) -> Runner:
     """A runner for a checkpoint folder on the eager backend; `load_family` has the options."""
-    return Runner(load_family(str(checkpoint), device=device, dtype=dtype, **options))
+    return Runner(load_unet_family(checkpoint, dtype, device=device, **options))
+
+
+def load_unet_family(
+    checkpoint: Path, dtype: str = "float32", *, device: str = "cpu", **options: Any
+) -> StableDiffusion:
+    """The family of a Stable Diffusion or SDXL checkpoint, as tests look into it; `load_family` has the options."""
+    family = load_family(str(checkpoint), device=device, dtype=dtype, **options)
+    assert isinstance(family, StableDiffusion)
+    return family
+
+
+def unet_family_of(engine: Engine) -> StableDiffusion:
+    """The family behind `make_engine`'s engine."""
+    assert isinstance(engine.runner, Runner)
+    assert isinstance(engine.runner.family, StableDiffusion)
+    return engine.runner.family
 
 
 def relative_error(output: torch.Tensor, exact: torch.Tensor) -> float:

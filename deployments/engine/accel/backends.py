@@ -8,13 +8,12 @@ import time
 from collections.abc import Iterator
 from importlib.util import find_spec
 
-from deployments.engine.models.stable_diffusion import StableDiffusion
-from deployments.engine.networks import Backend
+from deployments.engine.networks import Backend, CompilableFamily
 
 logger = logging.getLogger(__name__)
 
 
-def compiled_backends(family: StableDiffusion, max_rows: int) -> Iterator[Backend]:
+def compiled_backends(family: CompilableFamily, max_rows: int) -> Iterator[Backend]:
     """The faster backends, each as soon as it is made, the fastest last."""
     if family.device.type == "cuda":
         from deployments.engine.accel.cuda.backend import cuda_backends
@@ -26,7 +25,7 @@ def compiled_backends(family: StableDiffusion, max_rows: int) -> Iterator[Backen
         yield openvino_backend(family)
 
 
-def compile_now(family: StableDiffusion, max_rows: int) -> None:
+def compile_now(family: CompilableFamily, max_rows: int) -> None:
     """Make all backends before the first request."""
     started, slot = time.perf_counter(), family.slot
     slot.compiling = True
@@ -39,13 +38,13 @@ def compile_now(family: StableDiffusion, max_rows: int) -> None:
     slot.compiling = False
 
 
-def compile_in_background(family: StableDiffusion, max_rows: int) -> None:
+def compile_in_background(family: CompilableFamily, max_rows: int) -> None:
     """Make them in a thread of their own, while requests run on the backend that there is."""
     family.slot.compiling = True
     threading.Thread(target=compile_now, args=(family, max_rows), name="compiler", daemon=True).start()
 
 
-def start_compiling(family: StableDiffusion, max_rows: int, *, with_loras: bool) -> None:
+def start_compiling(family: CompilableFamily, max_rows: int, *, with_loras: bool) -> None:
     """Compile now, in the background, or not at all.
 
     Backends round differently, so a reproducible result must not depend on when one is swapped in. On a CPU there is

@@ -26,7 +26,7 @@ DEFAULT_SIDE = 64  # of the latents, where the configuration does not say
 
 
 class StableDiffusion:
-    """A family of the engine; see `networks.Family`. Backends compile the modules `network` (the UNet) and `vae`."""
+    """A family of the engine, see `networks.CompilableFamily`; `network` is the UNet."""
 
     pipeline_class: type = StableDiffusionImg2ImgPipeline
 
@@ -119,6 +119,16 @@ class StableDiffusion:
         )
 
     @property
+    def weights_stay_on_device(self) -> bool:
+        """False for weights that come to the device for each forward (`memory_efficient`)."""
+        return not hasattr(self.network.unet, "_hf_hook")
+
+    @property
+    def vae_dtypes(self) -> tuple[torch.dtype, torch.dtype]:
+        """The dtypes of the VAE's encoder and decoder."""
+        return self.checkpoint.vae_dtypes
+
+    @property
     def native_shape(self) -> LatentShape:
         """The latents' height and width that the checkpoint was trained for."""
         size = self.network.unet.config.sample_size or DEFAULT_SIDE
@@ -137,7 +147,6 @@ class StableDiffusion:
     def describe(self) -> dict[str, Any]:
         """What the loaded checkpoint is."""
         return {
-            "family": self.name,
             "prediction_type": self._samplers.prediction_type,
             "samplers": list(get_args(Sampler)),
             "device": str(self.device),

@@ -13,13 +13,12 @@ import torch
 from deployments.engine.accel.cuda.backend import CALLS, GRAPHS, INDUCTOR, CudaBackends, is_faster, relative_error
 from deployments.engine.accel.cuda.graphs import CaptureLimits, Counters, Graph, GraphedModule
 from deployments.engine.accel.cuda.inductor import compiled
-from deployments.engine.models.families import load_family
 from deployments.engine.models.lora import without_adapters
 from deployments.engine.request import Img2ImgRequest, Pixels
 from deployments.engine.runner import Runner
 from tests.support.graph_replays import CallAgain
 from tests.support.loras import build_lora
-from tests.support.reference import make_engine, run, smooth_image
+from tests.support.reference import load_unet_family, make_engine, run, smooth_image, unet_family_of
 
 pytestmark = pytest.mark.slow
 
@@ -62,7 +61,7 @@ def test_backends_swapped_in_between_two_steps_change_no_image(
     runner = engine.runner
     assert isinstance(runner, Runner)
     capture = CallAgain()
-    backends = CudaBackends(runner.family, MAX_ROWS, capture, "eager")
+    backends = CudaBackends(unet_family_of(engine), MAX_ROWS, capture, "eager")
     coming = iter(backends)
     engine.add([runner.prepare(request) for request in REQUESTS])
     assert engine.step() == engine.step() == []
@@ -94,7 +93,7 @@ def test_size_that_comes_often_is_captured_later(checkpoints: Checkpoints, expec
     engine = make_engine(checkpoints("sd15"), max_rows=MAX_ROWS)
     runner = engine.runner
     assert isinstance(runner, Runner)
-    backends = CudaBackends(runner.family, MAX_ROWS, CallAgain(), "eager")
+    backends = CudaBackends(unet_family_of(engine), MAX_ROWS, CallAgain(), "eager")
     runner.family.slot.swap_backend(next(iter(backends)))
     odd = REQUESTS[2:]
     for _ in range(1 + CALLS[GRAPHS] // 5):
@@ -130,15 +129,15 @@ class Refuser(CallAgain):
 
 
 def test_network_that_cannot_be_captured_stays_as_it_is(checkpoints: Checkpoints) -> None:
-    backends = CudaBackends(load_family(str(checkpoints("sd15")), device="cpu", dtype="float32"), 2, Refuser())
+    backends = CudaBackends(load_unet_family(checkpoints("sd15")), 2, Refuser())
     assert list(backends) == []
     assert backends.counters.failures == 6  # each network once as it is and once compiled
 
 
 def test_copy_without_adapters_shares_the_weights_and_knows_no_switch(checkpoints: Checkpoints, tmp_path: Path) -> None:
     lora = build_lora(checkpoints("sd15"), tmp_path / "ink.safetensors", seed=1)
-    plain = load_family(str(checkpoints("sd15")), device="cpu", dtype="float32").network
-    adapted = load_family(str(checkpoints("sd15")), device="cpu", dtype="float32", loras={"ink": str(lora)})
+    plain = load_unet_family(checkpoints("sd15")).network
+    adapted = load_unet_family(checkpoints("sd15"), loras={"ink": str(lora)})
     adapted.use_loras((("ink", 1.0),))
     bare = without_adapters(adapted.network)
     inputs = adapted.example_inputs(2, (8, 8))

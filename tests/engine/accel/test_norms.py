@@ -18,8 +18,7 @@ from deployments.config import AppConfig
 from deployments.engine.accel.backends import compile_now
 from deployments.engine.accel.cpu.norms import SMALL, NHWCGroupNorm, NHWCResnet, use_nhwc_norms
 from deployments.engine.request import Img2ImgRequest
-from deployments.engine.runner import Runner
-from tests.support.reference import make_engine, relative_error, run
+from tests.support.reference import make_engine, relative_error, run, unet_family_of
 
 pytestmark = pytest.mark.slow
 
@@ -108,8 +107,7 @@ def test_guided_images_keep_their_shade_in_bfloat16() -> None:
 
     def shades(dtype: str) -> np.ndarray[Any, Any]:
         engine = make_engine(Path("data/models/tiny-sd15"), dtype=dtype)
-        assert isinstance(engine.runner, Runner)
-        compile_now(engine.runner.family, 8)
+        compile_now(unet_family_of(engine), 8)
         images = run(engine, requests)
         return np.stack([images[request.request_id].mean((0, 1)) for request in requests])
 

@@ -18,13 +18,19 @@ from deployments.engine.accel.backends import compile_now
 from deployments.engine.accel.cpu import openvino_backend as backend_module
 from deployments.engine.accel.cpu.openvino_backend import openvino_backend
 from deployments.engine.engine import Engine
-from deployments.engine.models.families import load_family
-from deployments.engine.models.stable_diffusion import StableDiffusion
 from deployments.engine.request import Img2ImgRequest, Pixels
 from deployments.engine.runner import Runner
 from deployments.replica.build import build_engine
 from tests.support.loras import build_lora
-from tests.support.reference import Reference, make_engine, make_runner, relative_error, run, smooth_image
+from tests.support.reference import (
+    Reference,
+    load_unet_family,
+    make_engine,
+    relative_error,
+    run,
+    smooth_image,
+    unet_family_of,
+)
 from tests.support.service import eventually
 
 pytestmark = pytest.mark.slow
@@ -50,18 +56,8 @@ REQUESTS = [
 
 def make_compiled(checkpoint: Path, *, reproducible: bool = False, max_rows: int = 8) -> Engine:
     engine = make_engine(checkpoint, reproducible=reproducible, max_rows=max_rows)
-    compile_now(family_of(engine), max_rows)
+    compile_now(unet_family_of(engine), max_rows)
     return engine
-
-
-def family_of(engine: Engine) -> StableDiffusion:
-    assert isinstance(engine.runner, Runner)
-    assert isinstance(engine.runner.family, StableDiffusion)
-    return engine.runner.family
-
-
-def load(checkpoint: Path, dtype: str = "float32", **options: Any) -> StableDiffusion:
-    return load_family(str(checkpoint), device="cpu", dtype=dtype, **options)
 
 
 def far(a: Pixels, b: Pixels) -> int:
@@ -100,7 +96,7 @@ def test_unet_gives_the_same_for_every_size_and_number_of_rows(
 ) -> None:
     threads(cores)
     monkeypatch.setattr(backend_module, "SMALL_BYTES", 2**40 if small else 0)
-    family = load(checkpoints(kind))
+    family = load_unet_family(checkpoints(kind))
     compiled = openvino_backend(family)
     for shape in [(8, 8), (9, 12), (11, 10), (13, 7)]:
         inputs = family.example_inputs(4, shape)
@@ -116,7 +112,7 @@ def test_networks_keep_their_weights_when_torch_has_no_more_use_for_them(
     dtype: str, checkpoints: Checkpoints, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(backend_module, "SMALL_BYTES", 0)  # a large one's are read where torch has them
-    family = load(checkpoints("sd15"), dtype)
+    family = load_unet_family(checkpoints("sd15"), dtype)
     row = family.example_inputs(1, (8, 8))
     expected = family.network(*row)
     compiled = openvino_backend(family)
@@ -129,7 +125,7 @@ def test_networks_keep_their_weights_when_torch_has_no_more_use_for_them(
 
 @torch.inference_mode()
 def test_reproducible_rows_are_bitwise_independent_of_their_neighbours(checkpoints: Checkpoints) -> None:
-    family = load(checkpoints("sd15"), reproducible=True)
+    family = load_unet_family(checkpoints("sd15"), reproducible=True)
     compiled, inputs = openvino_backend(family), family.example_inputs(4, (8, 8))
     together = compiled.denoiser(*inputs)
     alone = [compiled.denoiser(*(tensor[i : i + 1] for tensor in inputs)) for i in range(4)]
@@ -146,7 +142,7 @@ def test_result_does_not_depend_on_batch_neighbours(checkpoints: Checkpoints) ->
 def test_backend_swapped_in_between_two_steps_changes_no_image(checkpoints: Checkpoints) -> None:
     expected = run(make_engine(checkpoints("sd15")), REQUESTS)
     engine = make_engine(checkpoints("sd15"))
-    family = family_of(engine)
+    family = unet_family_of(engine)
     compiled = openvino_backend(family)
     engine.add([engine.runner.prepare(request) for request in REQUESTS])
     assert engine.step() == engine.step() == []
@@ -169,7 +165,7 @@ def test_torch_shares_its_work_only_where_it_runs_the_network(
 
         return call
 
-    slot = family_of(engine).slot
+    slot = unet_family_of(engine).slot
     backend = slot.backend
     denoiser, encode, decode = map(counted, (backend.denoiser, backend.encode, backend.decode))
     slot.swap_backend(backend._replace(denoiser=denoiser, encode=encode, decode=decode))
@@ -184,10 +180,10 @@ def test_adapters_take_part_though_the_compiled_networks_know_none(checkpoints: 
     asked = [REQUESTS[0], Img2ImgRequest("ink", smooth_image(1, 64, 64), "a cat", loras=(("ink", 1.0),))]
     images = []
     for compiled in (False, True):
-        runner = make_runner(checkpoints("sd15"), loras={"ink": str(lora)})
+        family = load_unet_family(checkpoints("sd15"), loras={"ink": str(lora)})
         if compiled:
-            compile_now(runner.family, 8)
-        images.append(run(Engine(runner, max_rows=8), asked))
+            compile_now(family, 8)
+        images.append(run(Engine(Runner(family), max_rows=8), asked))
     assert max(far(images[0][name], images[1][name]) for name in images[0]) <= 1
 
 
@@ -219,7 +215,7 @@ def test_small_networks_are_converted_once_and_compute_the_same_ever_after(
     checkpoints: Checkpoints, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    family = load(Path("data/models/tiny-sd15"))
+    family = load_unet_family(Path("data/models/tiny-sd15"))
     first = openvino_backend(family)
 
     def convert_again(*_: object) -> None:

@@ -24,9 +24,8 @@ from torch import nn
 from deployments.engine.accel.cpu.norms import use_nhwc_norms
 from deployments.engine.accel.cpu.upsampling import fuse_upsampling
 from deployments.engine.models.lora import without_adapters
-from deployments.engine.models.stable_diffusion import StableDiffusion
 from deployments.engine.models.vae import vae_decoder, vae_encoder
-from deployments.engine.networks import Backend, Denoiser, Networks
+from deployments.engine.networks import Backend, CompilableFamily, Denoiser, Networks
 
 PRECISIONS = {torch.float32: "f32", torch.bfloat16: "bf16", torch.float16: "f16"}
 SMALL_BYTES = 256 * 1024**2  # of a network's weights
@@ -34,7 +33,7 @@ SIDES = 9, 17  # of the traced latents: odd at each level, so that upsampling is
 ANY = -1
 
 
-def openvino_backend(family: StableDiffusion) -> Backend:
+def openvino_backend(family: CompilableFamily) -> Backend:
     """The networks without adapters. Compiling takes seconds, for small networks only the first time.
 
     A reproducible family has one compiled network, since a second one may round otherwise: rows take turns.
@@ -44,7 +43,7 @@ def openvino_backend(family: StableDiffusion) -> Backend:
     return Backend("openvino", _compiled_denoiser(family, in_parallel=in_parallel), encode, decode, owns_threads=True)
 
 
-def _compiled_denoiser(family: StableDiffusion, *, in_parallel: bool) -> Denoiser:
+def _compiled_denoiser(family: CompilableFamily, *, in_parallel: bool) -> Denoiser:
     network = without_adapters(family.network)
     fuse_upsampling(network)
     use_nhwc_norms(network)
@@ -62,15 +61,15 @@ def _compiled_denoiser(family: StableDiffusion, *, in_parallel: bool) -> Denoise
     return denoise
 
 
-def _compiled_vae(family: StableDiffusion) -> tuple[Networks, Networks]:
-    vae, dtypes = without_adapters(family.vae), family.checkpoint.vae_dtypes
+def _compiled_vae(family: CompilableFamily) -> tuple[Networks, Networks]:
+    vae, (encoder_dtype, decoder_dtype) = without_adapters(family.vae), family.vae_dtypes
     fuse_upsampling(vae)
     use_nhwc_norms(vae)
-    pixels, latents = torch.zeros(1, 3, 64, 128), torch.zeros(1, vae.config.latent_channels, *SIDES)
-    encoder = _converted(_Float32(vae, vae_encoder(vae), dtypes.encoder), (pixels,))
-    decoder = _converted(_Float32(vae, vae_decoder(vae), dtypes.decoder), (latents,))
-    encode = _Compiled(encoder, [_any_size(pixels)], dtypes.encoder)
-    decode = _Compiled(decoder, [_any_size(latents)], dtypes.decoder)
+    pixels, (latents, *_) = torch.zeros(1, 3, 64, 128), family.example_inputs(1, SIDES)
+    encoder = _converted(_Float32(vae, vae_encoder(vae), encoder_dtype), (pixels,))
+    decoder = _converted(_Float32(vae, vae_decoder(vae), decoder_dtype), (latents,))
+    encode = _Compiled(encoder, [_any_size(pixels)], encoder_dtype)
+    decode = _Compiled(decoder, [_any_size(latents)], decoder_dtype)
     return (
         lambda pixels: torch.cat(encode([(image,) for image in torch.split(pixels, 1)])),
         lambda latents: torch.cat(decode([(row,) for row in torch.split(latents, 1)])),

@@ -24,9 +24,8 @@ from deployments.engine.accel.cuda.device_lock import DEVICE_LOCK
 from deployments.engine.accel.cuda.graphs import CaptureLimits, Counters, Forward, GraphCapture, GraphedModule
 from deployments.engine.accel.cuda.inductor import compiled
 from deployments.engine.models.lora import without_adapters
-from deployments.engine.models.stable_diffusion import StableDiffusion
 from deployments.engine.models.vae import vae_decoder, vae_encoder
-from deployments.engine.networks import Backend
+from deployments.engine.networks import Backend, CompilableFamily
 
 logger = logging.getLogger(__name__)
 BUCKETS = (1, 2, 4, 6, 8, 12, 16, 24, 32)
@@ -37,13 +36,13 @@ MAX_SHAPES = 32, 8
 MAX_ERROR = 0.05  # of the eager output: larger errors are faults, not rounding
 
 
-def cuda_backends(family: StableDiffusion, max_rows: int) -> Iterator[Backend]:
+def cuda_backends(family: CompilableFamily, max_rows: int) -> Iterator[Backend]:
     """The faster backends, each as soon as it is made: "graphs" in seconds, "inductor+graphs" in minutes.
 
     There is none for weights that are not kept on the GPU. Adapters may be switched meanwhile. Each backend rounds
     otherwise, so none is for a reproducible family.
     """
-    if hasattr(family.network.unet, "_hf_hook"):
+    if not family.weights_stay_on_device:
         return
     prefer_cudnn_attention(family.device)
     yield from CudaBackends(family, max_rows, CudaGraphCapture(family.device))
@@ -75,7 +74,7 @@ class CudaBackends:
     """
 
     def __init__(
-        self, family: StableDiffusion, max_rows: int, graph_capture: GraphCapture, compiler: str = "inductor"
+        self, family: CompilableFamily, max_rows: int, graph_capture: GraphCapture, compiler: str = "inductor"
     ) -> None:
         self.counters = Counters()
         self._graph_capture = graph_capture
@@ -154,17 +153,17 @@ def is_faster(graphed: GraphedModule, before: Forward, inputs: Sequence[torch.Te
     return not both or took < took_before
 
 
-def _parts(family: StableDiffusion, max_rows: int) -> list[_Part]:
+def _parts(family: CompilableFamily, max_rows: int) -> list[_Part]:
     """Denoiser, VAE encoder, VAE decoder."""
     rows = min(3, max_rows)  # padded in their bucket, so that a check sees padding too
     latents, *inputs = family.example_inputs(rows, family.native_shape)
-    dtypes, factor = family.checkpoint.vae_dtypes, family.codec.factor
-    pixels = latents.new_empty(rows, 3, *(side * factor for side in family.native_shape)).normal_()
+    encoder_dtype, decoder_dtype = family.vae_dtypes
+    pixels = latents.new_empty(rows, 3, *(side * family.codec.factor for side in family.native_shape)).normal_()
     network, vae = without_adapters(family.network), without_adapters(family.vae)
     return [
         _Part(network, _forward, (latents, *inputs), _up_to(max_rows)),
-        _Part(vae, vae_encoder, (pixels.to(dtypes.encoder),), VAE_BUCKETS),
-        _Part(vae, vae_decoder, (latents.to(dtypes.decoder),), VAE_BUCKETS),
+        _Part(vae, vae_encoder, (pixels.to(encoder_dtype),), VAE_BUCKETS),
+        _Part(vae, vae_decoder, (latents.to(decoder_dtype),), VAE_BUCKETS),
     ]
 
 

@@ -96,7 +96,9 @@ class BestPipeline(StockPipeline):
 
     def __init__(self, checkpoint: str, device: Device, dtype: str) -> None:
         prediction_type = DPMSolverMultistepScheduler.load_config(checkpoint, subfolder="scheduler")["prediction_type"]
-        chosen = choose_dtype(dtype, torch.device(device), prediction_type=prediction_type, reproducible=False)
+        chosen = choose_dtype(
+            dtype, torch.device(device), overflows=prediction_type == "v_prediction", reproducible=False
+        )
         super().__init__(checkpoint, device, dtype=chosen)
         self._pipeline.fuse_qkv_projections(vae=False)
         self._pipeline.unet.to(memory_format=torch.channels_last)

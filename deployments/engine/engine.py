@@ -160,10 +160,7 @@ class Engine:
         return states
 
     def _each_alone_on_error(
-        self,
-        work: Callable[[list[DenoiseState]], None],
-        states: list[DenoiseState],
-        after: Exception | None = None,
+        self, work: Callable[[list[DenoiseState]], None], states: list[DenoiseState], after: Exception | None = None
     ) -> None:
         """Do `work` for all at once; if that fails (or failed: `after`), for each alone: only the culprit suffers."""
         if after is None:

@@ -90,6 +90,7 @@ class CompilableFamily(Family, Protocol):
     """
 
     reproducible: bool
+    weights_stay_on_device: bool
     dtype: torch.dtype
     vae: nn.Module
 
@@ -99,8 +100,6 @@ class CompilableFamily(Family, Protocol):
     def vae_dtypes(self) -> tuple[torch.dtype, torch.dtype]: ...
     @property
     def native_shape(self) -> LatentShape: ...
-    @property
-    def weights_stay_on_device(self) -> bool: ...
 
     def example_inputs(self, rows: int, latent_shape: LatentShape) -> tuple[torch.Tensor, ...]:
         """Random latents and row inputs, for tracing and capture."""

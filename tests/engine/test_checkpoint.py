@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from deployments.engine.engine import Engine
 from deployments.engine.errors import CheckpointError
-from deployments.engine.models.checkpoint import load_checkpoint
+from deployments.engine.models.families import load_family
 from deployments.engine.models.stable_diffusion import StableDiffusion
 from deployments.engine.request import Img2ImgRequest, Pixels
 from deployments.engine.runner import Runner
@@ -40,7 +40,7 @@ def folder(checkpoints: Callable[[str], Path], tmp_path: Path) -> Path:
 
 def refusal(source: Path | str) -> str:
     with pytest.raises(CheckpointError) as caught:
-        load_checkpoint(str(source), device="cpu")
+        load_family(str(source), device="cpu")
     assert str(source) in str(caught.value)
     return str(caught.value)
 
@@ -51,6 +51,34 @@ def test_family_is_recognised(kind: str, family: str, checkpoints: Callable[[str
     assert loaded.name == family
     assert loaded.guidance == ("embedded" if kind == "lcm" else "cfg")
     assert loaded.device == torch.device("cpu")
+
+
+@pytest.mark.parametrize(("kind", "overflows"), [("sd15", (False, False)), ("sd21", (True, False))])
+def test_v_prediction_overflows_in_float16(
+    kind: str, overflows: tuple[bool, bool], checkpoints: Callable[[str], Path]
+) -> None:
+    checkpoint = load(checkpoints(kind)).checkpoint
+    assert checkpoint.kind.overflows(checkpoint.pipeline) == overflows
+
+
+@pytest.mark.parametrize("name", ["StableDiffusion3Pipeline", None])
+def test_folder_of_an_unknown_pipeline_class_is_refused_by_name(name: str | None, tmp_path: Path) -> None:
+    index = {"_class_name": name, "text_encoder_2": ["transformers", "CLIPTextModelWithProjection"]}
+    (tmp_path / "model_index.json").write_text(json.dumps(index))
+    message = refusal(tmp_path)
+    assert f"the pipeline class {name} is not supported; supported: StableDiffusionPipeline, " in message
+    assert "StableDiffusionXLPipeline" in message
+
+
+def test_folder_opens_by_its_pipeline_class_and_not_by_its_parts(folder: Path) -> None:
+    index = json.loads((folder / "model_index.json").read_text())
+    (folder / "model_index.json").write_text(json.dumps(index | {"text_encoder_2": [None, None]}))
+    assert load(folder).name == "sd1"
+
+
+def test_single_file_of_an_unknown_family_is_refused(tmp_path: Path) -> None:
+    save_file({"model.diffusion_model.joint_blocks.0.weight": torch.zeros(1)}, file := tmp_path / "sd3.safetensors")
+    assert "no name begins with one of cond_stage_model., conditioner." in refusal(file)
 
 
 def test_inpainting_unet_is_refused_by_name(checkpoints: Callable[[str], Path]) -> None:
@@ -116,7 +144,7 @@ def test_unknown_prediction_type_is_named(folder: Path) -> None:
 
 def test_absent_device_is_named(checkpoints: Callable[[str], Path]) -> None:
     with pytest.raises(CheckpointError, match="'mps' was asked for"):
-        load_checkpoint(str(checkpoints("sd15")), device="mps")
+        load_family(str(checkpoints("sd15")), device="mps")
 
 
 def test_single_file_is_the_folder_it_was_made_of(checkpoints: Callable[[str], Path], tmp_path: Path) -> None:

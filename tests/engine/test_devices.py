@@ -40,34 +40,33 @@ def test_absent_device_is_named(name: str) -> None:
 @pytest.mark.parametrize("device", [CPU, CUDA, MPS])
 @pytest.mark.parametrize("name", ["float32", "bfloat16", "float16"])
 def test_format_asked_for_is_taken_everywhere(name: str, device: torch.device, reproducible: bool) -> None:
-    assert choose_dtype(name, device, prediction_type="epsilon", reproducible=reproducible) == getattr(torch, name)
+    assert choose_dtype(name, device, overflows=False, reproducible=reproducible) == getattr(torch, name)
 
 
 @pytest.mark.parametrize("reproducible", [True, False])
 @pytest.mark.parametrize(
-    ("device", "prediction_type", "dtype"),
+    ("device", "overflows", "dtype"),
     [
-        (CUDA, "epsilon", torch.float16),
-        (CUDA, "sample", torch.float16),
-        (CUDA, "v_prediction", torch.bfloat16),
-        (MPS, "epsilon", torch.float32),
-        (MPS, "v_prediction", torch.float32),
+        (CUDA, False, torch.float16),
+        (CUDA, True, torch.bfloat16),
+        (MPS, False, torch.float32),
+        (MPS, True, torch.float32),
     ],
 )
-def test_automatic_format_goes_by_device_and_prediction(
-    device: torch.device, prediction_type: str, dtype: torch.dtype, reproducible: bool
+def test_automatic_dtype_goes_by_device_and_float16s_range(
+    device: torch.device, overflows: bool, dtype: torch.dtype, reproducible: bool
 ) -> None:
-    assert choose_dtype("auto", device, prediction_type=prediction_type, reproducible=reproducible) == dtype
+    assert choose_dtype("auto", device, overflows=overflows, reproducible=reproducible) == dtype
 
 
 def test_reproducible_cpu_is_float32_without_a_measurement() -> None:
     bfloat16_gain.cache_clear()
-    assert choose_dtype("auto", CPU, prediction_type="epsilon", reproducible=True) == torch.float32
+    assert choose_dtype("auto", CPU, overflows=False, reproducible=True) == torch.float32
     assert bfloat16_gain.cache_info().currsize == 0
 
 
 def test_cpu_takes_bfloat16_only_where_it_was_measured_faster() -> None:
-    chosen = choose_dtype("auto", CPU, prediction_type="epsilon", reproducible=False)
+    chosen = choose_dtype("auto", CPU, overflows=False, reproducible=False)
     assert (chosen == torch.bfloat16) == (bfloat16_gain() >= WORTHWHILE)
     assert chosen in (torch.bfloat16, torch.float32)
 

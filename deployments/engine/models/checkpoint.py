@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,25 +10,44 @@ from typing import Any
 import diffusers
 import torch
 import transformers
-from diffusers import DiffusionPipeline, StableDiffusionImg2ImgPipeline, StableDiffusionXLImg2ImgPipeline
+from diffusers import DiffusionPipeline
 from safetensors import safe_open
 
 from deployments.engine.errors import CheckpointError
 from deployments.engine.models import devices
 from deployments.engine.models.lora import LoraAdapters
-from deployments.engine.models.samplers import PREDICTION_TYPES
 from deployments.engine.models.scaled_fp16 import to_scaled_fp16
 
 NO_LORAS: Mapping[str, str] = {}
 PICKLES = (".ckpt", ".bin", ".pt", ".pth", ".pkl")
 ENCODER = ("encoder", "quant_conv")  # the VAE's parts before the latents
-PARTS = ("vae", "unet", "scheduler", "tokenizer", "text_encoder", "tokenizer_2", "text_encoder_2")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CheckpointKind:
+    """How the checkpoints of one family are opened, by diffusers' `pipeline_class`.
+
+    A folder's index names one of `class_names`. In a single file some weights' names begin with `file_prefix`. The
+    parts `needed` must be there. `unneeded` are options that keep diffusers from opening more. `check` raises
+    CheckpointError for an opened pipeline that cannot be served. `overflows` says whether its denoiser and its VAE
+    exceed float16's range.
+    """
+
+    pipeline_class: Any
+    class_names: tuple[str, ...]
+    file_prefix: str
+    needed: tuple[str, ...]
+    optional: tuple[str, ...]
+    unneeded: Mapping[str, Any]
+    check: Callable[[Any], None]
+    overflows: Callable[[Any], tuple[bool, bool]]
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """An opened checkpoint on its device: diffusers' pipeline, the dtypes of the UNet and of the VAE's halves."""
+    """An opened checkpoint on its device: diffusers' pipeline, the dtypes of the denoiser and of the VAE's halves."""
 
+    kind: CheckpointKind
     pipeline: Any
     device: torch.device
     dtype: torch.dtype
@@ -38,6 +57,7 @@ class Checkpoint:
 
 def load_checkpoint(
     source: str,
+    kinds: Collection[CheckpointKind],
     *,
     revision: str | None = None,
     device: str = "auto",
@@ -50,27 +70,20 @@ def load_checkpoint(
 
     Raises CheckpointError saying what is wrong.
     """
-    if Path(source).suffix in PICKLES:
-        raise CheckpointError(f"{source}: a pickle can run code when it is opened; convert it to .safetensors")
     _quieten()
     try:
         target = devices.choose_device(device)
-        opener = _open_file if source.endswith(".safetensors") else _open
-        pipeline = opener(source, revision)
-    except CheckpointError:
-        raise
+        kind, pipeline = _open(source, revision, kinds)
+        _check_parts(pipeline, kind)
+        kind.check(pipeline)
     except Exception as exc:
         raise CheckpointError(f"{source}: {exc}") from exc
-    _check(pipeline, source)
     adapters = LoraAdapters(pipeline, loras)
-    prediction_type = pipeline.scheduler.config.get("prediction_type", "epsilon")
-    model_dtype = devices.choose_dtype(dtype, target, prediction_type=prediction_type, reproducible=reproducible)
-    # SD1's and SD2's VAEs have the flag too, by default, and diffusers heeds it only for SDXL.
-    is_sdxl = isinstance(pipeline, StableDiffusionXLImg2ImgPipeline)
-    overflows = is_sdxl and bool(pipeline.vae.config.force_upcast)
-    vae_dtypes = devices.vae_dtypes(model_dtype, target, overflows=overflows)
+    denoiser_overflows, vae_overflows = kind.overflows(pipeline)
+    model_dtype = devices.choose_dtype(dtype, target, overflows=denoiser_overflows, reproducible=reproducible)
+    vae_dtypes = devices.vae_dtypes(model_dtype, target, overflows=vae_overflows)
     _place(pipeline, target, model_dtype, vae_dtypes, memory_efficient)
-    return Checkpoint(pipeline, target, model_dtype, vae_dtypes, adapters)
+    return Checkpoint(kind, pipeline, target, model_dtype, vae_dtypes, adapters)
 
 
 def _quieten() -> None:
@@ -79,70 +92,63 @@ def _quieten() -> None:
     transformers.utils.logging.disable_progress_bar()
 
 
-def _open(source: str, revision: str | None) -> Any:
-    """From a folder or the hub. `use_safetensors` makes diffusers refuse weights that exist only as pickles."""
-    folder = Path(source)
-    if not folder.exists() and (folder.is_absolute() or source.count("/") > 1):  # else it may be a hub id
-        raise CheckpointError(f"{source}: no such folder")
+def _open(source: str, revision: str | None, kinds: Collection[CheckpointKind]) -> tuple[CheckpointKind, Any]:
+    path = Path(source)
+    if path.suffix in PICKLES:
+        raise CheckpointError("a pickle can run code when it is opened; convert it to .safetensors")
+    if path.suffix == ".safetensors":
+        return _open_file(path, kinds)
+    if not path.exists() and (path.is_absolute() or source.count("/") > 1):  # else it may be a hub id
+        raise CheckpointError("no such folder")
     index = DiffusionPipeline.load_config(source, revision=revision)
-    if folder.is_dir():
-        _check_folder(folder, index)
-    is_sdxl = "text_encoder_2" in index
-    pipeline_class = StableDiffusionXLImg2ImgPipeline if is_sdxl else StableDiffusionImg2ImgPipeline
-    unneeded = {} if is_sdxl else {"safety_checker": None, "requires_safety_checker": False}
-    return pipeline_class.from_pretrained(source, revision=revision, use_safetensors=True, **unneeded)
+    kind = _kind_of(index, kinds)
+    if path.is_dir():
+        _check_folder(path, index, kind)
+    # `use_safetensors` makes diffusers refuse weights that exist only as pickles.
+    return kind, kind.pipeline_class.from_pretrained(source, revision=revision, use_safetensors=True, **kind.unneeded)
 
 
-def _check_folder(folder: Path, index: dict[str, Any]) -> None:
+def _kind_of(index: Mapping[str, Any], kinds: Collection[CheckpointKind]) -> CheckpointKind:
+    by_name = {name: kind for kind in kinds for name in kind.class_names}
+    name = index.get("_class_name")
+    if name not in by_name:
+        raise CheckpointError(f"the pipeline class {name} is not supported; supported: {', '.join(by_name)}")
+    return by_name[name]
+
+
+def _check_folder(folder: Path, index: Mapping[str, Any], kind: CheckpointKind) -> None:
     """Says plainly what diffusers does not: which part is missing (a tokenizer it makes up), or only a pickle."""
-    for part in PARTS:
+    for part in (*kind.needed, *kind.optional):
         library, *_ = index.get(part) or [None]
         if library is None:
             continue
-        if not any((folder / part).glob("*")):
-            raise CheckpointError(f"{folder}: the folder {part}, which model_index.json names, is missing or empty")
-        suffixes = {file.suffix for file in (folder / part).iterdir()}
+        suffixes = {file.suffix for file in (folder / part).glob("*")}
+        if not suffixes:
+            raise CheckpointError(f"the folder {part}, which model_index.json names, is missing or empty")
         if suffixes & set(PICKLES) and ".safetensors" not in suffixes:
-            raise CheckpointError(f"{folder}: {part} has its weights only as a pickle; convert them to .safetensors")
+            raise CheckpointError(f"{part} has its weights only as a pickle; convert them to .safetensors")
 
 
-def _open_file(source: str, revision: str | None) -> Any:
+def _open_file(path: Path, kinds: Collection[CheckpointKind]) -> tuple[CheckpointKind, Any]:
     """From one file in the original layout. A diffusers folder of the same name beside it (configuration and
     tokenizers; weights not needed) is used where there is one; else diffusers fetches that part from the hub."""
-    path = Path(source)
     if not path.is_file():
-        raise CheckpointError(f"{path}: no such file")
+        raise CheckpointError("no such file")
     with safe_open(path, framework="pt") as tensors:
-        is_sdxl = any(key.startswith("conditioner.") for key in tensors.keys())  # noqa: SIM118
-    pipeline_class = StableDiffusionXLImg2ImgPipeline if is_sdxl else StableDiffusionImg2ImgPipeline
-    beside = path.with_suffix("")
-    local = {"config": str(beside), "local_files_only": True} if beside.is_dir() else {}
-    return pipeline_class.from_single_file(str(path), **local)
+        names = list(tensors.keys())
+    for kind in kinds:
+        if any(name.startswith(kind.file_prefix) for name in names):
+            beside = path.with_suffix("")
+            local = {"config": str(beside), "local_files_only": True} if beside.is_dir() else {}
+            return kind, kind.pipeline_class.from_single_file(str(path), **local)
+    prefixes = ", ".join(kind.file_prefix for kind in kinds)
+    raise CheckpointError(f"its weights are of no supported family: no name begins with one of {prefixes}")
 
 
-def _check(pipeline: Any, source: str) -> None:
-    needed = ["vae", "unet", "scheduler", "tokenizer", "text_encoder"]
-    if isinstance(pipeline, StableDiffusionXLImg2ImgPipeline):
-        # The refiner has only the second pair.
-        needed = ["vae", "unet", "scheduler", "tokenizer_2", "text_encoder_2"]
-    for name in needed:
+def _check_parts(pipeline: Any, kind: CheckpointKind) -> None:
+    for name in kind.needed:
         if getattr(pipeline, name) is None:
-            raise CheckpointError(f"{source}: the checkpoint has no {name}")
-    takes, latents = pipeline.unet.config.in_channels, pipeline.vae.config.latent_channels
-    if takes != latents:
-        kind = {
-            9: "an inpainting UNet",
-            8: "an instruction-editing UNet",
-            5: "a depth UNet",
-            7: "an upscaler",
-        }
-        raise CheckpointError(
-            f"{source}: image-to-image needs a UNet of {latents} input channels, and this one takes {takes}: "
-            f"{kind.get(takes, 'made for another task')}"
-        )
-    prediction_type = pipeline.scheduler.config.get("prediction_type", "epsilon")
-    if prediction_type not in PREDICTION_TYPES:
-        raise CheckpointError(f"{source}: prediction_type {prediction_type!r} is none of {', '.join(PREDICTION_TYPES)}")
+            raise CheckpointError(f"the checkpoint has no {name}")
 
 
 def _place(

@@ -26,17 +26,17 @@ def choose_device(device: str) -> torch.device:
     return torch.device(device)
 
 
-def choose_dtype(dtype: str, device: torch.device, *, prediction_type: str, reproducible: bool) -> torch.dtype:
+def choose_dtype(dtype: str, device: torch.device, *, overflows: bool, reproducible: bool) -> torch.dtype:
     """The requested dtype; `auto` goes by the device.
 
-    CUDA: float16, or bfloat16 for v-prediction, whose attention overflows in float16. MPS: float32. CPU: bfloat16
-    where the processor computes in it and that is measured faster, else float32; always float32 if `reproducible`,
-    so that a measurement cannot change a promised image.
+    CUDA: float16, or bfloat16 for a denoiser that `overflows` in float16. MPS: float32. CPU: bfloat16 where the
+    processor computes in it and that is measured faster, else float32; always float32 if `reproducible`, so that a
+    measurement cannot change a promised image.
     """
     if dtype != "auto":
         return DTYPES[dtype]
     if device.type == "cuda":
-        return torch.bfloat16 if prediction_type == "v_prediction" else torch.float16
+        return torch.bfloat16 if overflows else torch.float16
     if device.type == "cpu" and not reproducible and bfloat16_gain() >= WORTHWHILE:
         return torch.bfloat16
     return torch.float32
@@ -50,10 +50,10 @@ class VaeDtypes(NamedTuple):
 
 
 def vae_dtypes(dtype: torch.dtype, device: torch.device, *, overflows: bool) -> VaeDtypes:
-    """The dtypes of a VAE's halves: the UNet's `dtype`, unless the VAE `overflows` in float16.
+    """The dtypes of a VAE's halves: the denoiser's `dtype`, unless the VAE `overflows` in float16.
 
-    Such a VAE encodes in float32, as in diffusers: an error in the start latents stays in every step. Where the UNet
-    has float16, the VAE decodes in bfloat16 if the device supports it.
+    Such a VAE encodes in float32, as in diffusers: an error in the start latents stays in every step. Where the
+    denoiser has float16, the VAE decodes in bfloat16 if the device supports it.
     """
     if not overflows:
         return VaeDtypes(dtype, dtype)

@@ -89,11 +89,7 @@ class PromptEncoder:
 
     def _run(self, tokenizer: Any, encoder: Any, texts: list[str]) -> Any:
         tokens = tokenizer(
-            texts,
-            padding="max_length",
-            max_length=tokenizer.model_max_length,
-            truncation=True,
-            return_tensors="pt",
+            texts, padding="max_length", max_length=tokenizer.model_max_length, truncation=True, return_tensors="pt"
         )
         masked = getattr(encoder.config, "use_attention_mask", False) and not self._penultimate
         mask = to_device(tokens.attention_mask, encoder.device) if masked else None

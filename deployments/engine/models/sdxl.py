@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import torch
 from diffusers import StableDiffusionXLImg2ImgPipeline
 
@@ -13,10 +16,24 @@ from deployments.engine.transfers import to_device
 AESTHETIC_SCORE, NEGATIVE_AESTHETIC_SCORE = 6.0, 2.5  # diffusers' defaults
 
 
+def _overflows(pipeline: Any) -> tuple[bool, bool]:
+    unet_overflows, _ = StableDiffusion.kind.overflows(pipeline)
+    return unet_overflows, bool(pipeline.vae.config.force_upcast)
+
+
 class StableDiffusionXL(StableDiffusion):
     """The time embedding knows the pooled prompt and the sizes, so each row has its own."""
 
-    pipeline_class = StableDiffusionXLImg2ImgPipeline
+    kind = replace(
+        StableDiffusion.kind,
+        pipeline_class=StableDiffusionXLImg2ImgPipeline,
+        class_names=tuple(f"StableDiffusionXL{task}Pipeline" for task in ("", "Img2Img", "Inpaint")),
+        file_prefix="conditioner.",
+        needed=("vae", "unet", "scheduler", "tokenizer_2", "text_encoder_2"),
+        optional=("tokenizer", "text_encoder"),  # which the refiner does not have
+        unneeded={},
+        overflows=_overflows,
+    )
 
     @property
     def name(self) -> str:

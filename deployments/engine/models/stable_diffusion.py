@@ -10,9 +10,10 @@ from typing import Any, Literal, get_args
 import torch
 from diffusers import StableDiffusionImg2ImgPipeline
 
-from deployments.engine.models.checkpoint import Checkpoint
+from deployments.engine.errors import CheckpointError
+from deployments.engine.models.checkpoint import Checkpoint, CheckpointKind
 from deployments.engine.models.prompts import PromptEmbedding, PromptEncoder
-from deployments.engine.models.samplers import Samplers
+from deployments.engine.models.samplers import PREDICTION_TYPES, Samplers
 from deployments.engine.models.unet import CachedUNet, UNetCondition
 from deployments.engine.models.vae import VaeCodec, vae_decoder, vae_encoder
 from deployments.engine.networks import Backend, BackendSlot, Denoiser, FixedBatch
@@ -23,12 +24,45 @@ from deployments.engine.transfers import to_device
 
 REPRODUCIBLE_ROWS = {"cpu": 2, "mps": 2, "cuda": 8}  # of every forward in reproducible mode
 DEFAULT_SIDE = 64  # of the latents, where the configuration does not say
+OTHER_TASKS = {9: "an inpainting UNet", 8: "an instruction-editing UNet", 5: "a depth UNet", 7: "an upscaler"}
+
+
+def _check(pipeline: Any) -> None:
+    takes, latents = pipeline.unet.config.in_channels, pipeline.vae.config.latent_channels
+    if takes != latents:
+        raise CheckpointError(
+            f"image-to-image needs a UNet of {latents} input channels, and this one takes {takes}: "
+            f"{OTHER_TASKS.get(takes, 'made for another task')}"
+        )
+    prediction_type = pipeline.scheduler.config.get("prediction_type", "epsilon")
+    if prediction_type not in PREDICTION_TYPES:
+        raise CheckpointError(f"prediction_type {prediction_type!r} is none of {', '.join(PREDICTION_TYPES)}")
+
+
+def _overflows(pipeline: Any) -> tuple[bool, bool]:
+    """With v-prediction the UNet's attention does. The VAEs have the flag `force_upcast` by default, and do not."""
+    return pipeline.scheduler.config.get("prediction_type") == "v_prediction", False
 
 
 class StableDiffusion:
     """A family of the engine, see `networks.CompilableFamily`; `network` is the UNet."""
 
-    pipeline_class: type = StableDiffusionImg2ImgPipeline
+    kind = CheckpointKind(
+        pipeline_class=StableDiffusionImg2ImgPipeline,
+        class_names=(
+            "StableDiffusionPipeline",
+            "StableDiffusionImg2ImgPipeline",
+            "StableDiffusionInpaintPipeline",
+            "LatentConsistencyModelPipeline",
+            "LatentConsistencyModelImg2ImgPipeline",
+        ),
+        file_prefix="cond_stage_model.",
+        needed=("vae", "unet", "scheduler", "tokenizer", "text_encoder"),
+        optional=(),
+        unneeded={"safety_checker": None, "requires_safety_checker": False},
+        check=_check,
+        overflows=_overflows,
+    )
 
     def __init__(self, checkpoint: Checkpoint, *, reproducible: bool = False) -> None:
         self.checkpoint = checkpoint
@@ -36,6 +70,8 @@ class StableDiffusion:
         self.device, self.dtype = checkpoint.device, checkpoint.dtype
         self._pipeline = pipeline = checkpoint.pipeline
         self.network, self.vae = CachedUNet(pipeline.unet), pipeline.vae
+        self.vae_dtypes = checkpoint.vae_dtypes
+        self.weights_stay_on_device = not hasattr(pipeline.unet, "_hf_hook")
         self._guidance_width: int | None = self.network.unet.config.time_cond_proj_dim
         self.guidance: Literal["cfg", "embedded"] = "cfg" if self._guidance_width is None else "embedded"
         denoiser: Denoiser = self.network
@@ -48,7 +84,7 @@ class StableDiffusion:
             self.slot,
             device=self.device,
             dtype=self.dtype,
-            dtypes=checkpoint.vae_dtypes,
+            dtypes=self.vae_dtypes,
             batch_invariant=reproducible,
         )
         self.size_multiple = self.codec.factor
@@ -117,16 +153,6 @@ class StableDiffusion:
             zero_missing=False,
             batch_invariant=self.reproducible,
         )
-
-    @property
-    def weights_stay_on_device(self) -> bool:
-        """False for weights that come to the device for each forward (`memory_efficient`)."""
-        return not hasattr(self.network.unet, "_hf_hook")
-
-    @property
-    def vae_dtypes(self) -> tuple[torch.dtype, torch.dtype]:
-        """The dtypes of the VAE's encoder and decoder."""
-        return self.checkpoint.vae_dtypes
 
     @property
     def native_shape(self) -> LatentShape:

@@ -9,7 +9,7 @@ Read the core in this order:
     runner      turns request states into calls of the networks
     engine      step(): schedule, encode, denoise one step, decode
 
-Beside it: `networks` (the protocols that a model family implements), `step_times`, `transfers`, `errors` and
-`async_engine` (the engine in its own thread, awaited from an event loop). `models/` holds the families, `accel/` the
-faster backends; the core imports neither.
+Beside it: `networks` (the protocols that a model family implements, but for `state.RowCondition`), `step_times`,
+`transfers`, `errors` and `async_engine` (the engine in its own thread, awaited from an event loop). `models/` holds the
+families, `accel/` the faster backends; the core imports neither.
 """

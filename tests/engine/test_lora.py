@@ -16,7 +16,7 @@ from deployments.engine.errors import CheckpointError, InvalidRequest
 from deployments.engine.request import Img2ImgRequest, Loras, Pixels
 from deployments.schemas import parse_loras
 from tests.support.loras import build_lora
-from tests.support.reference import Reference, make_runner, run, smooth_image
+from tests.support.reference import Reference, load_unet_family, make_runner, run, smooth_image
 
 ASK = Img2ImgRequest("", smooth_image(1, 64, 48), "a cat", "blurry", 0.7, 6.0, 8, 3, "euler")
 CHOICES: list[Loras] = [(), (("ink", 1.0),), (("ink", 0.4),), (("oil.v2", 0.9),), (("ink", 0.5), ("oil.v2", -0.5))]
@@ -83,6 +83,20 @@ def test_requests_with_the_same_adapters_share_a_step_and_others_do_not(
     run(engine, [*with_ink, *without])
     assert engine.stats()["steps"] == 2 * ASK.num_denoise_steps
     assert engine.stats()["unet_rows"] == 8 * ASK.num_denoise_steps
+
+
+def test_adapters_that_cannot_be_switched_on_do_not_reach_the_next_request(
+    checkpoints: Callable[[str], Path], tmp_path: Path
+) -> None:
+    files = {"ink": str(build_lora(checkpoints("sd15"), tmp_path / "ink.safetensors", seed=1))}
+    family = load_unet_family(checkpoints("sd15"), loras=files)
+    inputs = family.example_inputs(1, (8, 8))
+    with torch.inference_mode():
+        plain = family.network(*inputs)
+        with pytest.raises(TypeError, match="unsupported operand"):
+            family.use_loras((("ink", "heavy"),))  # type: ignore[arg-type]
+        family.use_loras(())
+        assert torch.equal(family.network(*inputs), plain)
 
 
 def test_unknown_adapter_is_refused_by_name(checkpoints: Callable[[str], Path]) -> None:

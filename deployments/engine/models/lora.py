@@ -24,7 +24,7 @@ class LoraAdapters:
     def __init__(self, pipeline: Any, files: Mapping[str, str]) -> None:
         self._pipeline = pipeline
         self._peft_names = {name: f"lora_{number}" for number, name in enumerate(files)}  # peft takes no dots
-        self.active: Loras = ()  # the adapters that are switched on
+        self.active: Loras | None = ()  # the adapters that are switched on; None while they are being switched
         for name, file in files.items():
             _load(pipeline, name, Path(file), self._peft_names[name])
         if files:
@@ -41,6 +41,7 @@ class LoraAdapters:
         """Switch these adapters on, and all others off."""
         if loras == self.active:
             return
+        self.active = None
         if loras:
             self._pipeline.enable_lora()
             names, weights = zip(*((self._peft_names[name], weight) for name, weight in loras), strict=True)

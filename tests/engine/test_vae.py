@@ -168,6 +168,15 @@ def test_vae_that_overflows_in_half_precision_decodes_in_float32() -> None:
     assert np.abs(pixels.astype(int) - expected).max() <= 2
 
 
+def test_vae_that_fails_in_float32_keeps_its_dtype_and_memory() -> None:
+    half = make_vae().eval().to(torch.float16)
+    before = [(weight.dtype, weight.data_ptr()) for weight in half.parameters()]
+    wrong = torch.zeros(1, half.config.latent_channels + 1, 4, 4)
+    with torch.inference_mode(), pytest.raises(RuntimeError):
+        codec_of(half, torch.float16).decode_in_float32(wrong)
+    assert [(weight.dtype, weight.data_ptr()) for weight in half.parameters()] == before
+
+
 def test_latent_statistics_of_the_checkpoint_are_applied_both_ways() -> None:
     vae = make_vae().eval()
     mean, std = [0.1, -0.2, 0.3, 0.0], [2.0, 1.0, 0.5, 3.0]

@@ -134,11 +134,12 @@ class VaeCodec:
     def decode_in_float32(self, latents: torch.Tensor) -> ToHost:
         """Decode once more in float32: half precision overflows in some VAEs (SDXL's first release)."""
         weights = [(weight, weight.data) for weight in self._vae.parameters()]
-        self._vae.to(torch.float32)
-        decoded = _to_host(vae_decoder(self._vae)(latents.float()))
-        for weight, data in weights:  # the very same memory, which CUDA graphs read
-            weight.data = data
-        return decoded
+        try:
+            self._vae.to(torch.float32)
+            return _to_host(vae_decoder(self._vae)(latents.float()))
+        finally:
+            for weight, data in weights:  # the very same memory, which CUDA graphs read
+                weight.data = data
 
     def _mean_latents(self, image: Pixels) -> torch.Tensor:
         """Latents (channels, h, w) without chance: the posterior's mean."""

@@ -139,7 +139,9 @@ class GraphedModule:
                 self._capture(inputs, bucket)
             except Exception as exc:
                 self._counters.failures += 1
-                self._too_large.add((_shapes(inputs), bucket))
+                with DEVICE_LOCK.capture():  # the engine's thread reads the plans
+                    self._too_large.add((_shapes(inputs), bucket))
+                    self._plans.clear()
                 self._broken = not is_out_of_memory(exc)
                 logger.warning("no capture of %d rows; the fallback runs: %s", bucket, exc, exc_info=self._broken)
 

@@ -122,7 +122,7 @@ class Runner:
         stepped, denoised = affine_step(latents, guided, history, self._noise(states), coefficients)
         for i, state in enumerate(states):
             if state.source is not None:
-                stepped[i] = state.source.blend(stepped[i], *state.table.levels[state.step_index + 1].tolist())
+                stepped[i] = state.source.blend(stepped[i], *state.table.alpha_sigma[state.step_index + 1].tolist())
         for i, state in enumerate(states):
             state.latents, state.history, state.noise = stepped[i], denoised[i], None
             state.step_index += 1
@@ -184,7 +184,7 @@ class Runner:
             return None
         expected = state.history
         if state.source is not None:
-            expected = state.source.blend(expected, *state.table.levels[-1].tolist())
+            expected = state.source.blend(expected, *state.table.alpha_sigma[-1].tolist())
         return self._codec.preview(expected)
 
     @_on_device

@@ -24,11 +24,11 @@ CIN, P, Q, A, B, C, D = range(7)  # columns of a coefficient row; CIN scales the
 class StepTable:
     """All numbers that one request's denoising needs: `timesteps` (steps,), `coefficients` (steps, 7), float32.
 
-    `levels` (steps + 1, 2) are alpha and sigma before each step and after the last, (1, 0): at step i an image is
+    `alpha_sigma` (steps + 1, 2) are alpha and sigma before each step and after the last, (1, 0): at step i an image is
     noised to `alpha * image_latents + sigma * noise`.
     """
 
-    levels: npt.NDArray[np.float32]
+    alpha_sigma: npt.NDArray[np.float32]
     timesteps: npt.NDArray[np.float32]
     coefficients: npt.NDArray[np.float32]
 

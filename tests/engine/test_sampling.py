@@ -80,7 +80,7 @@ def run_diffusers(sampler: Sampler, config: dict[str, Any], steps: int, run: int
 
 def run_table(table: StepTable) -> torch.Tensor:
     generator = torch.Generator().manual_seed(7)
-    x = table.levels[0, 0] * IMAGE + table.levels[0, 1] * torch.randn(SHAPE, generator=generator)
+    x = table.alpha_sigma[0, 0] * IMAGE + table.alpha_sigma[0, 1] * torch.randn(SHAPE, generator=generator)
     history = torch.zeros(SHAPE)
     for i, row in enumerate(torch.from_numpy(table.coefficients)):
         out = toy_unet(row[CIN] * x, float(table.timesteps[i]))
@@ -97,7 +97,7 @@ def assert_same(sampler: Sampler, config: dict[str, Any], steps: int) -> None:
         assert torch.isfinite(expected).all()
         error = (run_table(table) - expected).abs().max() / expected.abs().max()
         # diffusers loses what float32 cannot hold beside its start noise, 4096 times the image with zero-SNR Euler.
-        allowed = max(1e-5, 2 * torch.finfo(torch.float32).eps * float(table.levels[0, 1]))
+        allowed = max(1e-5, 2 * torch.finfo(torch.float32).eps * float(table.alpha_sigma[0, 1]))
         assert error <= allowed, f"{run} of {steps} steps: off by {error:.1e}"
 
 

@@ -1,6 +1,6 @@
 """The samplers' step tables, computed per request on the host in float64.
 
-diffusers' schedulers give the time steps and noise levels. The update is ours, because a diffusers scheduler keeps a
+diffusers' schedulers give the time steps and sigmas. The update is ours, because a diffusers scheduler keeps a
 step counter and so cannot serve two requests at different steps.
 """
 
@@ -69,12 +69,12 @@ def _to_denoised(prediction_type: str, alpha: float, sigma: float) -> tuple[floa
 
 
 def _table(
-    levels: Sequence[tuple[float, float]], timesteps: torch.Tensor, rows: Sequence[tuple[float, ...]]
+    alpha_sigma: Sequence[tuple[float, float]], timesteps: torch.Tensor, rows: Sequence[tuple[float, ...]]
 ) -> StepTable:
-    """`levels` are those of the steps; in the end there is no noise."""
+    """`alpha_sigma` are those of the steps; in the end there is no noise."""
     times = timesteps.numpy().astype(np.float32)
-    every_level = np.array([*levels, (1.0, 0.0)], dtype=np.float32)
-    return StepTable(every_level, times[len(times) - len(rows) :], np.array(rows, dtype=np.float32))
+    with_end = np.array([*alpha_sigma, (1.0, 0.0)], dtype=np.float32)
+    return StepTable(with_end, times[len(times) - len(rows) :], np.array(rows, dtype=np.float32))
 
 
 def _dpmpp_2m(scheduler: Any, first: int, prediction_type: str) -> StepTable:

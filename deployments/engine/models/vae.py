@@ -65,7 +65,7 @@ class VaeCodec:
             state.generator = torch.Generator("cpu").manual_seed(state.request.seed)
             image = self.sample(moment, state.generator).to(self._dtype).float()
             noise = self._draw(state.generator, image.shape)
-            alpha, sigma = state.table.levels[0].tolist()
+            alpha, sigma = state.table.alpha_sigma[0].tolist()
             state.latents = alpha * image + sigma * noise
             state.history = torch.zeros_like(state.latents)
             if state.request.mask is not None:

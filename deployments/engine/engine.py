@@ -96,12 +96,12 @@ class Engine:
 
     def describe(self) -> dict[str, Any]:
         """What the checkpoint is and how it runs; a step's seconds by its rows for each image size. Thread-safe."""
-        times = [
+        curves = [
             dict(zip(("width", "height"), self.runner.image_size(shape), strict=True))
             | {"seconds": seconds, "max_rows": self.scheduler.cap(shape)}
-            for shape, seconds in self.scheduler.times.curves.items()
+            for shape, seconds in self.scheduler.step_times.curves.items()
         ]
-        return {**self.runner.describe(), "max_rows": self.scheduler.max_rows, "step_times": times}
+        return {**self.runner.describe(), "max_rows": self.scheduler.max_rows, "step_times": curves}
 
     def stats(self) -> dict[str, float]:
         """A snapshot of all counters, and of what is here now."""
@@ -138,7 +138,7 @@ class Engine:
     def _account(self, batch: StepBatch, seconds: float) -> None:
         if self.runner.backend != self._backend:  # another one by now: what was measured says nothing about it
             self._backend = self.runner.backend
-            self.scheduler.times.forget()
+            self.scheduler.step_times.forget()
         for completed, took_s in self.runner.step_times():
             self.scheduler.charge(completed, took_s)
         self._counters["steps"] += 1

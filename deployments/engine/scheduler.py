@@ -27,7 +27,7 @@ class Scheduler:
         self.max_rows = max_rows
         self.waiting: list[DenoiseState] = []
         self.running: list[DenoiseState] = []
-        self.times = StepTimes()
+        self.step_times = StepTimes()
         self._work = 0  # done since the start, in rows times latent pixels
         self._caps: dict[LatentShape, int] = {}
         self._served: dict[BatchKey, float] = {}  # seconds of each batch key that is running
@@ -44,7 +44,7 @@ class Scheduler:
 
     def cap(self, shape: LatentShape) -> int:
         """The most rows a step batch of this shape may have: what memory allows, and no more than pay."""
-        return min(self._caps.get(shape, self.max_rows), self.times.knee(shape) or self.max_rows)
+        return min(self._caps.get(shape, self.max_rows), self.step_times.knee(shape) or self.max_rows)
 
     def add(self, states: Iterable[DenoiseState]) -> None:
         for state in states:
@@ -112,7 +112,7 @@ class Scheduler:
         self._served[batch.key] = self._served.get(batch.key, self._level) + seconds
         self._work += sum(_step_work(state) for state in batch.states)
         if not loras:  # which run on another backend
-            self.times.observe(shape, batch.num_rows, seconds)
+            self.step_times.observe(shape, batch.num_rows, seconds)
 
     def pop_denoised(self) -> list[DenoiseState]:
         """Take out those whose last step is done."""

@@ -58,7 +58,7 @@ def _curve(steps: Iterable[tuple[int, float]]) -> dict[int, float]:
     for rows, seconds in steps:
         measured.setdefault(rows, []).append(seconds)
     return {
-        rows: statistics.median(times[-NUM_KEPT:])
-        for rows, times in sorted(measured.items())
-        if len(times) >= NUM_LEAST
+        rows: statistics.median(durations[-NUM_KEPT:])
+        for rows, durations in sorted(measured.items())
+        if len(durations) >= NUM_LEAST
     }

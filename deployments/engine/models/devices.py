@@ -68,8 +68,8 @@ def bfloat16_gain() -> float:
     """How many times faster this CPU runs a UNet-like convolution and product in bfloat16 than in float32."""
     if not (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()):
         return 0.0
-    times = {dtype: _probe(dtype) for dtype in (torch.float32, torch.bfloat16)}
-    return times[torch.float32] / times[torch.bfloat16]
+    seconds = {dtype: _probe(dtype) for dtype in (torch.float32, torch.bfloat16)}
+    return seconds[torch.float32] / seconds[torch.bfloat16]
 
 
 @torch.inference_mode()

@@ -72,9 +72,9 @@ def _table(
     alpha_sigma: Sequence[tuple[float, float]], timesteps: torch.Tensor, rows: Sequence[tuple[float, ...]]
 ) -> StepTable:
     """`alpha_sigma` are those of the steps; in the end there is no noise."""
-    times = timesteps.numpy().astype(np.float32)
+    every_timestep = timesteps.numpy().astype(np.float32)
     with_end = np.array([*alpha_sigma, (1.0, 0.0)], dtype=np.float32)
-    return StepTable(with_end, times[len(times) - len(rows) :], np.array(rows, dtype=np.float32))
+    return StepTable(with_end, every_timestep[len(timesteps) - len(rows) :], np.array(rows, dtype=np.float32))
 
 
 def _dpmpp_2m(scheduler: Any, first: int, prediction_type: str) -> StepTable:

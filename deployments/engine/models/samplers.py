@@ -40,7 +40,7 @@ class Samplers:
         """The table of the last `num_denoise_steps` of `num_inference_steps`. Raises InvalidRequest."""
         if sampler not in _SAMPLERS:
             raise InvalidRequest(f"sampler must be one of {', '.join(SAMPLERS)}", "sampler")
-        scheduler_class, overrides, rows = _SAMPLERS[sampler]
+        scheduler_class, overrides, build_table = _SAMPLERS[sampler]
         scheduler = scheduler_class.from_config(self._config, **overrides)
         # A model is LCM-distilled at certain time steps, and has no more to choose from.
         distilled = isinstance(scheduler, LCMScheduler)
@@ -52,7 +52,7 @@ class Samplers:
             )
         scheduler.set_timesteps(num_inference_steps)
         try:
-            return rows(scheduler, num_inference_steps - num_denoise_steps, self.prediction_type)
+            return build_table(scheduler, num_inference_steps - num_denoise_steps, self.prediction_type)
         except (ZeroDivisionError, IndexError) as exc:  # near the most, rounding makes steps empty or unknown
             raise InvalidRequest(
                 f"num_inference_steps must be below {num_inference_steps} with sampler {sampler}", "num_inference_steps"
@@ -149,8 +149,8 @@ def _variance_preserving(alpha_cumprod: float) -> tuple[float, float]:
 # Latents have no natural range, so the clipping that some configurations carry from pixel models stays off.
 _UNCLIPPED = {"clip_sample": False, "thresholding": False}
 _DPMPP = {"algorithm_type": "dpmsolver++", "solver_order": 2, "thresholding": False}
-_Rows = Callable[[Any, int, str], StepTable]
-_SAMPLERS: dict[Sampler, tuple[Any, dict[str, Any], _Rows]] = {
+_TableBuilder = Callable[[Any, int, str], StepTable]
+_SAMPLERS: dict[Sampler, tuple[Any, dict[str, Any], _TableBuilder]] = {
     "dpmpp_2m": (DPMSolverMultistepScheduler, {**_DPMPP, "use_karras_sigmas": False}, _dpmpp_2m),
     "dpmpp_2m_karras": (DPMSolverMultistepScheduler, {**_DPMPP, "use_karras_sigmas": True}, _dpmpp_2m),
     "euler": (EulerDiscreteScheduler, {}, _euler),

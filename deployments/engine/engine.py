@@ -130,8 +130,9 @@ class Engine:
                 logger.warning("out of memory with %d requests in a step: fewer from now on", len(batch.states))
                 self.runner.free_memory()
                 return []
-            alone = lambda states: self.runner.denoise_step(StepBatch(states, batch.max_rows))  # noqa: E731
-            self._each_alone_on_error(alone, batch.states, after=exc)
+            self._each_alone_on_error(
+                lambda states: self.runner.denoise_step(StepBatch(states, batch.max_rows)), batch.states, after=exc
+            )
         self._account(batch, time.perf_counter() - started)
         return self._drop_failed(batch.states)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -46,7 +47,9 @@ class PromptEncoder:
         self._penultimate = penultimate
         self._zero_missing = zero_missing
         self._batch_invariant = batch_invariant
-        self._cache: LRUCache[tuple[str | None, Loras], PromptEmbedding] = LRUCache(MAX_CACHED_BYTES, _num_bytes)
+        self._cache: LRUCache[tuple[str | None, Loras], PromptEmbedding] = LRUCache(
+            MAX_CACHED_BYTES, attrgetter("encoder_kv.nbytes")
+        )
         self.hits = self.misses = 0
 
     @property
@@ -101,7 +104,3 @@ class PromptEncoder:
         tokenizer = self._encoders[0][0]
         ids = tokenizer(text).input_ids
         return str(tokenizer.decode(ids[tokenizer.model_max_length - 1 : -1])).strip()
-
-
-def _num_bytes(embedding: PromptEmbedding) -> int:
-    return embedding.encoder_kv.nbytes

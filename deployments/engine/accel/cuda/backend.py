@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
 from itertools import count
+from operator import attrgetter
 from queue import PriorityQueue
 from typing import Any, NamedTuple
 
@@ -161,14 +162,10 @@ def _parts(family: CompilableFamily, max_rows: int) -> list[_Part]:
     pixels = latents.new_empty(rows, 3, *(side * family.codec.factor for side in family.native_shape)).normal_()
     network, vae = without_adapters(family.network), without_adapters(family.vae)
     return [
-        _Part(network, _forward, (latents, *inputs), _up_to(max_rows)),
+        _Part(network, attrgetter("forward"), (latents, *inputs), _up_to(max_rows)),
         _Part(vae, vae_encoder, (pixels.to(encoder_dtype),), VAE_BUCKETS),
         _Part(vae, vae_decoder, (latents.to(decoder_dtype),), VAE_BUCKETS),
     ]
-
-
-def _forward(network: nn.Module) -> Forward:
-    return network.forward
 
 
 def _compiled_together(buckets: tuple[int, ...]) -> tuple[int, ...]:

@@ -22,12 +22,13 @@ def compiled(forward: Forward, counters: Counters, backend: str = "inductor") ->
     """
     torch._dynamo.config.recompile_limit = MAX_VARIANTS
     torch._dynamo.config.accumulated_recompile_limit = 4 * MAX_VARIANTS
-    _cache_kernels()
+    # Compiled kernels are kept between starts; the folder's entries are named after code, versions and GPU.
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(user_cache_path("img2img-serve") / "inductor"))
 
     def compile_graph(graph: torch.fx.GraphModule, inputs: Any) -> Callable[..., Any]:
         counters.add_compilation()
-        made: Callable[..., Any] = lookup_backend(backend)(graph, inputs)
-        return made
+        compiled_graph: Callable[..., Any] = lookup_backend(backend)(graph, inputs)
+        return compiled_graph
 
     function = torch.compile(forward, fullgraph=True, dynamic=False, backend=compile_graph)
 
@@ -38,8 +39,3 @@ def compiled(forward: Forward, counters: Counters, backend: str = "inductor") ->
         return output
 
     return call
-
-
-def _cache_kernels() -> None:
-    """Cache compiled kernels between starts; the folder's entries are named after code, versions and GPU."""
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(user_cache_path("img2img-serve") / "inductor"))

@@ -143,7 +143,7 @@ def test_unknown_prediction_type_is_named(folder: Path) -> None:
 
 
 def test_absent_device_is_named(checkpoints: Callable[[str], Path]) -> None:
-    with pytest.raises(CheckpointError, match="'mps' was asked for"):
+    with pytest.raises(CheckpointError, match="'mps' was requested"):
         load_family(str(checkpoints("sd15")), device="mps")
 
 

@@ -32,7 +32,7 @@ def test_cpu_is_always_there() -> None:
     "name", [name for name, here in (("cuda", HAS_CUDA), ("cuda:1", HAS_CUDA), ("mps", HAS_MPS)) if not here]
 )
 def test_absent_device_is_named(name: str) -> None:
-    with pytest.raises(ValueError, match=f"device '{name}' was asked for, but torch finds"):
+    with pytest.raises(ValueError, match=f"device '{name}' was requested, but torch finds"):
         choose_device(name)
 
 

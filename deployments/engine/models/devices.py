@@ -17,12 +17,11 @@ WORTHWHILE = 1.2  # bfloat16 on a CPU must be this much faster, or float32 it is
 
 def choose_device(device: str) -> torch.device:
     """The requested device; `auto` is CUDA, else MPS, else the CPU. Raises ValueError if it is not there."""
+    found = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise ValueError(f"device {device!r} was asked for, but torch finds no CUDA device")
-    if device == "mps" and not torch.backends.mps.is_available():
-        raise ValueError("device 'mps' was asked for, but torch finds none")
+        device = next((kind for kind in found if found[kind]), "cpu")
+    if not found.get(device.partition(":")[0], True):
+        raise ValueError(f"device {device!r} was requested, but torch finds none")
     return torch.device(device)
 
 
@@ -65,7 +64,7 @@ def vae_dtypes(dtype: torch.dtype, device: torch.device, *, overflows: bool) -> 
 
 @cache
 def bfloat16_gain() -> float:
-    """How many times faster this CPU runs a UNet-like convolution and product in bfloat16 than in float32."""
+    """How many times faster this CPU runs a UNet-like convolution and matmul in bfloat16 than in float32."""
     if not (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()):
         return 0.0
     seconds = {dtype: _probe(dtype) for dtype in (torch.float32, torch.bfloat16)}
@@ -86,7 +85,7 @@ def _probe(dtype: torch.dtype) -> float:
 
 
 def configure_backends(device: torch.device) -> None:
-    """Process-wide switches: TF32 for float32 products on CUDA (its error is far below a pixel's step)."""
+    """Process-wide switches: TF32 for float32 matmuls on CUDA (its error is far below a pixel's step)."""
     if device.type == "cuda":
         torch.backends.cuda.matmul.allow_tf32 = True
         torch.backends.cudnn.allow_tf32 = True

@@ -13,7 +13,7 @@ from deployments.engine.request import Img2ImgRequest, Loras, Pixels, Sampler
 from deployments.engine.sampling import StepTable
 from deployments.engine.state import DenoiseState, LatentShape
 
-Networks = Callable[[torch.Tensor], torch.Tensor]
+TensorFunction = Callable[[torch.Tensor], torch.Tensor]
 
 
 class Denoiser(Protocol):
@@ -93,11 +93,10 @@ class CompilableFamily(Family, Protocol):
     weights_stay_on_device: bool
     dtype: torch.dtype
     vae: nn.Module
+    vae_dtypes: tuple[torch.dtype, torch.dtype]
 
     @property
     def network(self) -> nn.Module: ...
-    @property
-    def vae_dtypes(self) -> tuple[torch.dtype, torch.dtype]: ...
     @property
     def native_shape(self) -> LatentShape: ...
 
@@ -115,8 +114,8 @@ class Backend(NamedTuple):
 
     name: str
     denoiser: Denoiser
-    encode: Networks
-    decode: Networks
+    encode: TensorFunction
+    decode: TensorFunction
     owns_threads: bool = False
     counters: Callable[[], dict[str, int]] = dict
 

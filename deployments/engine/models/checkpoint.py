@@ -37,10 +37,10 @@ class CheckpointKind:
     class_names: tuple[str, ...]
     file_prefix: str
     needed: tuple[str, ...]
-    optional: tuple[str, ...]
     unneeded: Mapping[str, Any]
     check: Callable[[Any], None]
     overflows: Callable[[Any], tuple[bool, bool]]
+    optional: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +74,7 @@ def load_checkpoint(
     try:
         target = devices.choose_device(device)
         kind, pipeline = _open(source, revision, kinds)
-        _check_parts(pipeline, kind)
-        kind.check(pipeline)
+        _check(pipeline, kind)
     except Exception as exc:
         raise CheckpointError(f"{source}: {exc}") from exc
     adapters = LoraAdapters(pipeline, loras)
@@ -145,10 +144,11 @@ def _open_file(path: Path, kinds: Collection[CheckpointKind]) -> tuple[Checkpoin
     raise CheckpointError(f"its weights are of no supported family: no name begins with one of {prefixes}")
 
 
-def _check_parts(pipeline: Any, kind: CheckpointKind) -> None:
+def _check(pipeline: Any, kind: CheckpointKind) -> None:
     for name in kind.needed:
         if getattr(pipeline, name) is None:
             raise CheckpointError(f"the checkpoint has no {name}")
+    kind.check(pipeline)
 
 
 def _place(

@@ -58,7 +58,6 @@ class StableDiffusion:
         ),
         file_prefix="cond_stage_model.",
         needed=("vae", "unet", "scheduler", "tokenizer", "text_encoder"),
-        optional=(),
         unneeded={"safety_checker": None, "requires_safety_checker": False},
         check=_check,
         overflows=_overflows,
@@ -70,7 +69,7 @@ class StableDiffusion:
         self.device, self.dtype = checkpoint.device, checkpoint.dtype
         self._pipeline = pipeline = checkpoint.pipeline
         self.network, self.vae = CachedUNet(pipeline.unet), pipeline.vae
-        self.vae_dtypes = checkpoint.vae_dtypes
+        self.vae_dtypes: tuple[torch.dtype, torch.dtype] = checkpoint.vae_dtypes
         self.weights_stay_on_device = not hasattr(pipeline.unet, "_hf_hook")
         self._guidance_width: int | None = self.network.unet.config.time_cond_proj_dim
         self.guidance: Literal["cfg", "embedded"] = "cfg" if self._guidance_width is None else "embedded"
@@ -84,7 +83,7 @@ class StableDiffusion:
             self.slot,
             device=self.device,
             dtype=self.dtype,
-            dtypes=self.vae_dtypes,
+            dtypes=checkpoint.vae_dtypes,
             batch_invariant=reproducible,
         )
         self.size_multiple = self.codec.factor

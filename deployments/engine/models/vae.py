@@ -15,7 +15,7 @@ from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from deployments.engine.errors import NumericalError
 from deployments.engine.models.devices import VaeDtypes
 from deployments.engine.models.preview import LatentColours
-from deployments.engine.networks import BackendSlot, Networks
+from deployments.engine.networks import BackendSlot, TensorFunction
 from deployments.engine.request import Pixels
 from deployments.engine.state import DenoiseState, InpaintSource
 from deployments.engine.transfers import ToHost, one_thread, to_device
@@ -125,7 +125,7 @@ class VaeCodec:
         if are_finite[index]:
             return images[index].numpy()
         if not torch.isfinite(latents).all():
-            raise NumericalError("the UNet produced NaN or infinite values for this image")
+            raise NumericalError("the denoiser produced NaN or infinite values for this image")
         (image,), (is_finite,) = self.decode_in_float32(latents[None]).wait()
         if not is_finite:
             raise NumericalError("the VAE decoded this image to NaN or infinite values")
@@ -181,7 +181,7 @@ class VaeCodec:
             yield items[start : start + size]
 
 
-def vae_encoder(vae: Any) -> Networks:
+def vae_encoder(vae: Any) -> TensorFunction:
     """Pixels (n, 3, h, w) in [-1, 1] to posterior moments, or a VAE without a posterior's latents."""
 
     def encode(pixels: torch.Tensor) -> torch.Tensor:
@@ -192,7 +192,7 @@ def vae_encoder(vae: Any) -> Networks:
     return encode
 
 
-def vae_decoder(vae: Any) -> Networks:
+def vae_decoder(vae: Any) -> TensorFunction:
     """Latents (n, channels, h, w) to pixels in [-1, 1]."""
 
     def decode(latents: torch.Tensor) -> torch.Tensor:

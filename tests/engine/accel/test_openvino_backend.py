@@ -44,7 +44,7 @@ from deployments.engine.accel.cpu import openvino_backend
 watched = ("os.fork", "socket.connect", "socket.getaddrinfo", "subprocess.Popen", "urllib.Request")
 sys.addaudithook(lambda event, _: print(event) if event in watched else None)
 network = openvino_backend._Float32(torch.nn.Linear(4, 4), lambda rows: rows + 1, torch.float32)
-openvino_backend._convert(network, (torch.zeros(1, 4),))
+openvino_backend._convert_model(network, (torch.zeros(1, 4),))
 print("converted")
 """
 REQUESTS = [
@@ -203,7 +203,7 @@ def test_torch_goes_on_where_the_compiler_fails(checkpoints: Checkpoints, monkey
     def fail(*_: object) -> None:
         raise RuntimeError("this processor is unknown")
 
-    monkeypatch.setattr(backend_module, "_convert", fail)
+    monkeypatch.setattr(backend_module, "_convert_model", fail)
     monkeypatch.setattr(backend_module, "SMALL_BYTES", 0)
     engine = make_compiled(checkpoints("sd15"))
     assert isinstance(engine.runner, Runner)
@@ -221,7 +221,7 @@ def test_small_networks_are_converted_once_and_compute_the_same_ever_after(
     def convert_again(*_: object) -> None:
         raise AssertionError("it was converted before")
 
-    monkeypatch.setattr(backend_module, "_convert", convert_again)
+    monkeypatch.setattr(backend_module, "_convert_model", convert_again)
     again = openvino_backend(family)
     rows, pixels = family.example_inputs(2, (16, 16)), torch.randn(1, 3, 64, 64)
     assert torch.equal(first.denoiser(*rows), again.denoiser(*rows))

@@ -35,8 +35,8 @@ def use_nhwc_norms(network: nn.Module) -> None:
 def _last_layers(network: nn.Module) -> set[nn.Module]:
     """The modules of a UNet's last block, and the norm behind it."""
     unets = [module for module in network.modules() if isinstance(module, UNet2DConditionModel)]
-    ends = [end for unet in unets for end in (unet.up_blocks[-1], unet.conv_norm_out)]
-    return {module for end in ends for module in end.modules()}
+    last = [layer for unet in unets for layer in (unet.up_blocks[-1], unet.conv_norm_out)]
+    return {module for layer in last for module in layer.modules()}
 
 
 def _is_plain(block: ResnetBlock2D) -> bool:

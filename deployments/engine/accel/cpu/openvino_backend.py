@@ -25,7 +25,7 @@ from deployments.engine.accel.cpu.norms import use_nhwc_norms
 from deployments.engine.accel.cpu.upsampling import fuse_upsampling
 from deployments.engine.models.lora import without_adapters
 from deployments.engine.models.vae import vae_decoder, vae_encoder
-from deployments.engine.networks import Backend, CompilableFamily, Denoiser, Networks
+from deployments.engine.networks import Backend, CompilableFamily, Denoiser, TensorFunction
 
 PRECISIONS = {torch.float32: "f32", torch.bfloat16: "bf16", torch.float16: "f16"}
 SMALL_BYTES = 256 * 1024**2  # of a network's weights
@@ -48,10 +48,10 @@ def _compiled_denoiser(family: CompilableFamily, *, in_parallel: bool) -> Denois
     fuse_upsampling(network)
     use_nhwc_norms(network)
     example = tuple(tensor.float() for tensor in family.example_inputs(1, SIDES))
-    converted = _converted(_Float32(network, network.forward, family.dtype), example)
+    model = _cached_model(_Float32(network, network.forward, family.dtype), example)
     shapes = [_any_size(tensor) for tensor in example]
-    single = _Compiled(converted, shapes, family.dtype, streams=1)
-    double = _Compiled(converted, shapes, family.dtype, streams=2) if in_parallel else single
+    single = _Compiled(model, shapes, family.dtype, streams=1)
+    double = _Compiled(model, shapes, family.dtype, streams=2) if in_parallel else single
 
     def denoise(latents: torch.Tensor, *inputs: torch.Tensor) -> torch.Tensor:
         rows = list(zip(*(torch.split(tensor, 1) for tensor in (latents, *inputs)), strict=True))
@@ -61,13 +61,13 @@ def _compiled_denoiser(family: CompilableFamily, *, in_parallel: bool) -> Denois
     return denoise
 
 
-def _compiled_vae(family: CompilableFamily) -> tuple[Networks, Networks]:
+def _compiled_vae(family: CompilableFamily) -> tuple[TensorFunction, TensorFunction]:
     vae, (encoder_dtype, decoder_dtype) = without_adapters(family.vae), family.vae_dtypes
     fuse_upsampling(vae)
     use_nhwc_norms(vae)
     pixels, (latents, *_) = torch.zeros(1, 3, 64, 128), family.example_inputs(1, SIDES)
-    encoder = _converted(_Float32(vae, vae_encoder(vae), encoder_dtype), (pixels,))
-    decoder = _converted(_Float32(vae, vae_decoder(vae), decoder_dtype), (latents,))
+    encoder = _cached_model(_Float32(vae, vae_encoder(vae), encoder_dtype), (pixels,))
+    decoder = _cached_model(_Float32(vae, vae_decoder(vae), decoder_dtype), (latents,))
     encode = _Compiled(encoder, [_any_size(pixels)], encoder_dtype)
     decode = _Compiled(decoder, [_any_size(latents)], decoder_dtype)
     return (
@@ -82,10 +82,6 @@ def _any_size(example: torch.Tensor) -> tuple[int, ...]:
     return {2: (rows, *shape), 3: (rows, ANY, *shape[1:]), 4: (rows, shape[0], ANY, ANY)}[example.ndim]
 
 
-def _is_small(network: nn.Module) -> bool:
-    return bool(sum(tensor.nbytes for tensor in network.state_dict().values()) <= SMALL_BYTES)
-
-
 class _Float32(nn.Module):
     """A network with float32 in and out, whatever dtype it computes in: numpy arrays have no bfloat16."""
 
@@ -97,7 +93,7 @@ class _Float32(nn.Module):
         return self.function(*(tensor.to(self.dtype) for tensor in inputs)).float()
 
 
-class _Converted(NamedTuple):
+class _OpenVinoModel(NamedTuple):
     """OpenVINO's model. It reads torch's `weights` in place and, in bfloat16, does not keep them alive itself."""
 
     model: Any
@@ -108,9 +104,9 @@ class _Compiled:
     """Runs a network for rows of inputs with these `shapes`, `streams` rows at a time."""
 
     def __init__(
-        self, converted: _Converted, shapes: list[tuple[int, ...]], dtype: torch.dtype, streams: int = 1
+        self, network: _OpenVinoModel, shapes: list[tuple[int, ...]], dtype: torch.dtype, streams: int = 1
     ) -> None:
-        model, self._weights = converted
+        model, self._weights = network
         model.reshape({i: openvino.PartialShape(list(shape)) for i, shape in enumerate(shapes)})
         options = {
             "INFERENCE_PRECISION_HINT": PRECISIONS[dtype],
@@ -140,29 +136,29 @@ def _start(request: Any, inputs: tuple[torch.Tensor, ...]) -> list[Any]:
     return arrays
 
 
-def _converted(network: _Float32, example: tuple[torch.Tensor, ...]) -> _Converted:
+def _cached_model(network: _Float32, example: tuple[torch.Tensor, ...]) -> _OpenVinoModel:
     """Small networks are cached on disk, since converting them takes longer than compiling them.
 
     The cached file is used at once too: OpenVINO rounds a network read from a file otherwise than a converted one.
     """
-    if not _is_small(network):  # it would be on disk a second time
-        return _convert(network, example)
+    if sum(tensor.nbytes for tensor in network.state_dict().values()) > SMALL_BYTES:  # on disk a second time
+        return _convert_model(network, example)
     cached = user_cache_path("img2img-serve") / "openvino" / f"{_fingerprint(network, example)}.xml"
     if not cached.exists():
-        converted = _convert(network, example)
+        converted = _convert_model(network, example)
         try:
             _save(converted.model, cached)
         except OSError:  # a disk that is full or read-only costs every start some seconds
             return converted
-    return _Converted(openvino.Core().read_model(cached), None)
+    return _OpenVinoModel(openvino.Core().read_model(cached), None)
 
 
-def _convert(network: _Float32, example: tuple[torch.Tensor, ...]) -> _Converted:
+def _convert_model(network: _Float32, example: tuple[torch.Tensor, ...]) -> _OpenVinoModel:
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # branches on sizes are fixed by the trace; the examples choose them well
         # OpenVINO would trace it too, and then once more to compare, which takes a third of the time.
         traced = torch.jit.trace(network, example, strict=False, check_trace=False)  # type: ignore[no-untyped-call]
-        return _Converted(openvino.convert_model(traced, example_input=example), traced)
+        return _OpenVinoModel(openvino.convert_model(traced, example_input=example), traced)
 
 
 def _fingerprint(network: _Float32, example: tuple[torch.Tensor, ...]) -> str:

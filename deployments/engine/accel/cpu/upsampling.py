@@ -90,7 +90,7 @@ class FusedUpsample(nn.Module):
 
 
 def _spread(weight: torch.Tensor) -> torch.Tensor:
-    """(made, channels, 3, 3) of a convolution to (channels, made, 4, 4) of the transposed one."""
+    """(out, in, 3, 3) of a convolution to (in, out, 4, 4) of the transposed one."""
     spread = torch.zeros(*weight.shape[:2], 4, 4, device=weight.device)
     for row, column in product(range(2), range(2)):
         spread[..., row : row + 3, column : column + 3] += weight.float()

@@ -1,7 +1,7 @@
 """The errors that the engine raises.
 
 EngineError
-    CheckpointError     the checkpoint cannot be served: missing part, pickle, not an img2img UNet
+    CheckpointError     the checkpoint cannot be served: an unknown pipeline class, a missing part, a pickle
     InvalidRequest      the caller's fault; `param` names the field
     RequestAborted      the caller went away, or the engine is shutting down
     NumericalError      the model produced NaN or infinite values for this request

@@ -70,7 +70,7 @@ class Family(Protocol):
         """The last `denoise_steps` of `steps`. Raises InvalidRequest."""
 
     def use_loras(self, loras: Loras) -> None:
-        """Make these adapters, and no others, part of all forwards from now on."""
+        """Make these LoRAs, and no others, part of all forwards from now on."""
 
     def condition(self, states: Sequence[DenoiseState]) -> None:
         """Encode the prompts of all states together; set their `conditions` and `truncated`."""

@@ -11,7 +11,7 @@ Sampler = Literal["dpmpp_2m", "dpmpp_2m_karras", "euler", "euler_ancestral", "dd
 Priority = Literal["interactive", "folder"]
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]  # (height, width, 3), RGB
 Mask = np.ndarray[Any, np.dtype[np.uint8]]  # (height, width)
-Loras = tuple[tuple[str, float], ...]  # adapter names and weights
+Loras = tuple[tuple[str, float], ...]  # LoRA names and weights
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -21,7 +21,7 @@ class Img2ImgRequest:
     Both sides of `pixels` are multiples of the family's size multiple. `strength` is in [0, 1];
     `int(num_inference_steps * strength)` steps are run, at least one. Guidance is off at `guidance_scale <= 1`.
     `negative_prompt=None` is diffusers' None (SDXL embeds zeros), which differs from "". With a `mask`, (height,
-    width), the image changes only where the mask is 128 or more. `loras` are adapters of the checkpoint.
+    width), the image changes only where the mask is 128 or more. `loras` name LoRAs of the checkpoint.
     """
 
     request_id: str

@@ -72,7 +72,7 @@ class Scheduler:
         return None
 
     def admit(self) -> list[DenoiseState]:
-        """Move to `running` those waiting that fit in a step batch behind the foremost of their shape and adapters."""
+        """Move to `running` those waiting that fit in a step batch behind the foremost of their shape and LoRAs."""
         rows = Counter[Hashable]()
         admitted, full = [], set[Hashable]()
         running = set(map(id, self.running))

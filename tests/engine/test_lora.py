@@ -1,4 +1,4 @@
-"""LoRA adapters: diffusers' own images, next to anybody, whatever is switched on for the others."""
+"""LoRAs: diffusers' own images, next to anybody, whatever is switched on for the others."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def engine_with(checkpoint: Path, files: dict[str, str], *, reproducible: bool =
 
 
 def stock(checkpoint: Path, files: dict[str, str], loras: Loras) -> Pixels:
-    """What diffusers gives alone, with its own loading of the same adapters."""
+    """What diffusers gives alone, with its own loading of the same LoRAs."""
     reference = Reference(checkpoint)
     for name, _ in loras:
         reference.pipeline.load_lora_weights(files[name], adapter_name=name.replace(".", "_"))
@@ -50,7 +50,7 @@ def stock(checkpoint: Path, files: dict[str, str], loras: Loras) -> Pixels:
 
 
 @pytest.mark.slow
-def test_images_are_diffusers_own_next_to_neighbours_with_other_adapters(
+def test_images_are_diffusers_own_next_to_neighbours_with_other_loras(
     kind: str, checkpoints: Callable[[str], Path], files: dict[str, str]
 ) -> None:
     engine = engine_with(checkpoints(kind), files)
@@ -64,7 +64,7 @@ def test_images_are_diffusers_own_next_to_neighbours_with_other_adapters(
 
 
 @pytest.mark.slow
-def test_a_model_with_adapters_gives_the_same_bytes_as_one_without(
+def test_a_model_with_loras_gives_the_same_bytes_as_one_without(
     kind: str, checkpoints: Callable[[str], Path], files: dict[str, str]
 ) -> None:
     plain = run(engine_with(checkpoints(kind), {}, reproducible=True), [ASK])[""]
@@ -73,7 +73,7 @@ def test_a_model_with_adapters_gives_the_same_bytes_as_one_without(
     assert np.array_equal(adapted[""], plain)
 
 
-def test_requests_with_the_same_adapters_share_a_step_and_others_do_not(
+def test_requests_with_the_same_loras_share_a_step_and_others_do_not(
     checkpoints: Callable[[str], Path], tmp_path: Path
 ) -> None:
     files = {"ink": str(build_lora(checkpoints("sd15"), tmp_path / "ink.safetensors", seed=1))}
@@ -85,7 +85,7 @@ def test_requests_with_the_same_adapters_share_a_step_and_others_do_not(
     assert engine.stats()["unet_rows"] == 8 * ASK.num_denoise_steps
 
 
-def test_adapters_that_cannot_be_switched_on_do_not_reach_the_next_request(
+def test_loras_that_cannot_be_switched_on_do_not_reach_the_next_request(
     checkpoints: Callable[[str], Path], tmp_path: Path
 ) -> None:
     files = {"ink": str(build_lora(checkpoints("sd15"), tmp_path / "ink.safetensors", seed=1))}
@@ -99,17 +99,15 @@ def test_adapters_that_cannot_be_switched_on_do_not_reach_the_next_request(
         assert torch.equal(family.network(*inputs), plain)
 
 
-def test_unknown_adapter_is_refused_by_name(checkpoints: Callable[[str], Path]) -> None:
+def test_unknown_lora_is_refused_by_name(checkpoints: Callable[[str], Path]) -> None:
     engine = engine_with(checkpoints("sd15"), {})
-    with pytest.raises(InvalidRequest, match="no adapter 'ink'; adapters: none") as caught:
+    with pytest.raises(InvalidRequest, match="no LoRA 'ink'; LoRAs: none") as caught:
         engine.runner.prepare(replace(ASK, loras=(("ink", 1.0),)))
     assert caught.value.param == "loras"
 
 
 @pytest.mark.parametrize("fault", ["absent", "pickle", "damaged", "foreign"])
-def test_bad_adapter_file_is_refused_with_its_name(
-    fault: str, checkpoints: Callable[[str], Path], tmp_path: Path
-) -> None:
+def test_bad_lora_file_is_refused_with_its_name(fault: str, checkpoints: Callable[[str], Path], tmp_path: Path) -> None:
     file = tmp_path / ("ink.bin" if fault == "pickle" else "ink.safetensors")
     match fault:
         case "pickle" | "damaged":
@@ -130,7 +128,7 @@ def test_bad_adapter_file_is_refused_with_its_name(
         ("ink:1,ink:0.5", (("ink", 0.5),)),
     ],
 )
-def test_adapters_are_written_with_their_weights(text: str, loras: Loras) -> None:
+def test_loras_are_written_with_their_weights(text: str, loras: Loras) -> None:
     assert parse_loras(text) == loras
 
 

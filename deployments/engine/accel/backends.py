@@ -49,7 +49,7 @@ def start_compiling(family: CompilableFamily, max_rows: int, *, with_loras: bool
 
     Backends round differently, so a reproducible result must not depend on when one is swapped in. On a CPU there is
     one, and it is made first. On CUDA new sizes are captured at any time, so there is none. OpenVINO reads the networks
-    while it compiles, when nobody may be switching adapters.
+    while it compiles, when nobody may be switching LoRAs.
     """
     on_cuda = family.device.type == "cuda"
     if family.reproducible and on_cuda:

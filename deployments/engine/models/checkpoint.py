@@ -15,7 +15,7 @@ from safetensors import safe_open
 
 from deployments.engine.errors import CheckpointError
 from deployments.engine.models import devices
-from deployments.engine.models.lora import LoraAdapters
+from deployments.engine.models.lora import LoadedLoras
 from deployments.engine.models.scaled_fp16 import to_scaled_fp16
 
 NO_LORAS: Mapping[str, str] = {}
@@ -52,7 +52,7 @@ class Checkpoint:
     device: torch.device
     dtype: torch.dtype
     vae_dtypes: devices.VaeDtypes
-    adapters: LoraAdapters
+    loras: LoadedLoras
 
 
 def load_checkpoint(
@@ -66,7 +66,7 @@ def load_checkpoint(
     memory_efficient: bool = False,
     loras: Mapping[str, str] = NO_LORAS,
 ) -> Checkpoint:
-    """Open a diffusers folder, a hub id or one `.safetensors` file, and the adapters `loras`, paths by name.
+    """Open a diffusers folder, a hub id or one `.safetensors` file, and `loras`, the paths of its LoRAs by name.
 
     Raises CheckpointError saying what is wrong.
     """
@@ -77,12 +77,12 @@ def load_checkpoint(
         _check(pipeline, kind)
     except Exception as exc:
         raise CheckpointError(f"{source}: {exc}") from exc
-    adapters = LoraAdapters(pipeline, loras)
+    loaded = LoadedLoras(pipeline, loras)
     denoiser_overflows, vae_overflows = kind.overflows(pipeline)
     model_dtype = devices.choose_dtype(dtype, target, overflows=denoiser_overflows, reproducible=reproducible)
     vae_dtypes = devices.vae_dtypes(model_dtype, target, overflows=vae_overflows)
     _place(pipeline, target, model_dtype, vae_dtypes, memory_efficient)
-    return Checkpoint(kind, pipeline, target, model_dtype, vae_dtypes, adapters)
+    return Checkpoint(kind, pipeline, target, model_dtype, vae_dtypes, loaded)
 
 
 def _quieten() -> None:

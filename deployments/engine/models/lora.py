@@ -1,4 +1,4 @@
-"""The LoRA adapters of one checkpoint: all loaded at the start, and switched on for the requests that name them."""
+"""The LoRAs of one checkpoint: all loaded at the start, and switched on for the requests that name them."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ from deployments.engine.request import Loras
 M = TypeVar("M", bound=nn.Module)
 
 
-class LoraAdapters:
+class LoadedLoras:
     """Loads `files` (paths by name, safetensors) into the pipeline, switched off. Raises CheckpointError."""
 
     def __init__(self, pipeline: Any, files: Mapping[str, str]) -> None:
         self._pipeline = pipeline
         self._peft_names = {name: f"lora_{number}" for number, name in enumerate(files)}  # peft takes no dots
-        self.active: Loras | None = ()  # the adapters that are switched on; None while they are being switched
+        self.active: Loras | None = ()  # those that are switched on; None while they are being switched
         for name, file in files.items():
             _load(pipeline, name, Path(file), self._peft_names[name])
         if files:
             pipeline.disable_lora()
 
     def check(self, loras: Loras) -> None:
-        """Raises InvalidRequest for an adapter that is not here."""
+        """Raises InvalidRequest for a LoRA that is not here."""
         for name, _ in loras:
             if name not in self._peft_names:
                 known = ", ".join(self._peft_names) or "none"
-                raise InvalidRequest(f"loras: no adapter {name!r}; adapters: {known}", "loras")
+                raise InvalidRequest(f"loras: no LoRA {name!r}; LoRAs: {known}", "loras")
 
     def use(self, loras: Loras) -> None:
-        """Switch these adapters on, and all others off."""
+        """Switch these LoRAs on, and all others off."""
         if loras == self.active:
             return
         self.active = None
@@ -53,7 +53,7 @@ class LoraAdapters:
 
 def _load(pipeline: Any, name: str, file: Path, peft_name: str) -> None:
     if file.suffix != ".safetensors":
-        raise CheckpointError(f"loras.{name}: {file}: an adapter must be a .safetensors file")
+        raise CheckpointError(f"loras.{name}: {file}: a LoRA must be a .safetensors file")
     if not file.is_file():
         raise CheckpointError(f"loras.{name}: {file}: no such file")
     try:
@@ -66,10 +66,10 @@ def _load(pipeline: Any, name: str, file: Path, peft_name: str) -> None:
         raise CheckpointError(f"loras.{name}: {file}: it holds no LoRA weights for this checkpoint")
 
 
-def without_adapters(network: M) -> M:
-    """A copy that shares the weights' memory and has no adapters' layers.
+def without_loras(network: M) -> M:
+    """A copy that shares the weights' memory and has no LoRAs' layers.
 
-    Switching adapters on the original does not reach the copy, which backends trace and capture.
+    Switching LoRAs on the original does not reach the copy, which backends trace and capture.
     """
     tensors = chain(network.parameters(), network.buffers())
     shared: dict[int, Any] = {id(tensor): _alias(tensor) for tensor in tensors}

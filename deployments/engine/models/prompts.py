@@ -59,7 +59,7 @@ class PromptEncoder:
         return length
 
     def encode(self, prompts: list[str | None], loras: Loras = ()) -> list[PromptEmbedding]:
-        """The embedding of each prompt, None for a missing one. The caller has switched the adapters `loras` on."""
+        """The embedding of each prompt, None for a missing one. The caller has switched `loras` on."""
         keys = [(prompt if prompt is not None or self._zero_missing else "", loras) for prompt in prompts]
         missing = [key for key in dict.fromkeys(keys) if key not in self._cache]
         self.misses += len(missing)

@@ -97,23 +97,23 @@ class StableDiffusion:
 
     @property
     def denoiser(self) -> Denoiser:
-        """The UNet in use: the backend's, but for adapters, of which compiled networks know nothing."""
-        return (self._eager if self.checkpoint.adapters.active else self.slot.backend).denoiser
+        """The UNet in use: the backend's, but for LoRAs, of which compiled networks know nothing."""
+        return (self._eager if self.checkpoint.loras.active else self.slot.backend).denoiser
 
     def check(self, request: Img2ImgRequest) -> None:
-        """Raises InvalidRequest for an adapter that the checkpoint does not have."""
-        self.checkpoint.adapters.check(request.loras)
+        """Raises InvalidRequest for a LoRA that the checkpoint does not have."""
+        self.checkpoint.loras.check(request.loras)
 
     def table(self, sampler: Sampler, steps: int, denoise_steps: int, latent_shape: LatentShape) -> StepTable:
         """The same for every latent shape. Raises InvalidRequest."""
         return self._samplers.table(sampler, steps, denoise_steps)
 
     def use_loras(self, loras: Loras) -> None:
-        """Switch these adapters on, and all others off."""
-        self.checkpoint.adapters.use(loras)
+        """Switch these LoRAs on, and all others off."""
+        self.checkpoint.loras.use(loras)
 
     def condition(self, states: Sequence[DenoiseState]) -> None:
-        """Set the states' `conditions` and `truncated`; prompts with the same adapters are encoded together."""
+        """Set the states' `conditions` and `truncated`; prompts with the same LoRAs are encoded together."""
         loras = attrgetter("request.loras")
         for names, group in groupby(sorted(states, key=loras), key=loras):
             self.use_loras(names)

@@ -38,7 +38,7 @@ class CachedUNet(nn.Module):
     """Takes over `unet`, a diffusers UNet2DConditionModel, which cannot be called by itself any more.
 
     For n rows, `encoder_kv` makes (n, tokens, all keys and values) of prompt embeddings (n, tokens, width), and `temb`
-    makes (n, all ResNets' channels) of time steps (n,). LoRA adapters take part where they are switched on.
+    makes (n, all ResNets' channels) of time steps (n,). LoRAs take part where they are switched on.
     """
 
     def __init__(self, unet: Any) -> None:
@@ -98,7 +98,7 @@ class _CachedProjection(nn.Module):
 
     def __init__(self, projection: nn.Module, start: int) -> None:
         super().__init__()
-        self.projection = projection  # still in the network, so that adapters reach it
+        self.projection = projection  # still in the network, so that LoRAs reach it
         self.columns = slice(start, start + int(projection.out_features))  # type: ignore[arg-type]
 
     def forward(self, cached: torch.Tensor) -> torch.Tensor:
@@ -134,7 +134,7 @@ class _Identity(nn.Module):
 
     def __init__(self, embedding: nn.Module) -> None:
         super().__init__()
-        self.embedding = embedding  # still in the network, so that adapters reach it
+        self.embedding = embedding  # still in the network, so that LoRAs reach it
 
     def forward(self, temb: torch.Tensor, guidance: None) -> torch.Tensor:
         return temb

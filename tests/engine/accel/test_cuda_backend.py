@@ -13,7 +13,7 @@ import torch
 from deployments.engine.accel.cuda.backend import CALLS, GRAPHS, INDUCTOR, CudaBackends, is_faster, relative_error
 from deployments.engine.accel.cuda.graphs import CaptureLimits, Counters, Graph, GraphedModule
 from deployments.engine.accel.cuda.inductor import compiled
-from deployments.engine.models.lora import without_adapters
+from deployments.engine.models.lora import without_loras
 from deployments.engine.request import Img2ImgRequest, Pixels
 from deployments.engine.runner import Runner
 from tests.support.graph_replays import CallAgain
@@ -134,12 +134,12 @@ def test_network_that_cannot_be_captured_stays_as_it_is(checkpoints: Checkpoints
     assert backends.counters.failures == 6  # each network once as it is and once compiled
 
 
-def test_copy_without_adapters_shares_the_weights_and_knows_no_switch(checkpoints: Checkpoints, tmp_path: Path) -> None:
+def test_copy_without_loras_shares_the_weights_and_knows_no_switch(checkpoints: Checkpoints, tmp_path: Path) -> None:
     lora = build_lora(checkpoints("sd15"), tmp_path / "ink.safetensors", seed=1)
     plain = load_unet_family(checkpoints("sd15")).network
     adapted = load_unet_family(checkpoints("sd15"), loras={"ink": str(lora)})
     adapted.use_loras((("ink", 1.0),))
-    bare = without_adapters(adapted.network)
+    bare = without_loras(adapted.network)
     inputs = adapted.example_inputs(2, (8, 8))
     with torch.inference_mode():
         assert torch.equal(bare(*inputs), plain(*inputs))
@@ -150,7 +150,7 @@ def test_copy_without_adapters_shares_the_weights_and_knows_no_switch(checkpoint
 
 def test_weights_of_the_copy_stay_where_they_are() -> None:
     network = torch.nn.Linear(2, 2)
-    bare = without_adapters(network)
+    bare = without_loras(network)
     network.double()
     assert bare.weight.dtype == torch.float32
 

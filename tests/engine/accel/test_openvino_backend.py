@@ -175,7 +175,7 @@ def test_torch_shares_its_work_only_where_it_runs_the_network(
     assert seen == [expected] * (2 + REQUESTS[1].num_denoise_steps)
 
 
-def test_adapters_take_part_though_the_compiled_networks_know_none(checkpoints: Checkpoints, tmp_path: Path) -> None:
+def test_loras_take_part_though_the_compiled_networks_know_none(checkpoints: Checkpoints, tmp_path: Path) -> None:
     lora = build_lora(checkpoints("sd15"), tmp_path / "ink.safetensors", seed=1)
     asked = [REQUESTS[0], Img2ImgRequest("ink", smooth_image(1, 64, 64), "a cat", loras=(("ink", 1.0),))]
     images = []

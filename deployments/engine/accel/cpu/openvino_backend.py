@@ -23,7 +23,7 @@ from torch import nn
 
 from deployments.engine.accel.cpu.norms import use_nhwc_norms
 from deployments.engine.accel.cpu.upsampling import fuse_upsampling
-from deployments.engine.models.lora import without_adapters
+from deployments.engine.models.lora import without_loras
 from deployments.engine.models.vae import vae_decoder, vae_encoder
 from deployments.engine.networks import Backend, CompilableFamily, Denoiser, TensorFunction
 
@@ -34,7 +34,7 @@ ANY = -1
 
 
 def openvino_backend(family: CompilableFamily) -> Backend:
-    """The networks without adapters. Compiling takes seconds, for small networks only the first time.
+    """The networks without LoRAs. Compiling takes seconds, for small networks only the first time.
 
     A reproducible family has one compiled network, since a second one may round otherwise: rows take turns.
     """
@@ -44,7 +44,7 @@ def openvino_backend(family: CompilableFamily) -> Backend:
 
 
 def _compiled_denoiser(family: CompilableFamily, *, in_parallel: bool) -> Denoiser:
-    network = without_adapters(family.network)
+    network = without_loras(family.network)
     fuse_upsampling(network)
     use_nhwc_norms(network)
     example = tuple(tensor.float() for tensor in family.example_inputs(1, SIDES))
@@ -62,7 +62,7 @@ def _compiled_denoiser(family: CompilableFamily, *, in_parallel: bool) -> Denois
 
 
 def _compiled_vae(family: CompilableFamily) -> tuple[TensorFunction, TensorFunction]:
-    vae, (encoder_dtype, decoder_dtype) = without_adapters(family.vae), family.vae_dtypes
+    vae, (encoder_dtype, decoder_dtype) = without_loras(family.vae), family.vae_dtypes
     fuse_upsampling(vae)
     use_nhwc_norms(vae)
     pixels, (latents, *_) = torch.zeros(1, 3, 64, 128), family.example_inputs(1, SIDES)

@@ -24,7 +24,7 @@ from deployments.engine.accel.cuda.capture import CudaGraphCapture
 from deployments.engine.accel.cuda.device_lock import DEVICE_LOCK
 from deployments.engine.accel.cuda.graphs import CaptureLimits, Counters, Forward, GraphCapture, GraphedModule
 from deployments.engine.accel.cuda.inductor import compiled
-from deployments.engine.models.lora import without_adapters
+from deployments.engine.models.lora import without_loras
 from deployments.engine.models.vae import vae_decoder, vae_encoder
 from deployments.engine.networks import Backend, CompilableFamily
 
@@ -50,7 +50,7 @@ def cuda_backends(family: CompilableFamily, max_rows: int) -> Iterator[Backend]:
 
 
 class _Part(NamedTuple):
-    """A network without adapters, its forward, inputs of the native size, and the numbers of rows to capture."""
+    """A network without LoRAs, its forward, inputs of the native size, and the numbers of rows to capture."""
 
     network: nn.Module
     forward_of: Callable[[Any], Forward]
@@ -63,7 +63,7 @@ class _Part(NamedTuple):
 
     def for_inductor(self) -> Forward:
         """The forward of a copy in NHWC, in which inductor's kernels are faster and eager ones slower."""
-        copied = without_adapters(self.network)
+        copied = without_loras(self.network)
         return self.forward_of(copied.to(memory_format=torch.channels_last))  # type: ignore[call-overload]
 
 
@@ -160,7 +160,7 @@ def _parts(family: CompilableFamily, max_rows: int) -> list[_Part]:
     latents, *inputs = family.example_inputs(rows, family.native_shape)
     encoder_dtype, decoder_dtype = family.vae_dtypes
     pixels = latents.new_empty(rows, 3, *(side * family.codec.factor for side in family.native_shape)).normal_()
-    network, vae = without_adapters(family.network), without_adapters(family.vae)
+    network, vae = without_loras(family.network), without_loras(family.vae)
     return [
         _Part(network, attrgetter("forward"), (latents, *inputs), _up_to(max_rows)),
         _Part(vae, vae_encoder, (pixels.to(encoder_dtype),), VAE_BUCKETS),

@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,7 +25,7 @@ from tests.support.reference import load_unet_family, run, smooth_image
 REQUEST = Img2ImgRequest("a", smooth_image(1, 64, 64), "a cat", "blurry", 0.6, 5.0, 10, 3)
 
 
-def load(source: Path, dtype: str = "float32", **more: bool) -> StableDiffusion:
+def load(source: Path, dtype: str = "float32", **more: Any) -> StableDiffusion:
     return load_unet_family(source, dtype, **more)
 
 

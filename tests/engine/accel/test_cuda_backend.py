@@ -9,11 +9,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from accelerate.hooks import ModelHook, add_hook_to_module
 
-from deployments.engine.accel.cuda.backend import CALLS, GRAPHS, INDUCTOR, CudaBackends, is_faster, relative_error
+from deployments.engine.accel.cuda.backend import (
+    CALLS,
+    GRAPHS,
+    INDUCTOR,
+    CudaBackends,
+    cuda_backends,
+    is_faster,
+    relative_error,
+)
 from deployments.engine.accel.cuda.graphs import CaptureLimits, Counters, Graph, GraphedModule
 from deployments.engine.accel.cuda.inductor import compiled
+from deployments.engine.models.checkpoint import load_checkpoint
+from deployments.engine.models.families import FAMILIES
 from deployments.engine.models.lora import without_loras
+from deployments.engine.models.stable_diffusion import StableDiffusion
 from deployments.engine.request import Img2ImgRequest, Pixels
 from deployments.engine.runner import Runner
 from tests.support.graph_replays import CallAgain
@@ -132,6 +144,14 @@ def test_network_that_cannot_be_captured_stays_as_it_is(checkpoints: Checkpoints
     backends = CudaBackends(load_unet_family(checkpoints("sd15")), 2, Refuser())
     assert list(backends) == []
     assert backends.counters.failures == 6  # each network once as it is and once compiled
+
+
+def test_networks_that_are_not_kept_on_the_device_are_not_compiled(checkpoints: Checkpoints) -> None:
+    checkpoint = load_checkpoint(str(checkpoints("sd15")), FAMILIES, device="cpu")
+    add_hook_to_module(checkpoint.pipeline.unet, ModelHook())  # as `memory_efficient` does on CUDA
+    family = StableDiffusion(checkpoint)
+    assert not family.weights_stay_on_device
+    assert list(cuda_backends(family, MAX_ROWS)) == []
 
 
 def test_copy_without_loras_shares_the_weights_and_knows_no_switch(checkpoints: Checkpoints, tmp_path: Path) -> None:

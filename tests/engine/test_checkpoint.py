@@ -67,13 +67,20 @@ def test_folder_of_an_unknown_pipeline_class_is_refused_by_name(name: str | None
     index = {"_class_name": name, "text_encoder_2": ["transformers", "CLIPTextModelWithProjection"]}
     (tmp_path / "model_index.json").write_text(json.dumps(index))
     message = refusal(tmp_path)
-    assert f"the pipeline class {name} is not supported; supported: StableDiffusionPipeline, " in message
-    assert "StableDiffusionXLPipeline" in message
+    assert f"the pipeline class {name} is not supported" in message
+    assert "StableDiffusionImg2ImgPipeline, StableDiffusionXLImg2ImgPipeline" in message
 
 
 def test_folder_opens_by_its_pipeline_class_and_not_by_its_parts(folder: Path) -> None:
     index = json.loads((folder / "model_index.json").read_text())
     (folder / "model_index.json").write_text(json.dumps(index | {"text_encoder_2": [None, None]}))
+    assert load(folder).name == "sd1"
+
+
+@pytest.mark.parametrize("name", ["StableDiffusionControlNetPipeline", "LatentConsistencyModelImg2ImgPipeline"])
+def test_folder_saved_by_another_pipeline_of_the_family_opens(name: str, folder: Path) -> None:
+    index = json.loads((folder / "model_index.json").read_text())
+    (folder / "model_index.json").write_text(json.dumps(index | {"_class_name": name}))
     assert load(folder).name == "sd1"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,14 +28,14 @@ ENCODER = ("encoder", "quant_conv")  # the VAE's parts before the latents
 class CheckpointKind:
     """How the checkpoints of one family are opened, by diffusers' `pipeline_class`.
 
-    A folder's index names one of `class_names`. In a single file some weights' names begin with `file_prefix`. The
-    parts `needed` must be there. `unneeded` are options that keep diffusers from opening more. `check` raises
-    CheckpointError for an opened pipeline that cannot be served. `overflows` says whether its denoiser and its VAE
-    exceed float16's range.
+    A folder's index names a pipeline class that begins with `class_name`, a regular expression. In a single file some
+    weights' names begin with `file_prefix`. The parts `needed` must be there. `unneeded` are options that keep
+    diffusers from opening more. `check` raises CheckpointError for an opened pipeline that cannot be served.
+    `overflows` says whether its denoiser and its VAE exceed float16's range.
     """
 
     pipeline_class: Any
-    class_names: tuple[str, ...]
+    class_name: str
     file_prefix: str
     needed: tuple[str, ...]
     unneeded: Mapping[str, Any]
@@ -108,11 +109,12 @@ def _open(source: str, revision: str | None, kinds: Collection[CheckpointKind]) 
 
 
 def _kind_of(index: Mapping[str, Any], kinds: Collection[CheckpointKind]) -> CheckpointKind:
-    by_name = {name: kind for kind in kinds for name in kind.class_names}
-    name = index.get("_class_name")
-    if name not in by_name:
-        raise CheckpointError(f"the pipeline class {name} is not supported; supported: {', '.join(by_name)}")
-    return by_name[name]
+    name = str(index.get("_class_name"))
+    for kind in kinds:
+        if re.match(kind.class_name, name):
+            return kind
+    supported = ", ".join(kind.pipeline_class.__name__ for kind in kinds)
+    raise CheckpointError(f"the pipeline class {name} is not supported; supported are those like {supported}")
 
 
 def _check_folder(folder: Path, index: Mapping[str, Any], kind: CheckpointKind) -> None:

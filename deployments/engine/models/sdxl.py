@@ -27,7 +27,7 @@ class StableDiffusionXL(StableDiffusion):
     kind = replace(
         StableDiffusion.kind,
         pipeline_class=StableDiffusionXLImg2ImgPipeline,
-        class_names=tuple(f"StableDiffusionXL{task}Pipeline" for task in ("", "Img2Img", "Inpaint")),
+        class_name="StableDiffusionXL",
         file_prefix="conditioner.",
         needed=("vae", "unet", "scheduler", "tokenizer_2", "text_encoder_2"),
         optional=("tokenizer", "text_encoder"),  # which the refiner does not have

@@ -49,13 +49,7 @@ class StableDiffusion:
 
     kind = CheckpointKind(
         pipeline_class=StableDiffusionImg2ImgPipeline,
-        class_names=(
-            "StableDiffusionPipeline",
-            "StableDiffusionImg2ImgPipeline",
-            "StableDiffusionInpaintPipeline",
-            "LatentConsistencyModelPipeline",
-            "LatentConsistencyModelImg2ImgPipeline",
-        ),
+        class_name=r"StableDiffusion(?!XL|3)|LatentConsistencyModel",
         file_prefix="cond_stage_model.",
         needed=("vae", "unet", "scheduler", "tokenizer", "text_encoder"),
         unneeded={"safety_checker": None, "requires_safety_checker": False},

@@ -50,7 +50,10 @@ class WebuiTasks:
         return await _reply(self._state.is_finished.remote(task))
 
     async def images(self, service: Img2ImgService, prepared: PreparedRequest, task: str) -> list[Img2ImgResult]:
-        """As `service.images`, as a task. After a stop request, the images finished by then."""
+        """As `service.images`, as a task. After a stop request, the images finished by then.
+
+        The first failure cancels the other images.
+        """
         progress = _TaskProgress(task, prepared)
         singles = [replace(prepared, settings=settings, num_images=1) for settings in prepared.image_settings()]
         makers = [
@@ -58,18 +61,15 @@ class WebuiTasks:
             for number, single in enumerate(singles)
         ]
         for number, maker in enumerate(makers):
-            maker.add_done_callback(partial(progress.image_done, number))
-        images = asyncio.gather(*makers)
+            maker.add_done_callback(partial(progress.maker_done, number))
+        images = asyncio.create_task(asyncio.wait(makers, return_when=asyncio.FIRST_EXCEPTION))
         stopped = asyncio.create_task(self._report_until_stopped(progress))
-        futures: list[asyncio.Future[Any]] = [images, stopped]
         try:
-            await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)
-            if images.done():
-                return [image for (image,) in images.result()]
-            return [maker.result()[0] for maker in makers if maker.done() and not maker.exception()]
+            await asyncio.wait([images, stopped], return_when=asyncio.FIRST_COMPLETED)
+            return [maker.result()[0] for maker in makers if maker.done()]
         finally:
-            for future in futures:
-                future.cancel()
+            for unfinished in (images, stopped, *makers):
+                unfinished.cancel()
             self._state.finish.remote(task)
 
     async def _report_until_stopped(self, progress: _TaskProgress) -> None:
@@ -111,8 +111,10 @@ class _TaskProgress:
             self._preview = progress.preview
         self.updated.set()
 
-    def image_done(self, number: int, _: object = None) -> None:
-        """Record that image `number` has run all of its steps."""
+    def maker_done(self, number: int, maker: asyncio.Task[Any]) -> None:
+        """Record that image `number` has run all of its steps, unless its task failed."""
+        if maker.cancelled() or maker.exception() is not None:
+            return
         self._finished.add(number)
         self._places[number], self._steps[number] = 0, self._num_steps
         self.updated.set()

@@ -60,6 +60,9 @@ class Limits(Strict):
     deadline_s: float = Field(600.0, gt=0)
 
 
+LIMITS_OF_DEFAULTS = {"num_inference_steps": "max_steps", "max_side": "max_side"}
+
+
 class ModelConfig(Strict):
     """One checkpoint and how to run it.
 
@@ -89,6 +92,11 @@ class ModelConfig(Strict):
     def _defaults_are_valid(self) -> ModelConfig:
         Defaults(**self.defaults)
         return self
+
+    @property
+    def own_defaults(self) -> dict[str, Any]:
+        """The defaults that this model sets, by field."""
+        return Defaults(**self.defaults).model_dump(exclude_unset=True)
 
     @property
     def source(self) -> str:
@@ -166,6 +174,19 @@ class AppConfig(Strict):
             raise ValueError("models: at least one weight must be above 0")
         return self
 
+    @model_validator(mode="after")
+    def _set_defaults_are_within_limits(self) -> AppConfig:
+        models = {f"models.{model_id}.defaults": model.own_defaults for model_id, model in self.models.items()}
+        for key, defaults in {"defaults": self.defaults.model_dump(exclude_unset=True), **models}.items():
+            for field, limit in LIMITS_OF_DEFAULTS.items():
+                most = getattr(self.limits, limit)
+                if defaults.get(field, most) > most:
+                    raise ValueError(f"{key}.{field}: {defaults[field]} is above limits.{limit}, {most}")
+        return self
+
     def defaults_for(self, model_id: str) -> Defaults:
-        """The app's defaults, overridden by the model's own."""
-        return Defaults(**{**self.defaults.model_dump(), **self.models[model_id].defaults})
+        """The app's defaults, overridden by the model's own, within the limits."""
+        defaults = {**self.defaults.model_dump(), **self.models[model_id].own_defaults}
+        for field, limit in LIMITS_OF_DEFAULTS.items():
+            defaults[field] = min(defaults[field], getattr(self.limits, limit))
+        return Defaults(**defaults)

@@ -9,6 +9,8 @@ import pytest
 from pydantic import ValidationError
 
 from deployments.config import HUB_MOVES, REPO_ROOT, AppConfig, Defaults, ModelConfig
+from deployments.routing import resolve
+from deployments.schemas import Img2ImgOptions
 
 ONE = {"a": {"checkpoint": "some/model"}}
 
@@ -106,6 +108,31 @@ def test_model_may_set_what_the_app_changed_back_to_the_builtin_default() -> Non
         models={"a": {"checkpoint": "x", "defaults": {"strength": builtin.strength}}}, defaults={"strength": 0.9}
     )
     assert config.defaults_for("a").strength == builtin.strength
+
+
+@pytest.mark.parametrize(
+    ("limits", "field", "most"),
+    [({"max_side": 256}, "max_side", 256), ({"max_steps": 10}, "num_inference_steps", 10)],
+)
+def test_default_that_nobody_set_is_capped_by_the_limit(limits: dict[str, int], field: str, most: int) -> None:
+    config = AppConfig(models=ONE, limits=limits)
+    settings = resolve(Img2ImgOptions(strength=1), config, "a", seed=0)
+    assert getattr(settings, field) == most
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ({"defaults": {"max_side": 512}}, "defaults.max_side: 512 is above limits.max_side, 256"),
+        ({"defaults": {"num_inference_steps": 20}}, "defaults.num_inference_steps: 20 is above limits.max_steps, 10"),
+        (
+            {"models": {"a": {"checkpoint": "x", "defaults": {"max_side": "768"}}}},
+            "models.a.defaults.max_side: 768 is above limits.max_side, 256",
+        ),
+    ],
+)
+def test_default_above_its_limit_is_named(config: dict[str, Any], words: str) -> None:
+    assert words in refusal(limits={"max_side": 256, "max_steps": 10}, **config)
 
 
 def test_defaults_are_the_scripts() -> None:

@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 import yaml
 
-from deployments.auth.keys import sha256_of
+from deployments.auth.key_store import sha256_of
 
 PREFIX = "img2img-"
 

@@ -11,7 +11,7 @@ from deployments.api.openai import routes as openai
 from deployments.api.playground import install_playground
 from deployments.api.webui import routes as webui
 from deployments.api.webui.tasks import WebuiTasks
-from deployments.auth.keys import Keys
+from deployments.auth.key_store import Keys
 from deployments.schemas import ErrorReply
 from deployments.service import Img2ImgService
 from deployments.telemetry import CallMetrics

@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from deployments.api.errors import AUTHENTICATION, LIMITED, reply
-from deployments.auth.keys import Key, Keys
+from deployments.auth.key_store import Key, Keys
 
 KEY_REQUIRED = "an API key is required in the header Authorization: Bearer KEY"
 

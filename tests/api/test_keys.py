@@ -26,7 +26,7 @@ from typer import Typer
 from typer.testing import CliRunner
 
 from deployments.api.middleware import KeyGate, token_of
-from deployments.auth.keys import Keys
+from deployments.auth.key_store import Keys
 from deployments.config import KeysConfig
 from deployments.keys import main
 from tests.support.api_keys import MODEL, SECRET, bearer, line

@@ -129,8 +129,7 @@ class Img2ImgModel:
 
     def check_health(self) -> None:
         """Called by Serve every few seconds; an exception gets the replica replaced."""
-        stats = self.stats()
-        self._metrics.update(stats, int(stats["gpu_memory_bytes"]))
+        self._metrics.update(self.stats())
         self._engine.check_health()
 
     def __del__(self) -> None:

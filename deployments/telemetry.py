@@ -45,18 +45,18 @@ class ModelMetrics:
     def __init__(self, load_s: float) -> None:
         self._counters = {name: Counter(f"img2img_{name}", text) for name, text in COUNTERS.items()}
         self._gauges = {name: Gauge(f"img2img_{name}", text) for name, text in GAUGES.items()}
-        self._queue_wait = Histogram("img2img_queue_wait_s", "seconds before the first step", SECONDS)
+        self._queue_wait = Histogram("img2img_queue_wait_s", "seconds from arrival to admission", SECONDS)
         self._denoise = Histogram("img2img_denoise_s", "seconds of an image's steps", SECONDS)
         self._counted: dict[str, float] = dict.fromkeys(COUNTERS, 0)
         self._load_s = load_s
 
-    def update(self, stats: Mapping[str, float], gpu_memory_bytes: int) -> None:
-        """Set all metrics from the engine's counts since its start."""
+    def update(self, stats: Mapping[str, float]) -> None:
+        """Set all metrics from the engine's `stats()`, which count since its start."""
         for name, counter in self._counters.items():
             if (more := stats[name] - self._counted[name]) > 0:
                 counter.inc(more)
                 self._counted[name] = stats[name]
-        now = {**stats, "load_s": self._load_s, "gpu_memory_bytes": gpu_memory_bytes}
+        now = {**stats, "load_s": self._load_s}
         for name, gauge in self._gauges.items():  # all of them each time: Ray drops a gauge that is not set again
             gauge.set(now[name])
 

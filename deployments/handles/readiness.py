@@ -6,7 +6,7 @@ import asyncio
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ray import serve
@@ -86,8 +86,9 @@ class Readiness:
             return self._reasons
         return {
             model_id: _explain(details)
-            for model_id, details in _pick(deployments, self._models)
-            if details is None or not (details["status"] == "HEALTHY" or "RUNNING" in _replica_states(details))
+            for model_id in self._models
+            if (details := deployments.get(model_id)) is None
+            or not (details["status"] == "HEALTHY" or "RUNNING" in _replica_states(details))
         }
 
 
@@ -101,10 +102,6 @@ def _explain(details: dict[str, Any] | None) -> str:
 
 def _replica_states(details: dict[str, Any]) -> Counter[str]:
     return Counter(replica["state"].value for replica in details["replicas"])
-
-
-def _pick(deployments: Mapping[str, Any], wanted: Iterable[str]) -> list[tuple[str, Any]]:
-    return [(name, deployments.get(name)) for name in wanted]
 
 
 def wait_until_running(app_name: str, on_status: Callable[[str, str], None] = lambda name, status: None) -> None:

@@ -16,14 +16,15 @@ import yaml
 from pydantic import ValidationError
 from ray import serve
 from ray.serve.handle import DeploymentHandle
-from ray.serve.schema import ServeDeploySchema
+from ray.serve.schema import ApplicationStatus, ServeDeploySchema
 
 from deployments.config import AppConfig
-from deployments.handles.readiness import AppFailed, wait_until_running
 from deployments.ray_private import deploy_apps
 
 BUILDER = "deployments.app:build_app"  # whose arguments are an AppConfig
 QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+POLL_S = 0.2
+RUNNING = (ApplicationStatus.RUNNING, ApplicationStatus.UNHEALTHY)  # unhealthy: its other models still serve
 SHOWN_CHARS = 2000  # of Serve's reason for a failure: the end, where the traceback names the error
 
 
@@ -115,10 +116,19 @@ def read_serve_config(path: Path, app_name: str) -> ServeDeploySchema:
 
 
 def _wait_until_ready(app_name: str, on_progress: Callable[[str], None]) -> None:
+    """Return once Serve has started every deployment of the app. Raises AppNotStarted."""
     started = time.monotonic()
-    try:
-        wait_until_running(
-            app_name, lambda name, status: on_progress(f"[{time.monotonic() - started:.1f} s] {name}: {status}")
-        )
-    except AppFailed as error:
-        raise AppNotStarted(str(error)[-SHOWN_CHARS:]) from error
+    reported: dict[str, str] = {}
+    while True:
+        app = serve.status().applications[app_name]
+        now = {name: f"{d.status.value.lower()} {d.message}".rstrip() for name, d in app.deployments.items()}
+        for name, status in now.items():
+            if reported.get(name) != status:
+                on_progress(f"[{time.monotonic() - started:.1f} s] {name}: {status}")
+        reported |= now
+        if app.status in RUNNING:
+            return
+        if app.status == ApplicationStatus.DEPLOY_FAILED:
+            reasons = "\n".join([app.message, *(deployment.message for deployment in app.deployments.values())])
+            raise AppNotStarted(reasons[-SHOWN_CHARS:])
+        time.sleep(POLL_S)

@@ -6,23 +6,15 @@ import asyncio
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from ray import serve
 from ray.serve.handle import DeploymentHandle
-from ray.serve.schema import ApplicationStatus
 
 from deployments.ray_private import deployment_details
 
 MAX_AGE_S = 1.0
 DESCRIBE_TIMEOUT_S = 5.0
-POLL_S = 0.2
-RUNNING = (ApplicationStatus.RUNNING, ApplicationStatus.UNHEALTHY)  # unhealthy: its other models still serve
-
-
-class AppFailed(Exception):
-    """Serve could not deploy the application; the message holds Serve's reasons."""
 
 
 class Readiness:
@@ -102,23 +94,3 @@ def _explain(details: dict[str, Any] | None) -> str:
 
 def _replica_states(details: dict[str, Any]) -> Counter[str]:
     return Counter(replica["state"].value for replica in details["replicas"])
-
-
-def wait_until_running(app_name: str, on_status: Callable[[str, str], None] = lambda name, status: None) -> None:
-    """Return once Serve has started every deployment of a deployed application. Raises AppFailed.
-
-    `on_status` is called with each deployment's name and status, at first and whenever the status changes.
-    """
-    reported: dict[str, str] = {}
-    while True:
-        app = serve.status().applications[app_name]
-        for name, deployment in app.deployments.items():
-            status = f"{deployment.status.value.lower()} {deployment.message}".rstrip()
-            if reported.get(name) != status:
-                on_status(name, status)
-                reported[name] = status
-        if app.status in RUNNING:
-            return
-        if app.status == ApplicationStatus.DEPLOY_FAILED:
-            raise AppFailed("\n".join([app.message, *(d.message for d in app.deployments.values())]))
-        time.sleep(POLL_S)

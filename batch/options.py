@@ -11,6 +11,7 @@ import typer
 from pydantic import ValidationError
 
 from batch.cluster import AppNotStarted
+from deployments.allowed_values import allowed
 from deployments.engine.errors import InvalidRequest
 from deployments.schemas import Img2ImgOptions
 
@@ -23,9 +24,7 @@ Strength = Annotated[float | None, typer.Option(help="The amount of change: 0 (k
 GuidanceScale = Annotated[float | None, typer.Option(help="The weight of the prompt: 0 to 50.")]
 Steps = Annotated[int | None, typer.Option("--num-inference-steps", help="Steps, of which int(steps * strength) run.")]
 Seed = Annotated[int | None, typer.Option(help="The random seed.")]
-Sampler = Annotated[
-    str | None, typer.Option(help="One of dpmpp_2m, dpmpp_2m_karras, euler, euler_ancestral, ddim, lcm.")
-]
+Sampler = Annotated[str | None, typer.Option(help=f"{allowed('sampler').capitalize()}.")]
 MaxSide = Annotated[int | None, typer.Option(help="The longest side that the model sees, in pixels.")]
 Loras = Annotated[str | None, typer.Option(help="LoRAs of the model and their weights: `name:0.8,other:0.5`.")]
 Models = Annotated[str | None, typer.Option("--model", help=f"Model id, alias, or `auto`{SEVERAL}")]

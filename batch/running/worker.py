@@ -26,9 +26,9 @@ from deployments.config import Limits
 from deployments.engine.errors import RequestAborted
 from deployments.errors import ModelNotReady
 from deployments.images import flow
-from deployments.images.codec import ImageTooLarge
+from deployments.images.codec import ImageTooLarge, image_errors_name
 from deployments.images.flow import PreparedImage
-from deployments.images.masks import MaskFile, errors_name_the_mask
+from deployments.images.masks import MaskFile
 from deployments.schemas import Img2ImgResult
 
 # Someone else's failure: the same request may well succeed on another replica, or on this one restarted.
@@ -85,7 +85,7 @@ class ImageWorker:
         return image, thumbnail(source.pixels, source.icc_profile)
 
     def _read_mask(self, path: str) -> MaskFile:
-        with errors_name_the_mask():
+        with image_errors_name("mask"):
             return MaskFile(self._read(path))
 
     def _read(self, path: str) -> bytes:

@@ -13,7 +13,7 @@ from pydantic_core import PydanticCustomError
 
 from deployments.api.dependencies import MEDIA_TYPES, Service, in_size, result_headers
 from deployments.config import Strict
-from deployments.images.codec import ImageError
+from deployments.images.codec import image_errors_name
 from deployments.schemas import ImageOptions, Img2ImgOptions, OutputFormat
 
 routes = APIRouter()
@@ -81,10 +81,8 @@ async def post_model(
     target = body.parameters.target_size
     size = None if target is None else (target.width, target.height)
     options, reshape = in_size(options, size, service.config.limits, "target_size")
-    try:
+    with image_errors_name("inputs"):
         prepared = await service.prepare(options, body.inputs, reshape=reshape)
-    except ImageError as error:
-        raise type(error)(error.message, "inputs") from error
     [result] = await service.images(prepared)
     encoded = await service.encode(prepared, result)
     return Response(encoded, media_type=MEDIA_TYPES[output_format], headers=result_headers(result))

@@ -9,7 +9,8 @@ ImageError
 from __future__ import annotations
 
 import struct
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Any, Literal
@@ -61,6 +62,17 @@ class ImageTooLarge(ImageError):
 
 class UnusableImage(ImageError):
     """The image is valid, but its shape is unsupported."""
+
+
+@contextmanager
+def image_errors_name(param: str) -> Iterator[None]:
+    """Raise the block's ImageErrors about the field `image` as errors about the request field `param`."""
+    try:
+        yield
+    except ImageError as error:
+        if error.param != "image":
+            raise
+        raise type(error)(f"{param}: {error.message}", param) from error
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,7 +11,7 @@ from PIL import Image, ImageFilter
 from deployments.config import Limits
 from deployments.engine.errors import InvalidRequest
 from deployments.engine.request import Mask, Pixels
-from deployments.images.codec import ImageError, SourceImage, decode_image
+from deployments.images.codec import SourceImage, decode_image, image_errors_name
 
 MaskMode = Literal["auto", "white", "transparent", "opaque"]
 MASK_BLUR = 4.0  # pixels; as in AUTOMATIC1111's web UI
@@ -31,7 +29,7 @@ class MaskFile:
 
 def decode_mask(mask: MaskFile, size: tuple[int, int], limits: Limits) -> Mask:
     """The mask of a source of `size` (width, height). Raises ImageError or InvalidRequest, both naming the mask."""
-    with errors_name_the_mask():
+    with image_errors_name("mask"):
         image = decode_image(mask.data, max_bytes=limits.max_upload_bytes, max_pixels=limits.max_pixels)
     return read_mask(image, size, mask.mode)
 
@@ -52,15 +50,6 @@ def read_mask(image: SourceImage, size: tuple[int, int], mode: MaskMode = "auto"
     else:
         grey = Image.fromarray(alpha if mode == "opaque" else 255 - alpha)
     return np.array(grey.resize(size, Image.Resampling.BILINEAR))
-
-
-@contextmanager
-def errors_name_the_mask() -> Iterator[None]:
-    """Raise an ImageError of the block as the mask's."""
-    try:
-        yield
-    except ImageError as error:
-        raise type(error)(f"mask: {error.message}", "mask") from error
 
 
 def fit_mask(mask: Mask, fitted: Pixels) -> Mask:

@@ -13,9 +13,9 @@ from deployments.api.webui.schemas import Img2ImgBody
 from deployments.config import Limits
 from deployments.engine.errors import InvalidRequest
 from deployments.engine.request import Mask, Pixels
-from deployments.images.codec import SourceImage, decode_image
+from deployments.images.codec import SourceImage, decode_image, image_errors_name
 from deployments.images.flow import PreparedImage, Reshaped
-from deployments.images.masks import MaskFile, MaskMode, errors_name_the_mask, paste_back
+from deployments.images.masks import MaskFile, MaskMode, paste_back
 
 Plane = np.ndarray[Any, np.dtype[np.uint8]]  # an image or a mask
 Size = tuple[int, int]  # (width, height)
@@ -74,7 +74,7 @@ def fill_masked(body: Img2ImgBody, image: PreparedImage) -> PreparedImage:
 
 def mask_mode_of(mask: bytes, limits: Limits) -> MaskMode:
     """`opaque` for a mask with any transparency, else `white`. Raises ImageError."""
-    with errors_name_the_mask():
+    with image_errors_name("mask"):
         alpha = decode_image(mask, max_bytes=limits.max_upload_bytes, max_pixels=limits.max_pixels).alpha
     return "white" if alpha is None or alpha.min() == 255 else "opaque"
 

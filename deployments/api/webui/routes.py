@@ -6,8 +6,6 @@ import asyncio
 import base64
 import binascii
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Annotated, Any
@@ -24,7 +22,7 @@ from deployments.api.webui.schemas import Img2ImgBody, Img2ImgReply, PngInfoBody
 from deployments.api.webui.tasks import Tasks, WebuiTasks
 from deployments.config import AppConfig
 from deployments.engine.errors import InvalidRequest
-from deployments.images.codec import ImageError, NotAnImage
+from deployments.images.codec import NotAnImage, image_errors_name
 from deployments.images.masks import MaskFile
 from deployments.images.metadata import parse_parameters, read_parameters
 from deployments.schemas import Img2ImgResult
@@ -38,7 +36,7 @@ async def post_img2img(body: Img2ImgBody, service: Service, tasks: Tasks) -> Img
     """Transform one image. An interrupted request replies with the images finished by then."""
     image, mask = _init_image(body), await _mask(body, service)
     options = to_options(body, await _model(body, service.config, tasks), service.config.limits)
-    with _errors_name_init_images():
+    with image_errors_name("init_images"):
         prepared = await service.prepare(options, image, mask=mask, reshape=partial(canvas.reshape, body, mask))
     filled = await asyncio.to_thread(canvas.fill_masked, body, prepared.image)
     prepared = replace(_without_empty_negative(prepared), image=filled)
@@ -102,17 +100,6 @@ def _init_image(body: Img2ImgBody) -> bytes:
     if len(body.init_images) > 1:
         raise InvalidRequest(f"init_images must hold exactly one image, not {len(body.init_images)}", "init_images")
     return _decode_base64(body.init_images[0], "init_images")
-
-
-@contextmanager
-def _errors_name_init_images() -> Iterator[None]:
-    """Raise an ImageError about `image` as one about init_images."""
-    try:
-        yield
-    except ImageError as error:
-        if error.param != "image":
-            raise
-        raise type(error)(f"init_images: {error.message}", "init_images") from error
 
 
 async def _mask(body: Img2ImgBody, service: Img2ImgService) -> MaskFile | None:

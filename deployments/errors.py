@@ -10,6 +10,8 @@ QueueFull
 
 from __future__ import annotations
 
+from ray.exceptions import RayTaskError
+
 from deployments.engine.errors import InvalidRequest
 
 
@@ -35,3 +37,8 @@ class QueueFull(Exception):
     def __init__(self, retry_after_s: float | None) -> None:
         super().__init__(retry_after_s)
         self.retry_after_s = retry_after_s
+
+
+def cause_of(error: BaseException) -> BaseException:
+    """The exception that a replica raised, without Ray's wrapper; any other exception itself."""
+    return error.cause if isinstance(error, RayTaskError) else error

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import RayActorError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
 from stamina import AsyncRetryingCaller
@@ -24,7 +24,7 @@ from batch.report.thumbnails import Pair, thumbnail
 from batch.storage.storage import FileTooLarge, Storage
 from deployments.config import Limits
 from deployments.engine.errors import RequestAborted
-from deployments.errors import ModelNotReady
+from deployments.errors import ModelNotReady, cause_of
 from deployments.images import flow
 from deployments.images.codec import ImageTooLarge, image_errors_name
 from deployments.images.flow import PreparedImage
@@ -56,7 +56,7 @@ class ImageWorker:
             await asyncio.to_thread(self.outputs.write, job.output, data)
             facts["output_bytes"] = len(data)
         except (Exception, asyncio.CancelledError) as error:
-            cause, pair = _cause(error), None
+            cause, pair = cause_of(error), None
             facts |= {"error_type": type(cause).__name__, "error": str(cause)}
         return Result.of(job, **facts, total_s=time.perf_counter() - started), pair
 
@@ -125,9 +125,4 @@ def _pause_if_full(error: Exception) -> bool | float:
     """Whether the app is full; if it says for how many seconds to wait, that number."""
     if not isinstance(error, BackPressureError):
         return False
-    return getattr(_cause(error), "retry_after_s", None) or True
-
-
-def _cause(error: BaseException) -> BaseException:
-    """What the replica raised, out of Ray's wrapping."""
-    return error.cause if isinstance(error, RayTaskError) else error
+    return getattr(cause_of(error), "retry_after_s", None) or True

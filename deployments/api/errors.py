@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 
 from deployments.allowed_values import allowed_numbers
 from deployments.engine.errors import InvalidRequest, RequestAborted
-from deployments.errors import ModelNotReady, QueueFull, UnknownModel
+from deployments.errors import ModelNotReady, QueueFull, UnknownModel, cause_of
 from deployments.images.codec import ImageError, ImageTooLarge, NotAnImage, UnusableImage
 from deployments.schemas import ErrorDetail, ErrorReply
 
@@ -69,7 +69,7 @@ def describe(error: Exception) -> ErrorReply:
 
 
 def _known(error: Exception) -> tuple[ErrorSpec, str]:
-    cause = _cause(error)
+    cause = cause_of(error)
     spec = next((spec for known, spec in _ERRORS if isinstance(cause, known)), None)
     if spec is None:
         logger.error("a request failed", exc_info=error)
@@ -77,10 +77,6 @@ def _known(error: Exception) -> tuple[ErrorSpec, str]:
     if isinstance(cause, (InvalidRequest, ImageError)):
         spec = spec._replace(param=cause.param)
     return spec, _MESSAGES.get(spec.code, str(cause))
-
-
-def _cause(error: Exception) -> BaseException:
-    return error.cause if isinstance(error, RayTaskError) else error
 
 
 def _body(spec: ErrorSpec, message: str) -> ErrorReply:
@@ -97,7 +93,7 @@ def reply(spec: ErrorSpec, message: str, retry_after_s: float | None = None) -> 
 
 async def _any_error(request: Request, error: Exception) -> JSONResponse:
     spec, message = _known(error)
-    retry_after_s = getattr(_cause(error), "retry_after_s", None) or RETRY_AFTER_S
+    retry_after_s = getattr(cause_of(error), "retry_after_s", None) or RETRY_AFTER_S
     return reply(spec, message, retry_after_s if spec.status in (429, 503) else None)
 
 

@@ -11,9 +11,9 @@ from fastapi import Request, Response
 from fastapi.exceptions import HTTPException
 from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
-from ray.exceptions import RayTaskError
 
 from deployments.engine.errors import InvalidRequest
+from deployments.errors import cause_of
 
 WEBUI_FIELDS = {  # the web UI's field for each of ours
     "num_images": "batch_size",
@@ -43,7 +43,7 @@ class WebuiRoute(APIRoute):
 
 def with_webui_field_names(error: Exception) -> Exception:
     """The same error with the web UI's field name."""
-    cause = error.cause if isinstance(error, RayTaskError) else error
+    cause = cause_of(error)
     if not isinstance(cause, InvalidRequest) or cause.param not in WEBUI_FIELDS:
         return error
     theirs = WEBUI_FIELDS[cause.param]

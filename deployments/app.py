@@ -4,10 +4,10 @@ from typing import Any
 
 from ray.serve import Application
 
-from deployments.api.webui.state import WEBUI_STATE, WebuiState
-from deployments.config import AppConfig
+from deployments.api.webui.state import WebuiState
+from deployments.config import ROUTER, WEBUI_STATE, AppConfig
 from deployments.model import Img2ImgModel
-from deployments.router import ROUTER, Router
+from deployments.router import Router
 
 
 def build_app(args: AppConfig) -> Application:

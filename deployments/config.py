@@ -14,10 +14,12 @@ REPO_ROOT = Path(__file__).resolve().parent.parent
 ModelId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
 LoraName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_. -]*$", max_length=100)]
 
+ROUTER = "router"
+WEBUI_STATE = "webui-state"
 RESERVED_NAMES = {
     "auto": "reserved for a random choice",
-    "router": "the name of the router deployment",
-    "webui-state": "the name of another deployment",
+    ROUTER: "the name of the router deployment",
+    WEBUI_STATE: "the name of another deployment",
 }
 # The present ids of Stable Diffusion repositories that moved on the Hub, by the ids that scripts still use.
 HUB_MOVES = {

@@ -15,8 +15,6 @@ from deployments.schemas import Img2ImgResult, Settings
 from deployments.service import Img2ImgService
 from deployments.telemetry import log_with_serve
 
-ROUTER = "router"
-
 
 @serve.deployment(
     num_replicas=1,

@@ -28,6 +28,11 @@ def choose_model(name: str | None, config: AppConfig, seed: int) -> str:
     if name == "auto":
         weights = [model.weight for model in config.models.values()]
         return random.Random(f"{config.seed}/{seed}").choices(list(config.models), weights)[0]
+    return model_id_of(name, config)
+
+
+def model_id_of(name: str, config: AppConfig) -> str:
+    """The id of the model with this id or alias. Raises UnknownModel."""
     for model_id, model in config.models.items():
         if name == model_id or name in model.aliases:
             return model_id

@@ -17,7 +17,7 @@ from deployments import ray_private, routing
 from deployments.config import AppConfig
 from deployments.engine.request import Img2ImgRequest, Mask, Pixels, Priority, Progress
 from deployments.errors import ModelNotReady, QueueFull
-from deployments.handles.caller import ModelClient
+from deployments.handles.caller import ModelClient, OnProgress
 from deployments.handles.readiness import Readiness
 from deployments.images import flow
 from deployments.images.codec import is_quick, is_quick_to_decode
@@ -25,7 +25,7 @@ from deployments.images.flow import PreparedImage, Reshape, no_reshape
 from deployments.images.masks import MaskFile
 from deployments.schemas import Img2ImgOptions, Img2ImgResult, OutputFormat, Settings
 
-OnProgress = Callable[[int, Progress], None]
+OnImageProgress = Callable[[int, Progress], None]  # gets the image's number
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -73,7 +73,9 @@ class Img2ImgService:
         limits = self.config.limits
         return flow.prepare(flow.decode(image, limits), limits, max_side, mask, reshape)
 
-    async def images(self, prepared: PreparedRequest, on_progress: OnProgress | None = None) -> list[Img2ImgResult]:
+    async def images(
+        self, prepared: PreparedRequest, on_progress: OnImageProgress | None = None
+    ) -> list[Img2ImgResult]:
         """All images, or none: the first failure cancels the rest, as does the deadline (TimeoutError).
 
         `on_progress` is called with an image's number and its progress. Raises what `img2img` does, with QueueFull in
@@ -114,7 +116,7 @@ class Img2ImgService:
         *,
         request_id: str | None = None,
         mask: Mask | None = None,
-        on_progress: Callable[[Progress], None] | None = None,
+        on_progress: OnProgress | None = None,
     ) -> Img2ImgResult:
         """The image for fitted pixels, their mask and resolved settings, in the size of `pixels`.
 

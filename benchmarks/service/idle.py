@@ -6,10 +6,10 @@ from ray import serve
 from ray.serve import Application
 
 from deployments.api.webui.state import WebuiState
-from deployments.config import AppConfig
+from deployments.config import ROUTER, AppConfig
 from deployments.engine.request import Img2ImgOutput, Img2ImgRequest, Timings
 from deployments.handles.shared_memory import SharedBuffer, attach, write_back
-from deployments.router import ROUTER, Router
+from deployments.router import Router
 
 
 @serve.deployment(max_ongoing_requests=64, ray_actor_options={"num_cpus": 0.1})

@@ -15,7 +15,7 @@ from deployments.images.codec import SourceImage, decode_image, image_errors_nam
 
 MaskMode = Literal["auto", "white", "transparent", "opaque"]
 MASK_BLUR = 4.0  # pixels; as in AUTOMATIC1111's web UI
-MAX_MASK_BLUR = 64.0
+MAX_MASK_BLUR = 64
 
 
 @dataclass(frozen=True, slots=True, eq=False)

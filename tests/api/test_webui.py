@@ -19,7 +19,7 @@ from PIL import Image
 from ray import serve
 
 from deployments.api.webui.mapping import strength_for
-from deployments.api.webui.state import WEBUI_STATE
+from deployments.config import WEBUI_STATE
 from deployments.engine.request import Pixels
 from tests.support.images import file_of
 from tests.support.loras import build_lora

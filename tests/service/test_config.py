@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from deployments.config import HUB_MOVES, REPO_ROOT, AppConfig, Defaults, ModelConfig
+from deployments.config import HUB_MOVES, REPO_ROOT, AppConfig, Defaults, Limits, ModelConfig
+from deployments.images.codec import PILLOW_MAX_PIXELS
 from deployments.routing import resolve
 from deployments.schemas import Img2ImgOptions
 
@@ -69,6 +70,11 @@ def test_bad_default_of_a_model_is_named(bad: dict[str, Any], words: str) -> Non
     message = refusal(models={"a": {"checkpoint": "x", "defaults": bad}})
     assert "models.a" in message
     assert words in message
+
+
+def test_limit_of_pixels_is_at_most_pillows() -> None:
+    assert Limits(max_pixels=PILLOW_MAX_PIXELS).max_pixels == PILLOW_MAX_PIXELS
+    assert f"less than or equal to {PILLOW_MAX_PIXELS}" in refusal(limits={"max_pixels": PILLOW_MAX_PIXELS + 1})
 
 
 def test_frozen_configuration_cannot_be_changed_by_the_way() -> None:

@@ -18,10 +18,9 @@ from ray.serve.schema import (
     ServeDeploySchema,
 )
 
-from deployments.api.webui.state import WEBUI_STATE
 from deployments.app import build_app
 from deployments.autoscaling import QueuedSteps
-from deployments.config import HUB_MOVES, AppConfig
+from deployments.config import HUB_MOVES, WEBUI_STATE, AppConfig
 from deployments.routing import choose_model
 
 ROOT = Path(__file__).parents[2]

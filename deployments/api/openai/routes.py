@@ -22,7 +22,6 @@ from deployments.api.sse import Event, follow, respond
 from deployments.config import AppConfig
 from deployments.engine.errors import InvalidRequest
 from deployments.engine.request import Mask, Progress
-from deployments.errors import UnknownModel
 from deployments.images.codec import SourceImage
 from deployments.images.flow import Reshape, Reshaped
 from deployments.images.masks import MaskFile
@@ -54,11 +53,8 @@ async def post_edits(
 @routes.get("/v1/models/{model:path}")
 async def get_model(model: Annotated[str, Path(description="Model id or alias.")], service: Service) -> dict[str, Any]:
     """The model of this id or alias, as in `GET /v1/models`."""
-    cards = await service.model_cards()
-    found = next((card for card in cards if model == card["id"] or model in card["aliases"]), None)
-    if found is None:
-        raise UnknownModel(f"no model {model!r}; models: {', '.join(service.config.models)}", "model")
-    return found
+    model_id = routing.model_id_of(model, service.config)
+    return next(card for card in await service.model_cards() if card["id"] == model_id)
 
 
 async def _prepare(service: Img2ImgService, form: ImageEditForm) -> PreparedRequest:

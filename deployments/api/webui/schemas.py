@@ -17,7 +17,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError, core_schema
 
-MAX_MASK_BLUR = 64
+from deployments.images.masks import MAX_MASK_BLUR
 
 
 @dataclass(frozen=True)

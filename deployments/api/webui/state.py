@@ -14,7 +14,6 @@ from ray import serve
 
 from deployments.engine.request import Pixels
 
-WEBUI_STATE = "webui-state"
 TASK_TIMEOUT_S = 15.0  # a task without a report for this long has died with its router
 NUM_REMEMBERED = 100  # finished tasks
 FOREVER_S = 10.0**9

@@ -12,10 +12,11 @@ from typing import Annotated, Any, TypeVar
 from fastapi import Depends, Request
 from ray.serve.handle import DeploymentHandle
 
-from deployments.api.webui.state import WEBUI_STATE, Stop, TaskReport, TaskState
+from deployments.api.webui.state import Stop, TaskReport, TaskState
+from deployments.config import WEBUI_STATE
 from deployments.engine.request import Pixels, Progress
 from deployments.schemas import Img2ImgResult
-from deployments.service import Img2ImgService, PreparedRequest, translate_serve_errors
+from deployments.service import Img2ImgService, OnImageProgress, PreparedRequest, translate_serve_errors
 
 T = TypeVar("T")
 START_TIMEOUT_S = 60.0  # of the state's replica, which starts at the first call
@@ -101,7 +102,7 @@ class _TaskProgress:
         self._preview: Pixels | None = None
         self.updated = asyncio.Event()
 
-    def on_progress(self, number: int) -> Any:
+    def on_progress(self, number: int) -> OnImageProgress:
         """The `on_progress` of `service.images` for image `number`."""
         return partial(self._progress, number)
 

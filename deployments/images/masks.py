@@ -20,18 +20,26 @@ MAX_MASK_BLUR = 64
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MaskFile:
-    """A mask as a caller sends it: an image file, the part of it that marks change, and the feather in pixels."""
+    """A mask as a caller sends it: an image file, the part of it that marks change, and the feather in pixels.
+
+    `image` is the decoded file, where its pixels were needed before.
+    """
 
     data: bytes
     mode: MaskMode = "auto"
     blur: float = MASK_BLUR
+    image: SourceImage | None = None
 
 
 def decode_mask(mask: MaskFile, size: tuple[int, int], limits: Limits) -> Mask:
     """The mask of a source of `size` (width, height). Raises ImageError or InvalidRequest, both naming the mask."""
+    return read_mask(mask.image or decode_mask_file(mask.data, limits), size, mask.mode)
+
+
+def decode_mask_file(data: bytes, limits: Limits) -> SourceImage:
+    """The image in a mask's file. Raises ImageError that names the mask."""
     with image_errors_name("mask"):
-        image = decode_image(mask.data, max_bytes=limits.max_upload_bytes, max_pixels=limits.max_pixels)
-    return read_mask(image, size, mask.mode)
+        return decode_image(data, max_bytes=limits.max_upload_bytes, max_pixels=limits.max_pixels)
 
 
 def read_mask(image: SourceImage, size: tuple[int, int], mode: MaskMode = "auto") -> Mask:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -13,7 +15,7 @@ from deployments.api.webui.canvas import (
     Box,
     Size,
     fill,
-    mask_mode_of,
+    open_mask,
     part_around,
     place,
     reshape,
@@ -23,7 +25,7 @@ from deployments.api.webui.schemas import Img2ImgBody
 from deployments.config import Limits
 from deployments.engine.errors import InvalidRequest
 from deployments.images.codec import SourceImage
-from deployments.images.masks import MaskFile
+from deployments.images.masks import MaskFile, decode_mask
 from tests.support.images import file_of, gradient
 from tests.support.reference import smooth_image
 
@@ -160,5 +162,10 @@ def test_mask_goes_by_what_is_opaque_only_where_anything_is_transparent() -> Non
     grey = Image.fromarray(gradient(16, 16)).convert("L")
     opaque, painted = grey.convert("RGBA"), grey.convert("RGBA")
     painted.putalpha(grey)
-    modes = [mask_mode_of(file_of(mask, "png"), LIMITS) for mask in (grey, opaque, painted)]
+    modes = [open_mask(file_of(mask, "png"), 4, LIMITS).mode for mask in (grey, opaque, painted)]
     assert modes == ["white", "white", "opaque"]
+
+
+def test_mask_is_decoded_once() -> None:
+    mask = open_mask(file_of(Image.fromarray(mask_of_a_part()), "png"), 4, LIMITS)
+    assert np.array_equal(decode_mask(replace(mask, data=b""), (64, 48), LIMITS), mask_of_a_part())

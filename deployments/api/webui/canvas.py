@@ -13,9 +13,9 @@ from deployments.api.webui.schemas import Img2ImgBody
 from deployments.config import Limits
 from deployments.engine.errors import InvalidRequest
 from deployments.engine.request import Mask, Pixels
-from deployments.images.codec import SourceImage, decode_image, image_errors_name
+from deployments.images.codec import SourceImage
 from deployments.images.flow import PreparedImage, Reshaped
-from deployments.images.masks import MaskFile, MaskMode, paste_back
+from deployments.images.masks import MaskFile, MaskMode, decode_mask_file, paste_back
 
 Plane = np.ndarray[Any, np.dtype[np.uint8]]  # an image or a mask
 Size = tuple[int, int]  # (width, height)
@@ -72,11 +72,14 @@ def fill_masked(body: Img2ImgBody, image: PreparedImage) -> PreparedImage:
     return replace(image, pixels=fill(image.pixels, image.mask))
 
 
-def mask_mode_of(mask: bytes, limits: Limits) -> MaskMode:
-    """`opaque` for a mask with any transparency, else `white`. Raises ImageError."""
-    with image_errors_name("mask"):
-        alpha = decode_image(mask, max_bytes=limits.max_upload_bytes, max_pixels=limits.max_pixels).alpha
-    return "white" if alpha is None or alpha.min() == 255 else "opaque"
+def open_mask(data: bytes, blur: float, limits: Limits) -> MaskFile:
+    """The mask in a file, decoded: by what is opaque if any pixel is transparent, else by what is white.
+
+    Raises ImageError that names the mask.
+    """
+    image = decode_mask_file(data, limits)
+    is_opaque = image.alpha is None or image.alpha.min() == 255
+    return MaskFile(data, "white" if is_opaque else "opaque", blur, image)
 
 
 def _on_white(source: SourceImage) -> SourceImage:

@@ -108,8 +108,8 @@ async def _mask(body: Img2ImgBody, service: Img2ImgService) -> MaskFile | None:
     blur_x, blur_y = (body.mask_blur_x, body.mask_blur_y) if body.mask_blur is None else (body.mask_blur,) * 2
     if blur_x != blur_y:
         raise InvalidRequest(f"mask_blur_y must equal mask_blur_x, {blur_x}, not {blur_y}", "mask_blur_y")
-    mask = _decode_base64(body.mask, "mask")
-    return MaskFile(mask, await asyncio.to_thread(canvas.mask_mode_of, mask, service.config.limits), blur_x)
+    data = _decode_base64(body.mask, "mask")
+    return await asyncio.to_thread(canvas.open_mask, data, blur_x, service.config.limits)
 
 
 def _decode_base64(text: str, param: str) -> bytes:

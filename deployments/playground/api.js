@@ -56,10 +56,10 @@ async function send(path, options) {
 }
 
 async function refusal(reply) {
-  const told = await reply.json().then((body) => body.error, () => undefined);
-  const message = told?.message ?? `The server answered ${reply.status} ${reply.statusText}.`;
+  const error = await reply.json().then((body) => body.error, () => undefined);
+  const message = error?.message ?? `The server answered ${reply.status} ${reply.statusText}.`;
   const wait = Number.parseInt(reply.headers.get("retry-after"), 10);
-  return new Refused(message, { ...told, status: reply.status, retryAfter: Number.isNaN(wait) ? null : wait });
+  return new Refused(message, { ...error, status: reply.status, retryAfter: Number.isNaN(wait) ? null : wait });
 }
 
 async function askForKey() {

@@ -150,18 +150,18 @@ function setRunning(controller) {
 async function follow(events) {
   for await (const [name, data] of events) {
     if (name === "completed") return data;
-    const told = stage.progress(data);
+    const message = stage.progress(data);
     const quarter = Math.ceil(data.num_steps / 4);
-    if (data.step % quarter === 0) $("said").textContent = told;
+    if (data.step % quarter === 0) $("said").textContent = message;
   }
 }
 
 async function finish(request, completed) {
-  const { settings: asked, source } = request;
+  const { settings: requested, source } = request;
   const steps = Math.floor(completed.parameters.num_inference_steps * completed.parameters.strength);
   const seconds = Object.values(completed.timings).reduce((sum, part) => sum + part, 0);
-  const told = completed.parameters.seed;
-  const seed = BigInt(Number.isSafeInteger(told) ? told : asked.seed); // which may be longer than a number holds
+  const firstSeed = completed.parameters.seed;
+  const seed = BigInt(Number.isSafeInteger(firstSeed) ? firstSeed : requested.seed); // exact beyond 2 ** 53, too
   const images = completed.images.map(({ b64, format }, i) => {
     const bytes = Uint8Array.from(atob(b64), (character) => character.charCodeAt(0));
     const name = `${source.name.replace(/\.\w+$/, "")}_${completed.model}_seed${seed + BigInt(i)}`;
@@ -172,12 +172,17 @@ async function finish(request, completed) {
     };
   });
   const caption = `${completed.model}, ${steps} steps in ${seconds.toFixed(1)} s`;
-  const made = { ...request, settings: { ...asked, model: completed.model, seed: String(seed) }, images, caption };
-  stage.present(made);
+  const result = {
+    ...request,
+    settings: { ...requested, model: completed.model, seed: String(seed) },
+    images,
+    caption,
+  };
+  stage.present(result);
   $("said").textContent = "The result is there.";
   if (completed.truncated) say(`The model did not see the end of the prompt: ${completed.truncated}`);
   const { blob, name } = source;
-  await history.add({ ...made, source: { blob, name } }, restore).catch(() => {});
+  await history.add({ ...result, source: { blob, name } }, restore).catch(() => {});
 }
 
 /** What the form asks for now. */

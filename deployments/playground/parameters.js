@@ -86,8 +86,8 @@ function inExif(bytes) {
   const root = entry(view.getUint32(4, little), EXIF_IFD);
   const comment = entry(view.getUint32(root + 8, little), USER_COMMENT);
   const [length, start] = [view.getUint32(comment + 4, little), view.getUint32(comment + 8, little)];
-  const told = bytes.subarray(start, start + length);
-  return latin(told.subarray(0, 8)) === "UNICODE\0" ? text(told.subarray(8), "utf-16be") : null;
+  const encoded = bytes.subarray(start, start + length);
+  return latin(encoded.subarray(0, 8)) === "UNICODE\0" ? text(encoded.subarray(8), "utf-16be") : null;
 }
 
 function settingsOf(parameters) {

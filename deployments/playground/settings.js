@@ -42,8 +42,8 @@ export function setModels(now) {
   cards = now;
   const label = (card) => (card.ready ? card.id : `${card.id} (not ready)`);
   $("model").replaceChildren(...cards.map((card) => new Option(label(card), card.id)));
-  const shown = cards.find((card) => card.id === before) ?? cards.find((card) => card.ready) ?? cards[0];
-  $("model").value = shown.id;
+  const selected = cards.find((card) => card.id === before) ?? cards.find((card) => card.ready) ?? cards[0];
+  $("model").value = selected.id;
   choose(model());
 }
 

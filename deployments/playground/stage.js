@@ -51,11 +51,11 @@ export function progress({ image, place, step, num_steps, preview }) {
   if (preview) previews[image] = `data:image/png;base64,${preview}`;
   if (previews[0]) Object.assign($("preview"), { src: previews[0], hidden: false });
   if (preview && previews.length > 1) tiles(previews.map((url) => url ?? contents.run.source.url), 0);
-  const told = steps.filter(Boolean);
-  const done = told.reduce((sum, one) => sum + one.step, 0);
+  const reported = steps.filter(Boolean);
+  const done = reported.reduce((sum, one) => sum + one.step, 0);
   const all = num_steps * steps.length;
   if (done) $("progress").value = done / all;
-  const waiting = !done && Math.min(...told.map((one) => one.place));
+  const waiting = !done && Math.min(...reported.map((one) => one.place));
   $("step").textContent = waiting ? `Number ${waiting} in line` : done < all ? `Step ${done} of ${all}` : "Finishing";
   return $("step").textContent;
 }
@@ -67,10 +67,10 @@ export function stop() {
 }
 
 /** Show a result: {source, images: [{blob, name, seed}], caption, ...}. */
-export function present(made) {
+export function present(result) {
   for (const image of contents.result?.images ?? []) URL.revokeObjectURL(image.url);
-  for (const image of made.images) image.url = URL.createObjectURL(image.blob);
-  contents.result = { ...made, shown: 0 };
+  for (const image of result.images) image.url = URL.createObjectURL(image.blob);
+  contents.result = { ...result, shown: 0 };
   pick(0);
   show("result");
 }

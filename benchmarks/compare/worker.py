@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
-import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +22,7 @@ from benchmarks.compare.process import JOB, MEASUREMENTS, READY, RESULT, images_
 from benchmarks.compare.records import Cell, Job, Measurement
 from benchmarks.compare.warm_up import warm_up
 from benchmarks.compare.workload import Sample, closed_loop, make_requests, open_loop
+from benchmarks.machine import ask_gpu
 from deployments.engine.request import Img2ImgRequest
 
 KIB = 1024
@@ -95,10 +94,8 @@ def _peak(pid: int) -> int:
 
 def _gpu_bytes() -> int | None:
     """What the driver has given out of the first GPU: torch keeps its peak, so no other process may use it."""
-    if shutil.which("nvidia-smi") is None:
-        return None
-    query = ["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits"]
-    return int(subprocess.run(query, capture_output=True, text=True, check=True).stdout.split()[0]) * KIB**2
+    used = ask_gpu("memory.used")
+    return None if used is None else int(used) * KIB**2
 
 
 if __name__ == "__main__":

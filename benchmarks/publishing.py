@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from benchmarks.machine import Machine, describe_machine, git_commit
+from benchmarks.machine import UNKNOWN, Machine, describe_machine, git_commit
 from deployments.config import REPO_ROOT, Strict
 
 RESULTS = REPO_ROOT / "benchmarks" / "results"
@@ -29,22 +29,20 @@ class PublishedRecord(Strict):
     command: str
 
 
-def provenance(command: str) -> dict[str, Any]:
-    """The fields of PublishedRecord, as of now."""
-    date = datetime.now(UTC).isoformat(timespec="seconds")
-    return {"date": date, "commit": git_commit(), "machine": describe_machine(), "command": command}
+def provenance(command: str, output_dir: Path, *, scratch: bool = False, commit: str | None = None) -> dict[str, Any]:
+    """The fields of PublishedRecord, as of now: call it before measuring. `commit` stands in where git knows none.
 
-
-def refuse_dirty_tree(output_dir: Path, *, scratch: bool = False) -> None:
-    """Raise typer.BadParameter if a record of uncommitted code would go to RESULTS. Call it before measuring."""
-    if scratch or not _is_published(output_dir):
-        return
-    commit = git_commit()
-    if commit == "unknown" or commit.endswith("changes"):
+    Raises typer.BadParameter if a record of uncommitted code would go to RESULTS.
+    """
+    known = git_commit()
+    commit = commit if commit and known == UNKNOWN else known
+    if not scratch and is_published(output_dir) and (commit == UNKNOWN or commit.endswith("changes")):
         raise typer.BadParameter(
             f"benchmarks/results holds records of committed code only, and this is {commit}. "
-            "Commit first, or give --scratch, or an --output-dir outside benchmarks/results"
+            "Commit first, or give --scratch, or an output outside benchmarks/results"
         )
+    date = datetime.now(UTC).isoformat(timespec="seconds")
+    return {"date": date, "commit": commit, "machine": describe_machine(), "command": command}
 
 
 def write_record(
@@ -52,25 +50,39 @@ def write_record(
     name: str,
     output_dir: Path,
     *,
+    rounds: int | None,
+    images: int | None,
     scratch: bool = False,
-    rounds: int = LEAST_ROUNDS,
-    images: int = LEAST_IMAGES,
-) -> None:
-    """Write the record as `name`.json and say so, or say why not: RESULTS takes no small samples.
+) -> bool:
+    """Write the record as `name`.json and say so, or say why not. Returns whether it is written.
 
-    `images` counts the images of each cell in each round.
+    RESULTS takes no small samples, and no record of another commit than the one that is checked out now. `images`
+    counts the images of each cell in each round. None exempts: a start makes no image, and a deterministic
+    measurement needs no second round.
     """
     if scratch:
-        return
-    if _is_published(output_dir) and (rounds < LEAST_ROUNDS or images < LEAST_IMAGES):
-        small = f"{rounds} rounds of {images} images are too few for benchmarks/results"
-        console.print(f"no record written: {small} (least: {LEAST_ROUNDS} rounds of {LEAST_IMAGES} images)")
-        return
+        return False
+    refusal = _refusal(record.commit, rounds, images) if is_published(output_dir) else ""
+    if refusal:
+        console.print(f"no record written: {refusal}")
+        return False
     output_dir.mkdir(parents=True, exist_ok=True)
     target = output_dir / f"{name}.json"
     target.write_text(record.model_dump_json(indent=1) + "\n")
     console.print(f"wrote {target}")
+    return True
 
 
-def _is_published(output_dir: Path) -> bool:
+def _refusal(commit: str, rounds: int | None, images: int | None) -> str:
+    """Why RESULTS does not take a record; "" if it does."""
+    if rounds is not None and rounds < LEAST_ROUNDS:
+        return f"{rounds} rounds are too few for benchmarks/results, which takes {LEAST_ROUNDS} and more"
+    if images is not None and images < LEAST_IMAGES:
+        return f"{images} images a round are too few for benchmarks/results, which takes {LEAST_IMAGES} and more"
+    now = git_commit()
+    return f"{commit} was measured, and this is {now}" if now not in (commit, UNKNOWN) else ""
+
+
+def is_published(output_dir: Path) -> bool:
+    """Whether a record there would be on the page."""
     return output_dir.resolve().is_relative_to(RESULTS)

@@ -13,13 +13,14 @@ import torch
 import typer
 from pydantic import ValidationError
 
+from benchmarks.architectures import checkpoint_for
 from benchmarks.backends.registry import PackageMissing, check_installed
 from benchmarks.compare.agreement import ImagesDiffer
 from benchmarks.compare.comparison import compare
 from benchmarks.compare.process import BackendFailed
 from benchmarks.compare.records import Options
 from benchmarks.compare.report import show
-from benchmarks.publishing import CACHE, RESULTS, OutputDir, Scratch, console, refuse_dirty_tree, write_record
+from benchmarks.publishing import CACHE, RESULTS, OutputDir, Scratch, console, provenance, write_record
 
 ALL = ("all", "both")
 
@@ -51,15 +52,11 @@ def main(
     """Compare backends. Exit code 1: a backend failed, or gave other images than the script."""
     values = {name: value for name, value in locals().items() if name in Options.model_fields and value is not None}
     options = _options(values)
-    refuse_dirty_tree(output_dir, scratch=scratch)
+    checkpoint = _checkpoint(options, cache_dir)
+    facts = provenance(options.command, output_dir, scratch=scratch)
     with tempfile.TemporaryDirectory() as folder:
         try:
-            check_installed(options.backends)
-            record = compare(options, cache_dir, Path(folder))
-        except PackageMissing as error:
-            raise typer.BadParameter(str(error), param_hint="--backends") from error
-        except ValueError as error:
-            raise typer.BadParameter(str(error), param_hint="--arch") from error
+            record = compare(options, facts, checkpoint, cache_dir, Path(folder))
         except (ImagesDiffer, BackendFailed) as error:
             console.print(str(error), style="red", markup=False)
             raise typer.Exit(1) from error
@@ -67,6 +64,17 @@ def main(
     write_record(record, options.name, output_dir, scratch=scratch, rounds=rounds, images=images)
     if record.failed:
         raise typer.Exit(1)
+
+
+def _checkpoint(options: Options, cache_dir: Path) -> Path:
+    """The checkpoint to measure. Raises typer.BadParameter for one that there is not, or a backend that is not."""
+    try:
+        check_installed(options.backends)
+        return checkpoint_for(options.arch, cache_dir)
+    except PackageMissing as error:
+        raise typer.BadParameter(str(error), param_hint="--backends") from error
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--arch") from error
 
 
 def _options(values: dict[str, Any]) -> Options:

@@ -5,27 +5,26 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from benchmarks.architectures import checkpoint_for
 from benchmarks.backends.spec import Backend
 from benchmarks.compare.agreement import Images, check_images, control
 from benchmarks.compare.process import BackendFailed, BackendProcess, images_file, opened_together
 from benchmarks.compare.records import Cell, Job, Measurement, Mode, Options, Record, SettingsKind
 from benchmarks.compare.workload import poisson_arrivals
-from benchmarks.publishing import console, provenance
+from benchmarks.publishing import console
 
 Measured = Iterator[tuple[list[Measurement], Path]]
 
 
-def compare(options: Options, cache_dir: Path, scratch: Path) -> Record:
-    """Run every backend in turn, `options.rounds` times; built checkpoints and exports are kept in `cache_dir`.
+def compare(options: Options, facts: dict[str, Any], checkpoint: Path, cache_dir: Path, scratch: Path) -> Record:
+    """Run every backend in turn, `options.rounds` times. Exports of the checkpoint are kept in `cache_dir`.
 
-    A backend that fails is reported and left out. Raises BackendFailed for the script, ImagesDiffer for a backend
-    with other images, ValueError for an unknown architecture.
+    `facts` are the record's `provenance`. A backend that fails is reported and left out. Raises BackendFailed for the
+    script, ImagesDiffer for a backend with other images.
     """
-    checkpoint = checkpoint_for(options.arch, cache_dir)
     solo = _solo_latencies(options, checkpoint, cache_dir, scratch) if "poisson" in options.mode else {}
     rates = {settings: options.load * len(seconds) / sum(seconds) for settings, seconds in solo.items()}
     workloads = cells_of(options, rates)
@@ -36,7 +35,14 @@ def compare(options: Options, cache_dir: Path, scratch: Path) -> Record:
         heading = f"round {number + 1} of {options.rounds}"
         for found, folder in _measured(heading, jobs, scratch / str(number), together=options.together):
             measurements += checked(found, workloads, folder, references)
-    return record_of(options, rates, solo, references, measurements)
+    return Record(
+        **facts,
+        options=options,
+        rates=rates,
+        solo=solo,
+        control_psnr=max(control(images) for images, _ in references.values()),
+        measurements=tuple(measurements),
+    )
 
 
 def cells_of(options: Options, rates: dict[SettingsKind, float]) -> tuple[Cell, ...]:
@@ -70,24 +76,6 @@ def checked(
         expected, dtype = references.setdefault(cell, (images, measurement.dtype))
         measurements.append(check_images(measurement, images, expected, dtype))
     return measurements
-
-
-def record_of(
-    options: Options,
-    rates: dict[SettingsKind, float],
-    solo: dict[SettingsKind, tuple[float, ...]],
-    references: dict[Cell, tuple[Images, str]],
-    measurements: list[Measurement],
-) -> Record:
-    """The record of a comparison that is done."""
-    return Record(
-        **provenance(options.command),
-        options=options,
-        rates=rates,
-        solo=solo,
-        control_psnr=max(control(images) for images, _ in references.values()),
-        measurements=tuple(measurements),
-    )
 
 
 def _solo_latencies(

@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from benchmarks.architectures import checkpoint_for
 from benchmarks.backends.registry import PackageMissing, check_installed
 from benchmarks.backends.spec import Backend
 from benchmarks.compare.agreement import ImagesDiffer
@@ -20,7 +21,7 @@ from benchmarks.compare.comparison import compare
 from benchmarks.compare.process import BackendFailed
 from benchmarks.compare.records import Options
 from benchmarks.compare.report import show
-from benchmarks.publishing import CACHE, console
+from benchmarks.publishing import CACHE, RESULTS, console, provenance
 
 
 def main(
@@ -38,7 +39,8 @@ def main(
         check_installed(more)
         for options in parts_of(size, images, max_steps, rounds, more):
             with tempfile.TemporaryDirectory() as folder:
-                record = compare(options, cache_dir, Path(folder))
+                facts = provenance(options.command, RESULTS, scratch=True)
+                record = compare(options, facts, checkpoint_for(options.arch, cache_dir), cache_dir, Path(folder))
             show(record)
             failed |= record.failed
     except (PackageMissing, ImagesDiffer, BackendFailed) as error:

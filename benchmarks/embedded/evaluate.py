@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import typer
@@ -21,7 +21,7 @@ from benchmarks.embedded import measures
 from benchmarks.embedded.contact_sheet import draw_sheet, save_jpeg
 from benchmarks.embedded.measures import Confusion, Finding, Grid
 from benchmarks.embedded.painter import Painter, model_of, open_photo
-from benchmarks.publishing import RESULTS, PublishedRecord, console, provenance, refuse_dirty_tree, write_record
+from benchmarks.publishing import RESULTS, PublishedRecord, Scratch, console, provenance, write_record
 from deployments.config import REPO_ROOT, Defaults, Strict
 from deployments.engine.request import Pixels
 from training.classifier import StyleClassifier
@@ -66,9 +66,12 @@ class Evaluation(PublishedRecord):
 
 
 def evaluate(
-    painter: Painter, photos: Sequence[Pixels], classifier: StyleClassifier, scale: Scale
+    painter: Painter, photos: Sequence[Pixels], classifier: StyleClassifier, scale: Scale, facts: dict[str, Any]
 ) -> tuple[Evaluation, Grid]:
-    """All findings of `measures` on square photos of one size, and the images at the defaults."""
+    """All findings of `measures` on square photos of one size, and the images at the defaults.
+
+    `facts` are the record's `provenance`.
+    """
     started = time.monotonic()
     photos = photos[: scale.photos]
     findings = measures.autoencoder(painter, photos) + measures.parity(painter, photos)
@@ -85,7 +88,7 @@ def evaluate(
     console.print(f"{scale.settings} random settings")
     sound, troubles = measures.soundness(painter, photos, scale.settings)
     evaluation = Evaluation(
-        **provenance(shlex.join(["python", "-m", "benchmarks.embedded.evaluate", *sys.argv[1:]])),
+        **facts,
         checkpoint=painter.checkpoint.name,
         sha256=weight_hashes(painter.checkpoint),
         defaults=painter.defaults,
@@ -146,6 +149,7 @@ def main(
     out: Annotated[Path | None, typer.Option(help="The .json file to write, with the sheet beside it as .jpg.")] = None,
     count: Annotated[int | None, typer.Option(min=LEAST_PHOTOS, help="Photos to use; default: all.")] = None,
     quick: Annotated[bool, typer.Option(help="A few photos and settings only.")] = False,
+    scratch: Scratch = False,
 ) -> None:
     """Measure at the defaults of the model that the folder is named after. Exit code 1 if a bound is missed."""
     try:
@@ -155,11 +159,13 @@ def main(
         names_styles = StyleClassifier.load(classifier)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
-    refuse_dirty_tree(out.parent)
-    evaluation, grid = evaluate(painter, sources, names_styles, QUICK if quick else Scale(photos=count))
+    command = shlex.join(["python", "-m", "benchmarks.embedded.evaluate", *sys.argv[1:]])
+    facts = provenance(command, out.parent, scratch=scratch)
+    evaluation, grid = evaluate(painter, sources, names_styles, QUICK if quick else Scale(photos=count), facts)
     show(evaluation)
-    write_record(evaluation, out.stem, out.parent, images=evaluation.photos)
-    draw(sources[: evaluation.photos], grid, out.with_suffix(".jpg"))
+    sample = {"rounds": None, "images": evaluation.photos}  # another round would make the same images
+    if write_record(evaluation, out.stem, out.parent, scratch=scratch, **sample):
+        draw(sources[: evaluation.photos], grid, out.with_suffix(".jpg"))
     raise typer.Exit(0 if evaluation.ok else 1)
 
 

@@ -14,7 +14,8 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.publishing import LEAST_ROUNDS, PublishedRecord, provenance, write_record
+from benchmarks.publishing import PublishedRecord, provenance, write_record
+from benchmarks.spread import Spread, spread
 from deployments.config import Strict
 
 CONSOLE = Console(width=max(Console().width, 140), highlight=False, soft_wrap=True)
@@ -22,16 +23,22 @@ QUARTERS = 4
 
 
 class Bound(Strict):
-    """A figure and what it has to be, `limit` itself included."""
+    """A figure of every round, and what their median has to be, `limit` itself included."""
 
     what: str
-    value: float
+    values: tuple[float, ...]
     kind: Literal["at most", "at least"]
     limit: float
 
     @property
+    def measured(self) -> Spread:
+        """The figure over the rounds."""
+        return spread(self.values)
+
+    @property
     def is_met(self) -> bool:
-        return self.value <= self.limit if self.kind == "at most" else self.value >= self.limit
+        median = self.measured.median
+        return median <= self.limit if self.kind == "at most" else median >= self.limit
 
 
 class FolderRecord(PublishedRecord):
@@ -69,26 +76,32 @@ def median_within(points: Iterable[tuple[int, float]], least: float, below: floa
     return statistics.median(values)
 
 
+def folder_provenance(name: str, output_dir: Path, *, scratch: bool) -> dict[str, Any]:
+    """The facts of the command `benchmarks.folder.NAME` for `conclude`: call it before measuring."""
+    command = shlex.join(["python", "-m", f"benchmarks.folder.{name}", *sys.argv[1:]])
+    return provenance(command, output_dir, scratch=scratch)
+
+
 def conclude(
     name: str,
+    facts: dict[str, Any],
     bounds: Sequence[Bound],
     values: dict[str, Any],
     output_dir: Path,
     *,
     scratch: bool,
-    rounds: int = LEAST_ROUNDS,
+    rounds: int,
+    images: int,
 ) -> int:
-    """Print the bounds of the command `benchmarks.folder.NAME` and write its record. Returns the exit code."""
-    table = Table("figure", "value", "bound", "result")
+    """Print the bounds of the command `benchmarks.folder.NAME` and write its record. Returns the exit code.
+
+    `facts` are of `folder_provenance`, `images` those of each round.
+    """
+    table = Table("figure", "median (min..max)", "bound", "result")
     for bound in bounds:
         result = "[green]met[/]" if bound.is_met else "[red]missed[/]"
-        table.add_row(bound.what, f"{bound.value:.3f}", f"{bound.kind} {bound.limit:g}", result)
+        table.add_row(bound.what, str(bound.measured), f"{bound.kind} {bound.limit:g}", result)
     CONSOLE.print(table)
-    record = FolderRecord(
-        **provenance(shlex.join(["python", "-m", f"benchmarks.folder.{name}", *sys.argv[1:]])),
-        load_average=os.getloadavg(),
-        bounds=tuple(bounds),
-        values=values,
-    )
-    write_record(record, f"folder-{name}", output_dir, scratch=scratch, rounds=rounds)
+    record = FolderRecord(**facts, load_average=os.getloadavg(), bounds=tuple(bounds), values=values)
+    write_record(record, f"folder-{name}", output_dir, scratch=scratch, rounds=rounds, images=images)
     return int(not all(bound.is_met for bound in bounds))

@@ -24,14 +24,15 @@ from rich.table import Table
 
 from batch.running.job import Outcome
 from benchmarks.backends.serving import start_service, stop_ray
-from benchmarks.folder.bounds import CONSOLE, Bound, conclude
+from benchmarks.folder.bounds import CONSOLE, Bound, conclude, folder_provenance
 from benchmarks.folder.setup import IN_FLIGHT, JobFailed, Scene, application, images_with_noise, num_results
-from benchmarks.publishing import RESULTS, OutputDir, Scratch, refuse_dirty_tree
+from benchmarks.publishing import RESULTS, OutputDir, Scratch
 from benchmarks.spread import tail, tail_name
 from deployments.engine.request import Pixels
 
 MOST_SLOWDOWN = 1.5
 WARM_UP = 2  # requests
+IDLE, BUSY = "idle", "with the job"  # the phases
 
 
 def main(
@@ -45,8 +46,8 @@ def main(
     scratch: Scratch = False,
 ) -> None:
     """Measure both phases in turn on one running service. Exit code 1: the median latency grows too much."""
-    refuse_dirty_tree(output_dir, scratch=scratch)
-    phases: dict[str, list[list[float]]] = {"idle": [], "with the job": []}
+    facts = folder_provenance("interference", output_dir, scratch=scratch)
+    phases: dict[str, list[list[float]]] = {IDLE: [], BUSY: []}
     job_rates: list[float] = []
     sent = images_with_noise((2 * requests + WARM_UP) * rounds, size, seed=1)  # a repeated image costs less
     with tempfile.TemporaryDirectory(prefix="folder-interference-") as folder:
@@ -57,9 +58,9 @@ def main(
             with httpx.Client(base_url=url, timeout=600, trust_env=False) as client:
                 for number in range(rounds):
                     latencies(client, sent, WARM_UP)
-                    phases["idle"].append(latencies(client, sent, requests))
+                    phases[IDLE].append(latencies(client, sent, requests))
                     busy, rate = _with_job(scene, scene.folder / f"output{number}", client, sent, requests)
-                    phases["with the job"].append(busy)
+                    phases[BUSY].append(busy)
                     job_rates.append(rate)
                     CONSOLE.print(f"round {number + 1} of {rounds} done; load average {os.getloadavg()[0]:.1f}")
         finally:
@@ -67,8 +68,8 @@ def main(
     CONSOLE.print(_table(phases))
     CONSOLE.print("the job's images/s meanwhile:", ", ".join(f"{rate:.2f}" for rate in job_rates))
     medians = {phase: statistics.median(_medians(each)) for phase, each in phases.items()}
-    grown = medians["with the job"] / medians["idle"]
-    bound = Bound(what="median latency with the job / idle", value=grown, kind="at most", limit=MOST_SLOWDOWN)
+    grown = tuple(busy / idle for busy, idle in zip(*(_medians(phases[name]) for name in (BUSY, IDLE)), strict=True))
+    bound = Bound(what="median latency with the job / idle", values=grown, kind="at most", limit=MOST_SLOWDOWN)
     values: dict[str, Any] = {
         "requests": requests,
         "images": images,
@@ -77,7 +78,8 @@ def main(
         "job_rates": job_rates,
     }
     values["median_s"] = medians
-    raise typer.Exit(conclude("interference", [bound], values, output_dir, scratch=scratch, rounds=rounds))
+    sample = {"rounds": rounds, "images": requests}
+    raise typer.Exit(conclude("interference", facts, [bound], values, output_dir, scratch=scratch, **sample))
 
 
 def latencies(client: httpx.Client, sent: Iterable[Pixels], count: int) -> list[float]:

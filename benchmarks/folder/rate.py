@@ -20,14 +20,13 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from benchmarks.folder.bounds import CONSOLE, Bound, conclude, steady_rate
-from benchmarks.folder.setup import IN_FLIGHT, SHOWN_CHARS, JobFailed, Scene, application, finish_times
-from benchmarks.publishing import RESULTS, OutputDir, Scratch, refuse_dirty_tree
+from benchmarks.folder.bounds import CONSOLE, Bound, conclude, folder_provenance, steady_rate
+from benchmarks.folder.setup import DEPLOYMENTS, IN_FLIGHT, SHOWN_CHARS, JobFailed, Scene, application, finish_times
+from benchmarks.publishing import RESULTS, OutputDir, Scratch
 from deployments.config import REPO_ROOT
 
 LEAST_PART = 0.9
 READY = re.compile(r"(\S+): healthy\b")
-NUM_DEPLOYMENTS = 2  # the model's and the router's
 
 
 def main(
@@ -38,7 +37,7 @@ def main(
     scratch: Scratch = False,
 ) -> None:
     """Measure the engine and the job in turn. Exit code 1: the job is below nine tenths of the engine."""
-    refuse_dirty_tree(output_dir, scratch=scratch)
+    facts = folder_provenance("rate", output_dir, scratch=scratch)
     runs: list[dict[str, Any]] = []
     table = Table("round", "engine, images/s", "job, images/s", "job / engine", "job since ready, images/s", "load")
     with tempfile.TemporaryDirectory(prefix="folder-rate-") as folder:
@@ -58,10 +57,11 @@ def main(
     CONSOLE.print(table)
     medians = {name: statistics.median(run[name] for run in runs) for name in ("engine", "job", "job_since_ready")}
     CONSOLE.print("medians, images/s:", ", ".join(f"{name} {median:.2f}" for name, median in medians.items()))
-    part = medians["job"] / medians["engine"]
-    bound = Bound(what="the job's images/s / the engine's own", value=part, kind="at least", limit=LEAST_PART)
+    parts = tuple(run["job"] / run["engine"] for run in runs)
+    bound = Bound(what="the job's images/s / the engine's own", values=parts, kind="at least", limit=LEAST_PART)
     values = {"images": images, "size": size, "in_flight": IN_FLIGHT, "medians": medians, "rounds": runs}
-    raise typer.Exit(conclude("rate", [bound], values, output_dir, scratch=scratch, rounds=rounds))
+    sample = {"rounds": rounds, "images": images}
+    raise typer.Exit(conclude("rate", facts, [bound], values, output_dir, scratch=scratch, **sample))
 
 
 def _run_engine(scene: Scene) -> list[float]:
@@ -77,9 +77,14 @@ def _run_engine(scene: Scene) -> list[float]:
 def _run_job(scene: Scene, output: Path, images: int) -> tuple[float, list[float]]:
     """When the app was ready, and the finish times."""
     with scene.job(output) as job:
-        ready = scene.await_job_until(job, lambda: len(set(READY.findall(scene.log.read_text()))) == NUM_DEPLOYMENTS)
+        ready = scene.await_job_until(job, lambda: is_ready(scene.log.read_text()))
         scene.await_job(job)
     return ready, finish_times(output, images)
+
+
+def is_ready(log: str) -> bool:
+    """Whether the job has reported that the router and the model take requests."""
+    return set(DEPLOYMENTS) <= set(READY.findall(log))
 
 
 def _from(start: float, moments: list[float]) -> list[float]:

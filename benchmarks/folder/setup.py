@@ -25,6 +25,7 @@ from deployments.config import REPO_ROOT
 from deployments.engine.request import Pixels
 
 MODEL = "tiny-sd15"
+DEPLOYMENTS = ("router", MODEL)  # those that an image passes
 NOISE = 8  # levels up and down: the images differ everywhere, and are still photos
 IN_FLIGHT = 16  # images; the job's own default
 STOP_TIMEOUT_S = 20.0
@@ -65,7 +66,7 @@ def application(**changes: Any) -> dict[str, Any]:
     """The application of serve_config.yaml with one model, whose settings there are changed by `changes`."""
     (app,) = yaml.safe_load((REPO_ROOT / "serve_config.yaml").read_text())["applications"]
     models = {MODEL: app["args"]["models"][MODEL] | changes}
-    deployments = [options for options in app["deployments"] if options["name"] in ("router", MODEL)]
+    deployments = [options for options in app["deployments"] if options["name"] in DEPLOYMENTS]
     return {**app, "args": {**app["args"], "models": models}, "deployments": deployments}
 
 

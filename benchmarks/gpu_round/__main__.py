@@ -12,17 +12,18 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Literal
 
 import psutil  # type: ignore[import-untyped]
 import typer
 
-from benchmarks.gpu_round.plan import Item, chosen, limit_s, reason_to_skip
+from benchmarks.gpu_round.plan import LEAST_IMAGES, REPEATS, Item, chosen, limit_s, reason_to_skip
 from benchmarks.gpu_round.records import ItemResult, RoundRecord
 from benchmarks.gpu_round.run_item import FIGURES
-from benchmarks.publishing import RESULTS, OutputDir, console, provenance, refuse_dirty_tree, write_record
+from benchmarks.publishing import RESULTS, OutputDir, Scratch, console, is_published, provenance, write_record
 from deployments.config import REPO_ROOT
 
 NAME = "gpu-round"
@@ -38,8 +39,12 @@ def main(
     device: Annotated[Literal["cuda", "cpu"], typer.Option(help="cpu tries the items with tiny models.")] = "cuda",
     commit: Annotated[str | None, typer.Option(help="Commit to record where there is no .git.")] = None,
     output_dir: OutputDir = RESULTS,
+    scratch: Scratch = False,
 ) -> None:
-    """Run the items that the time allows. Exit code 1: an item failed."""
+    """Run the items that the time allows. Exit code 1: an item failed.
+
+    benchmarks/results takes rounds of all items on CUDA only; a trial there prints and writes nothing.
+    """
     try:
         todo = chosen(items)
     except ValueError as error:
@@ -47,21 +52,32 @@ def main(
     if plan:
         show_plan(todo, 60 * minutes)
         return
-    refuse_dirty_tree(output_dir)
-    output_dir.mkdir(parents=True, exist_ok=True)
+    if is_published(output_dir) and (device, items) != ("cuda", "all"):
+        console.print("no record will be written: benchmarks/results takes rounds of all items on CUDA only")
+        scratch = True
+    command = f"python -m benchmarks.gpu_round --minutes {minutes:g} --items {items} --device {device}"
+    facts = provenance(command, output_dir, scratch=scratch, commit=commit)
     deadline, results = time.monotonic() + 60 * minutes, list[ItemResult]()
-    with (output_dir / f"{NAME}.jsonl").open("w") as lines:
+    with _lines(output_dir, scratch=scratch) as write_line:
         for item in todo:
             results.append(run(item, device, deadline - time.monotonic()))
-            lines.write(results[-1].model_dump_json() + "\n")
-            lines.flush()
+            write_line(results[-1].model_dump_json())
             show(results[-1])
-    facts = provenance(f"python -m benchmarks.gpu_round --minutes {minutes:g} --items {items} --device {device}")
-    facts["commit"] = commit or facts["commit"]
     record = RoundRecord(**facts, device=device, minutes=minutes, items=tuple(results))
-    write_record(record, NAME, output_dir)
+    write_record(record, NAME, output_dir, scratch=scratch, rounds=REPEATS, images=LEAST_IMAGES)
     if any(result.reason.startswith("failed") for result in results):
         raise typer.Exit(1)
+
+
+@contextmanager
+def _lines(output_dir: Path, *, scratch: bool) -> Iterator[Callable[[str], None]]:
+    """Writes a line to gpu-round.jsonl at once; nowhere for a scratch measurement."""
+    if scratch:
+        yield lambda line: None
+        return
+    output_dir.mkdir(parents=True, exist_ok=True)
+    with (output_dir / f"{NAME}.jsonl").open("w") as file:
+        yield lambda line: print(line, file=file, flush=True)
 
 
 def show_plan(todo: list[Item], left_s: float) -> None:

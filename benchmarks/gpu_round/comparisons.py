@@ -16,11 +16,11 @@ from benchmarks.compare.agreement import Images, psnr
 from benchmarks.compare.comparison import cells_of
 from benchmarks.compare.process import BackendProcess, images_file, opened_together
 from benchmarks.compare.records import Job, Measurement, Options
+from benchmarks.gpu_round.plan import LEAST_IMAGES, REPEATS
 from benchmarks.gpu_round.run_item import Found
 from benchmarks.publishing import CACHE
 
-REPEATS = 3
-SEQUENTIAL, SEQUENTIAL_IMAGES = ("script", "diffusers_best"), 10  # their rate does not depend on how many wait
+SEQUENTIAL = ("script", "diffusers_best")  # their rate does not depend on how many wait
 SHOWN_ROWS = (2, 4, 8, 16, 32)  # step times that are worth a figure
 BESIDE_DIFFUSERS: tuple[Backend, ...] = ("script", "diffusers_best", "engine")
 TRIAL: dict[str, Any] = {"arch": "tiny", "size": 64, "images": 2, "clients": 2, "max_steps": 4}  # on a CPU
@@ -79,7 +79,7 @@ def _jobs(options: Options, backends: Sequence[Backend]) -> list[Job]:
     cells = [cell.model_copy(update={"repeat": i}) for i in range(REPEATS) for cell in cells_of(options, {})]
 
     def job(backend: Backend) -> Job:
-        images = min(options.images, SEQUENTIAL_IMAGES) if backend in SEQUENTIAL else options.images
+        images = min(options.images, LEAST_IMAGES) if backend in SEQUENTIAL else options.images
         fewer = options.model_copy(update={"images": images})
         return Job(spec=options.spec(backend, checkpoint, CACHE), options=fewer, cells=tuple(cells))
 

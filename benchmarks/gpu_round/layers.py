@@ -13,10 +13,11 @@ from torch.utils.benchmark import Timer
 from benchmarks.architectures import VAE, Family, unet_arguments
 from benchmarks.backends.engine_backend import to_scaled_fp16
 from benchmarks.backends.spec import Device
+from benchmarks.gpu_round.plan import REPEATS
 from benchmarks.gpu_round.run_item import Found
 from benchmarks.roofline.work import FACTOR, TOKENS
 
-REPEATS, LEAST_S = 3, 0.2  # repetitions of a figure, and seconds of calls in each
+LEAST_S = 0.2  # seconds of calls in each repetition
 TRIAL_CHANNELS = (32, 32, 32, 32)  # on a CPU, where the items are only tried out
 LAYOUTS = {"NCHW": torch.contiguous_format, "NHWC": torch.channels_last}
 # (rows, channels, height, width): SD1.5's and SDXL's UNets at 512 and 1024 px, and their decoders' last blocks

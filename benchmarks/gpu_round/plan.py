@@ -5,6 +5,8 @@ from __future__ import annotations
 from importlib.util import find_spec
 from typing import NamedTuple
 
+REPEATS = 3  # of every figure
+LEAST_IMAGES = 10  # in each repetition of a comparison
 OVERRUN = 2.0  # an item is stopped after this many times its estimate
 
 

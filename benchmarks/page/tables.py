@@ -92,7 +92,7 @@ def roofline(results: Path) -> str:
 def folder(results: Path) -> str:
     """The bounds of the folder job."""
     lines = [
-        (bound.what, f"{bound.kind} {bound.limit:g}", f"{bound.value:.2f}")
+        (bound.what, f"{bound.kind} {bound.limit:g}", str(bound.measured))
         for record in load(results, FolderRecord, "folder-*")
         for bound in record.bounds
     ]
@@ -102,11 +102,15 @@ def folder(results: Path) -> str:
 def gpu_round(results: Path) -> str:
     """The items of the last round on a GPU."""
     lines = [
-        (item.name, "; ".join([*(f"{name} {value}" for name, value in item.texts().items()), item.reason or "done"]))
+        (
+            item.name,
+            record.machine.gpu or record.machine.cpu,
+            "; ".join([*(f"{name} {value}" for name, value in item.texts().items()), item.reason or "done"]),
+        )
         for record in load(results, RoundRecord, "gpu-round")
         for item in record.items
     ]
-    return table(("item", "median (min..max)"), lines)
+    return table(("item", "card", "median (min..max)"), lines)
 
 
 def sources(results: Path) -> str:

@@ -29,7 +29,6 @@ from benchmarks.publishing import (
     Scratch,
     console,
     provenance,
-    refuse_dirty_tree,
     write_record,
 )
 from benchmarks.roofline.peak import copy_rate, matrix_rates
@@ -55,12 +54,13 @@ def main(
     """Measure the device and the engine, print both and write a record."""
     if arch not in get_args(Family):
         raise typer.BadParameter(f"one of {', '.join(get_args(Family))}", param_hint="--arch")
-    refuse_dirty_tree(output_dir, scratch=scratch)
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     sizes = size or [256]
-    command = f"python -m benchmarks.roofline --arch {arch} {' '.join(f'--size {side}' for side in sizes)}"
+    command = f"python -m benchmarks.roofline --arch {arch} {' '.join(f'--size {side}' for side in sizes)} "
+    command += f"--steps {steps} --strength {strength:g} --guidance-scale {guidance_scale:g} "
+    command += f"--clients {clients} --images {images} --rounds {rounds}"
     record = RooflineRecord(
-        **provenance(f"{command} --steps {steps} --images {images} --clients {clients}"),
+        **provenance(command, output_dir, scratch=scratch),
         arch=arch,
         device="cuda" if torch.cuda.is_available() else "cpu",
         num_inference_steps=steps,

@@ -16,16 +16,15 @@ from rich.table import Table
 
 from benchmarks.backends.serving import BEHIND_HAPROXY
 from benchmarks.publishing import (
-    LEAST_IMAGES,
     RESULTS,
     OutputDir,
     PublishedRecord,
     Scratch,
     console,
     provenance,
-    refuse_dirty_tree,
     write_record,
 )
+from benchmarks.service.load import ALONE
 from benchmarks.spread import Spread, spread
 from deployments.config import REPO_ROOT
 
@@ -48,15 +47,15 @@ def main(
     scratch: Scratch = False,
 ) -> None:
     """Measure each proxy in turn, every start in a process of its own."""
-    refuse_dirty_tree(output_dir, scratch=scratch)
+    facts = provenance(f"python -m benchmarks.service.overhead --rounds {rounds}", output_dir, scratch=scratch)
     starts: dict[str, tuple[dict[str, float], ...]] = dict.fromkeys(PROXIES, ())
     for number in range(rounds):
         for proxy, environment in PROXIES.items():
             console.print(f"round {number + 1} of {rounds}: {proxy}")
             starts[proxy] += (_start(environment),)
-    record = OverheadRecord(**provenance("python -m benchmarks.service.overhead"), starts=starts)
+    record = OverheadRecord(**facts, starts=starts)
     show(record)
-    write_record(record, "service-overhead", output_dir, scratch=scratch, rounds=rounds, images=LEAST_IMAGES)
+    write_record(record, "service-overhead", output_dir, scratch=scratch, rounds=rounds, images=ALONE)
 
 
 def _start(environment: dict[str, str]) -> dict[str, float]:

@@ -30,7 +30,6 @@ from benchmarks.publishing import (
     Scratch,
     console,
     provenance,
-    refuse_dirty_tree,
     write_record,
 )
 from benchmarks.spread import spread
@@ -69,7 +68,7 @@ def main(
     scratch: Scratch = False,
 ) -> None:
     """Start both applications in turn and print their seconds."""
-    refuse_dirty_tree(output_dir, scratch=scratch)
+    facts = provenance(f"python -m benchmarks.service.startup --rounds {rounds}", output_dir, scratch=scratch)
     ours = yaml.safe_load((REPO_ROOT / "serve_config.yaml").read_text())
     seconds: dict[str, list[float]] = {"empty_s": [], "img2img_s": []}
     for _ in range(rounds):
@@ -77,8 +76,8 @@ def main(
         seconds["img2img_s"].append(start(ours, all_ready))
         console.print(", ".join(f"{name} {values[-1]:.2f}" for name, values in seconds.items()))
     console.print("medians:", ", ".join(f"{name} {spread(values)}" for name, values in seconds.items()))
-    record = StartupRecord(**provenance("python -m benchmarks.service.startup"), **seconds)
-    write_record(record, "startup", output_dir, scratch=scratch, rounds=rounds)
+    record = StartupRecord(**facts, **seconds)
+    write_record(record, "startup", output_dir, scratch=scratch, rounds=rounds, images=None)
 
 
 def answers(client: httpx.Client) -> bool:

@@ -14,28 +14,13 @@ from benchmarks.backends.spec import Backend
 from benchmarks.compare import suite
 from benchmarks.compare.__main__ import main
 from benchmarks.compare.agreement import LEAST_DB, ImagesDiffer, check_images
-from benchmarks.compare.records import Job, Measurement, Options, Record
+from benchmarks.compare.records import Job, Options, Record
 from benchmarks.compare.report import table_of
 from benchmarks.compare.summary import rows, slowdowns
 from benchmarks.compare.warm_up import rounds
 from benchmarks.compare.workload import make_requests, poisson_arrivals
-from benchmarks.machine import Machine
-from tests.benchmarks.commands import run, text_of
-
-
-def measured(dtype: str = "float32") -> Measurement:
-    return Measurement(
-        backend="engine",
-        settings="mixed",
-        mode="closed",
-        dtype=dtype,
-        seconds=4.0,
-        latencies=(1.0, 3.0),
-        model_bytes=1,
-        all_bytes=1,
-        gpu_bytes=None,
-        load_average=0.0,
-    )
+from tests.support.commands import run, text_of
+from tests.support.records import measured, recorded
 
 
 @pytest.mark.service
@@ -104,20 +89,6 @@ def test_poisson_arrivals_keep_to_the_rate() -> None:
     assert np.std(np.diff(arrivals)) == pytest.approx(0.25, rel=0.1)  # exponential: as wide as it is long
 
 
-def recorded(**changes: object) -> Record:
-    values = {
-        "date": "",
-        "commit": "",
-        "command": "",
-        "machine": Machine(cpu="", cores=1, memory_gb=1, gpu=None, versions={}),
-        "options": Options(),
-        "rates": {},
-        "control_psnr": 0,
-        "measurements": (measured().model_copy(update={"psnr": (90.0, 80.0)}),),
-    }
-    return Record(**{**values, **changes})
-
-
 def test_of_few_latencies_the_maximum_is_given_and_called_so() -> None:
     (row,) = rows(recorded(), "mixed", "closed")
     assert (row.tail.median, row.median.median, row.images_per_s.median, row.psnr) == (3.0, 2.0, 0.5, 80.0)
@@ -125,7 +96,7 @@ def test_of_few_latencies_the_maximum_is_given_and_called_so() -> None:
 
 
 def test_of_a_hundred_latencies_the_99th_percentile_is_given() -> None:
-    many = measured().model_copy(update={"latencies": tuple(range(1, 101)), "psnr": (90.0,)})
+    many = measured(latencies=tuple(range(1, 101)))
     record = recorded(measurements=(many,))
     (row,) = rows(record, "mixed", "closed")
     assert row.tail.median == pytest.approx(99.01)
@@ -134,7 +105,7 @@ def test_of_a_hundred_latencies_the_99th_percentile_is_given() -> None:
 
 def test_median_is_given_with_the_minimum_and_the_maximum_over_rounds() -> None:
     times = (4.0, 5.0, 2.0)
-    record = recorded(measurements=[measured().model_copy(update={"seconds": s, "psnr": (90.0,)}) for s in times])
+    record = recorded(measurements=[measured(seconds=s) for s in times])
     (row,) = rows(record, "mixed", "closed")
     assert str(row.images_per_s) == "0.5 (0.4..1)"
 
@@ -162,7 +133,7 @@ def test_an_existing_diffusers_folder_is_taken_as_it_is(tmp_path: Path) -> None:
 
 def test_slowdown_divides_each_latency_by_what_the_same_request_takes_the_script_alone() -> None:
     assert slowdowns([1.0, 3.0], [0.5, 2.0]) == [2.0, 1.5]
-    poisson = measured().model_copy(update={"mode": "poisson", "psnr": (90.0, 80.0)})
+    poisson = measured(mode="poisson")
     record = recorded(measurements=(poisson,), rates={"mixed": 1.0}, solo={"mixed": (0.5, 2.0)})
     (row,) = rows(record, "mixed", "poisson")
     assert row.mean_slowdown is not None
@@ -179,7 +150,7 @@ def test_a_backend_whose_package_is_missing_says_which(monkeypatch: pytest.Monke
 
 def test_images_of_a_backend_with_another_sampler_are_not_held_against_it() -> None:
     expected = np.zeros((2, 8, 8, 3), np.uint8)
-    other = measured().model_copy(update={"backend": "openvino"})
+    other = measured(backend="openvino")
     assert check_images(other, expected + 9, expected, "float32").psnr[0] < LEAST_DB
 
 

@@ -22,6 +22,7 @@ from deployments.config import Defaults
 from deployments.engine.errors import NumericalError
 from deployments.engine.request import Pixels, Sampler
 from tests.support.images import gradient
+from tests.support.records import FACTS
 from tests.support.reference import smooth_image
 from training.classifier import StyleClassifier
 from training.styles import STYLES, paint
@@ -47,7 +48,7 @@ def test_evaluation_of_a_checkpoint_answers_every_question(
     with torch.random.fork_rng():
         torch.manual_seed(0)
         guessing = StyleClassifier()
-    evaluation, grid = evaluate(painter, photos, guessing, Scale(photos=2, settings=2))
+    evaluation, grid = evaluate(painter, photos, guessing, Scale(photos=2, settings=2), FACTS)
     found = {finding.name: finding for finding in evaluation.findings}
     assert len(found) == len(evaluation.findings)
     assert found["difference from stock diffusers, of 255"].ok

@@ -11,15 +11,17 @@ from PIL import Image
 from batch.record.results import RESULTS_FILE
 from benchmarks.folder.bounds import Bound, FolderRecord, conclude, median_within, quarter_rates, steady_rate
 from benchmarks.folder.engine_only import request_of
+from benchmarks.folder.rate import is_ready
 from benchmarks.folder.sampler import Sample, kind_of
-from benchmarks.folder.scale import memory_bounds
+from benchmarks.folder.scale import Run, bounds_of
 from benchmarks.folder.setup import MODEL, JobFailed, application, finish_times, images_with_noise, num_results
 from deployments.config import REPO_ROOT, AppConfig
+from tests.support.records import FACTS
 
 KINDS = ("driver", "workers", "tracker", "replica", "router", "rest")
 
 
-def run_of(images: int, growth: dict[str, float]) -> list[Sample]:
+def samples_of(images: int, growth: dict[str, float]) -> list[Sample]:
     """A sample for each image; every kind of process holds 100 MiB, to which `growth` adds over all images."""
     return [
         Sample(
@@ -71,11 +73,13 @@ def test_a_stretch_without_a_sample_is_an_error_not_a_number() -> None:
 
 @pytest.mark.parametrize(("growing", "missed"), [("driver", "driver"), ("workers", "workers"), ("replica", None)])
 def test_memory_that_grows_by_a_fifth_misses_the_bound_of_its_kind_of_process(growing: str, missed: str | None) -> None:
-    _, bounds = memory_bounds(run_of(1000, {growing: 20.0}), 1000)
+    seconds = [second / 10 for second in range(201)]
+    runs = [Run(samples_of(200, {growing: 20.0}), seconds, resume_s=1.0) for _ in range(3)]
+    bounds = bounds_of(runs, 200)
     assert [bound.what.split(",")[0] for bound in bounds if not bound.is_met] == (
         [f"memory of the {missed}"] if missed else []
     )
-    assert len(bounds) == 2
+    assert {len(bound.values) for bound in bounds} == {3}
 
 
 @pytest.mark.parametrize(
@@ -94,8 +98,8 @@ def test_processes_are_told_apart_by_their_titles(title: str, kind: str) -> None
 
 
 def test_no_two_images_are_alike_and_the_same_seed_gives_the_same() -> None:
-    first, again, others = (list(images_with_noise(200, 64, seed)) for seed in (0, 0, 1))
-    assert len({image.tobytes() for image in [*first, *others]}) == 400
+    first, again, others = (list(images_with_noise(50, 64, seed)) for seed in (0, 0, 1))
+    assert len({image.tobytes() for image in [*first, *others]}) == 100
     assert all(np.array_equal(one, other) for one, other in zip(first, again, strict=True))
     assert {(image.shape, image.dtype) for image in first} == {((64, 64, 3), np.dtype(np.uint8))}
 
@@ -131,6 +135,12 @@ def test_a_half_written_line_is_no_result_yet(tmp_path: Path) -> None:
     assert num_results(tmp_path) == 1
 
 
+def test_the_job_counts_as_ready_once_the_router_and_the_model_take_requests() -> None:
+    log = f"webui-state: healthy\n{MODEL}: updating it starts\nrouter: healthy\n"
+    assert not is_ready(log)
+    assert is_ready(log + f"{MODEL}: healthy\n")
+
+
 @pytest.mark.parametrize("rows", [[finished(1)], [finished(1), finished(2, "NotAnImage")]])
 def test_a_run_that_did_not_make_every_image_is_not_measured(tmp_path: Path, rows: list[dict[str, Any]]) -> None:
     write_record(tmp_path, *rows)
@@ -138,13 +148,19 @@ def test_a_run_that_did_not_make_every_image_is_not_measured(tmp_path: Path, row
         finish_times(tmp_path, 2)
 
 
-@pytest.mark.subprocess
 @pytest.mark.parametrize(
     ("kind", "value", "code"), [("at most", 1.5, 0), ("at most", 1.51, 1), ("at least", 1.5, 0), ("at least", 1.49, 1)]
 )
-def test_a_missed_bound_is_the_exit_code_and_in_the_file(tmp_path: Path, kind: Any, value: float, code: int) -> None:
-    bounds = [Bound(what="fine", value=0, kind="at most", limit=0), Bound(what="x", value=value, kind=kind, limit=1.5)]
-    assert conclude("name", bounds, {"raw": [1, 2]}, tmp_path, scratch=False) == code
+def test_a_missed_bound_of_the_median_is_the_exit_code_and_in_the_file(
+    tmp_path: Path, kind: Any, value: float, code: int
+) -> None:
+    values = (0.0, value, 9.0)
+    bounds = [
+        Bound(what="a", values=(0,), kind="at most", limit=0),
+        Bound(what="b", values=values, kind=kind, limit=1.5),
+    ]
+    sample = {"rounds": 3, "images": 10}
+    assert conclude("name", FACTS, bounds, {"raw": [1, 2]}, tmp_path, scratch=False, **sample) == code
     record = FolderRecord.model_validate_json((tmp_path / "folder-name.json").read_text())
     assert [bound.is_met for bound in record.bounds] == [True, code == 0]
     assert record.values == {"raw": [1, 2]}

@@ -5,22 +5,21 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 
 import pytest
 
-from benchmarks.architectures import for_512_px
+from benchmarks import publishing
+from benchmarks.architectures import TINY, for_512_px
 from benchmarks.gpu_round import __main__ as command
 from benchmarks.gpu_round.cuda_tests import counts
 from benchmarks.gpu_round.plan import ITEMS, Item, limit_s, reason_to_skip
 from benchmarks.gpu_round.records import ItemResult, RoundRecord
-from tests.benchmarks.commands import run, text_of
-
-pytestmark = pytest.mark.subprocess
+from tests.support.commands import run, text_of
 
 
+@pytest.mark.subprocess
 def test_the_plan_names_every_item_and_loads_no_torch() -> None:
     code = (
         "import sys; from benchmarks.gpu_round.__main__ import main; main(plan=True); assert 'torch' not in sys.modules"
@@ -55,13 +54,14 @@ def test_an_unknown_item_is_bad_usage() -> None:
     assert "no item warp; items: scaled-fp16" in text_of(done)
 
 
+@pytest.mark.subprocess
 def test_an_item_runs_on_a_cpu_and_leaves_its_figures(tmp_path: Path) -> None:
-    options = ["--items", "cuda-tests,scaled-fp16", "--device", "cpu", "--commit", "0123456789ab", "--minutes", 10]
+    options = ["--items", "cuda-tests,scaled-fp16", "--device", "cpu", "--minutes", 10]
     done = run(command.main, *options, "--output-dir", tmp_path)
     assert done.exit_code == 0, done.output
     record = RoundRecord.model_validate_json((tmp_path / "gpu-round.json").read_text())
     scaled, skipped = record.items
-    assert (record.commit, skipped.reason) == ("0123456789ab", "skipped: needs a CUDA device")
+    assert skipped.reason == "skipped: needs a CUDA device"
     errors = {name: values[0] for name, values in scaled.figures.items() if name.endswith("relative error")}
     assert errors["encoder, 64 px, scaled fp16, relative error"] < errors["encoder, 64 px, bfloat16, relative error"]
     assert len(scaled.figures["encoder, 64 px, scaled fp16, ms"]) == 3
@@ -69,6 +69,31 @@ def test_an_item_runs_on_a_cpu_and_leaves_its_figures(tmp_path: Path) -> None:
     assert [ItemResult.model_validate_json(line).name for line in lines] == ["scaled-fp16", "cuda-tests"]
 
 
+@pytest.mark.parametrize(("items", "device"), [("all", "cpu"), ("norms", "cuda")])
+def test_a_trial_leaves_the_published_round_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, items: str, device: str
+) -> None:
+    monkeypatch.setattr(publishing, "RESULTS", tmp_path)
+    monkeypatch.setattr(publishing, "git_commit", lambda: "0123456789ab + changes")
+    done = run(command.main, "--items", items, "--device", device, "--minutes", 0, "--output-dir", tmp_path)
+    assert done.exit_code == 0, done.output
+    assert "takes rounds of all items on CUDA only" in done.output
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_round_is_published_where_there_is_no_git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(publishing, "RESULTS", tmp_path)
+    monkeypatch.setattr(publishing, "git_commit", lambda: "unknown")
+    arguments = ["--minutes", 0, "--output-dir", tmp_path]
+    done = run(command.main, *arguments)
+    assert (done.exit_code, list(tmp_path.iterdir())) == (2, [])
+    done = run(command.main, *arguments, "--commit", "0123456789ab")
+    assert done.exit_code == 0, done.output
+    record = RoundRecord.model_validate_json((tmp_path / "gpu-round.json").read_text())
+    assert (record.commit, record.device, len(record.items)) == ("0123456789ab", "cuda", len(ITEMS))
+
+
+@pytest.mark.subprocess
 @pytest.mark.parametrize(
     ("item", "reason"),
     [
@@ -86,12 +111,12 @@ def test_outcomes_of_tests_are_counted() -> None:
     assert counts("") == {}
 
 
-def test_a_checkpoint_madefor_512_px_shares_all_but_the_native_size(
-    tmp_path: Path, checkpoints: Callable[[str], Path]
+def test_a_checkpoint_made_for_512_px_shares_all_but_the_native_size(
+    tmp_path: Path,
 ) -> None:
     for _ in range(2):  # it may be there already
-        folder = for_512_px(checkpoints("sdxl"), tmp_path / "turbo")
+        folder = for_512_px(TINY, tmp_path / "turbo")
     unet = json.loads((folder / "unet" / "config.json").read_text())
-    assert unet == json.loads((checkpoints("sdxl") / "unet" / "config.json").read_text()) | {"sample_size": 64}
-    assert (folder / "text_encoder_2" / "config.json").exists()
+    assert unet == json.loads((TINY / "unet" / "config.json").read_text()) | {"sample_size": 64}
+    assert (folder / "text_encoder" / "config.json").exists()
     assert (folder / "unet" / "diffusion_pytorch_model.safetensors").exists()

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from benchmarks.folder.bounds import Bound, FolderRecord
 from benchmarks.gpu_round.records import ItemResult, RoundRecord
 from benchmarks.page.__main__ import PAGE, page
-from benchmarks.page.tables import NO_RECORD, gpu_round, in_process, over_http, overhead, queueing, sources
-from benchmarks.publishing import provenance
+from benchmarks.page.tables import NO_RECORD, folder, gpu_round, in_process, over_http, overhead, queueing, sources
 from benchmarks.service.overhead import OverheadRecord
-from tests.benchmarks.test_compare import measured, recorded
+from tests.support.records import FACTS, measured, recorded
 
-FACTS = provenance("python -m x")
 MOST_LINES = 200
 
 
@@ -25,8 +24,8 @@ def test_a_page_without_records_says_so(tmp_path: Path) -> None:
 
 
 def test_a_workload_is_a_line_with_a_column_for_each_backend_that_was_measured(tmp_path: Path) -> None:
-    script = measured().model_copy(update={"backend": "script", "psnr": (100.0,)})
-    engines = [measured().model_copy(update={"seconds": seconds, "psnr": (90.0,)}) for seconds in (1.0, 2.0, 4.0)]
+    script = measured(backend="script")
+    engines = [measured(seconds=seconds) for seconds in (1.0, 2.0, 4.0)]
     record = recorded(measurements=(script, *engines))
     (tmp_path / "compare-x.json").write_text(record.model_dump_json())
     assert in_process(tmp_path).splitlines() == [
@@ -38,10 +37,17 @@ def test_a_workload_is_a_line_with_a_column_for_each_backend_that_was_measured(t
 
 
 def test_slowdowns_name_their_tail(tmp_path: Path) -> None:
-    poisson = measured().model_copy(update={"mode": "poisson", "psnr": (90.0,)})
+    poisson = measured(mode="poisson")
     record = recorded(measurements=(poisson,), rates={"mixed": 1.0}, solo={"mixed": (0.5, 2.0)})
     (tmp_path / "compare-x.json").write_text(record.model_dump_json())
     assert queueing(tmp_path).splitlines()[-1].endswith("| 1.75; maximum 2 |")
+
+
+def test_the_folder_jobs_figures_have_their_minimum_and_maximum(tmp_path: Path) -> None:
+    bound = Bound(what="growth", values=(1.0, 1.2, 1.1), kind="at most", limit=1.1)
+    record = FolderRecord(**FACTS, load_average=(0, 0, 0), bounds=(bound,), values={})
+    (tmp_path / "folder-x.json").write_text(record.model_dump_json())
+    assert folder(tmp_path).splitlines()[2:] == ["| growth | at most 1.1 | 1.1 (1..1.2) |"]
 
 
 def test_overhead_is_a_line_for_each_proxy(tmp_path: Path) -> None:
@@ -53,15 +59,16 @@ def test_overhead_is_a_line_for_each_proxy(tmp_path: Path) -> None:
     assert "350 (300..400)" in lines[-1]
 
 
-def test_a_round_on_a_gpu_shows_figures_and_reasons(tmp_path: Path) -> None:
+def test_a_round_on_a_gpu_shows_the_card_figures_and_reasons(tmp_path: Path) -> None:
     items = (
         ItemResult(name="norms", seconds=1, figures={"a, ms": (1.0, 3.0, 2.0), "b": (1.0,)}),
         ItemResult(name="service", reason="skipped: needs ray, which is not installed"),
     )
-    record = RoundRecord(**FACTS, device="cuda", minutes=12, items=items)
+    facts = FACTS | {"machine": FACTS["machine"].model_copy(update={"gpu": "NVIDIA H200"})}
+    record = RoundRecord(**facts, device="cuda", minutes=12, items=items)
     (tmp_path / "gpu-round.json").write_text(record.model_dump_json())
     assert gpu_round(tmp_path).splitlines()[2:] == [
-        "| norms | a, ms 2 (1..3); b 1; done |",
-        "| service | skipped: needs ray, which is not installed |",
+        "| norms | NVIDIA H200 | a, ms 2 (1..3); b 1; done |",
+        "| service | NVIDIA H200 | skipped: needs ray, which is not installed |",
     ]
     assert sources(tmp_path).startswith("- [gpu-round](../benchmarks/results/gpu-round.json): commit ")

@@ -8,7 +8,7 @@ from benchmarks.architectures import Family
 from benchmarks.roofline.__main__ import main
 from benchmarks.roofline.records import RooflineRecord
 from benchmarks.roofline.work import count_work
-from tests.benchmarks.commands import run
+from tests.support.commands import run
 
 
 @pytest.mark.slow

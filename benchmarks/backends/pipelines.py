@@ -31,14 +31,9 @@ class Pipeline(Protocol):
 
 
 class StockPipeline:
-    """A pipeline with DPM-Solver++ 2M. Without `dtype`: float32 on a CPU, float16 on CUDA.
+    """A pipeline with DPM-Solver++ 2M. Without `dtype`: float32 on a CPU, float16 on CUDA."""
 
-    `offload` turns on attention slicing and model offload, which save memory and cost time.
-    """
-
-    def __init__(
-        self, checkpoint: str, device: Device, *, offload: bool = False, dtype: torch.dtype | None = None
-    ) -> None:
+    def __init__(self, checkpoint: str, device: Device, *, dtype: torch.dtype | None = None) -> None:
         is_sdxl = (Path(checkpoint) / "text_encoder_2").exists()
         pipeline_class = StableDiffusionXLImg2ImgPipeline if is_sdxl else StableDiffusionImg2ImgPipeline
         dtype = dtype or (torch.float16 if device == "cuda" else torch.float32)
@@ -46,11 +41,7 @@ class StockPipeline:
         self._pipeline.scheduler = DPMSolverMultistepScheduler.from_config(self._pipeline.scheduler.config)
         self._pipeline.set_progress_bar_config(disable=True)
         self.dtype = str(dtype).removeprefix("torch.")
-        if offload:
-            self._pipeline.enable_attention_slicing()
-            self._pipeline.enable_model_cpu_offload()
-        else:
-            self._pipeline.to(device)
+        self._pipeline.to(device)
 
     def __call__(self, requests: Sequence[Img2ImgRequest]) -> list[Pixels]:
         """The images of requests that share strength, guidance and steps (`shared`), in one pipeline call."""
@@ -64,28 +55,6 @@ class StockPipeline:
             generator=[torch.Generator("cpu").manual_seed(request.seed) for request in requests],
         ).images
         return [np.array(image) for image in images]
-
-    def grouped(self, requests: Sequence[Img2ImgRequest]) -> list[Pixels]:
-        """The images of any requests, in their order: one call for each set of equal settings."""
-        groups: dict[Shared, list[int]] = {}
-        for i, request in enumerate(requests):
-            groups.setdefault(shared(request), []).append(i)
-        images: dict[int, Pixels] = {}
-        for group in groups.values():
-            images.update(zip(group, self([requests[i] for i in group]), strict=True))
-        return [images[i] for i in range(len(requests))]
-
-
-class ReloadingPipeline:
-    """Each call loads the model again, on CUDA with the model offload that the original script has on by default."""
-
-    def __init__(self, checkpoint: str, device: Device) -> None:
-        self._checkpoint, self._device = checkpoint, device
-        self.dtype = "float16" if device == "cuda" else "float32"
-
-    def __call__(self, requests: Sequence[Img2ImgRequest]) -> list[Pixels]:
-        """As StockPipeline; the pipeline is gone afterwards."""
-        return StockPipeline(self._checkpoint, self._device, offload=self._device == "cuda")(requests)
 
 
 class BestPipeline(StockPipeline):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from benchmarks.backends.engine_backend import EngineBackend
 from benchmarks.backends.in_process import Batch, OneByOne, RequestBackend
-from benchmarks.backends.pipelines import BestPipeline, Pipeline, ReloadingPipeline, StockPipeline
+from benchmarks.backends.pipelines import BestPipeline, Pipeline, StockPipeline
 from benchmarks.backends.spec import Backend, BackendSpec
 
 # Packages that backends need beside the extra `bench`: module and package. The extra `competitors` has them all.
@@ -40,10 +40,6 @@ def backend_for(spec: BackendSpec) -> RequestBackend:
             from benchmarks.backends.service import Service
 
             return Service(spec)
-        case "serve_batch":
-            from benchmarks.backends.serve_batch import ServeBatch
-
-            return ServeBatch(spec)
         case "batch" | "diffusers_best":
             return Batch(lambda: open_pipeline(spec), spec.batch_size)
         case _:
@@ -53,8 +49,6 @@ def backend_for(spec: BackendSpec) -> RequestBackend:
 def open_pipeline(spec: BackendSpec) -> Pipeline:
     """The pipeline of a backend that calls one. Seldom installed packages are imported here only."""
     match spec.backend:
-        case "script_reload":
-            return ReloadingPipeline(spec.checkpoint, spec.device)
         case "diffusers_best":
             return BestPipeline(spec.checkpoint, spec.device, spec.dtype)
         case "openvino" | "openvino_bf16":
@@ -67,4 +61,4 @@ def open_pipeline(spec: BackendSpec) -> Pipeline:
 
             return SdCppPipeline(spec.checkpoint, Path(spec.cache_dir))
         case _:
-            return StockPipeline(spec.checkpoint, spec.device, offload=spec.backend == "script_offload")
+            return StockPipeline(spec.checkpoint, spec.device)

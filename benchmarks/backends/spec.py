@@ -10,10 +10,7 @@ from deployments.config import Strict
 
 Backend = Literal[
     "script",
-    "script_reload",
-    "script_offload",
     "batch",
-    "serve_batch",
     "diffusers_best",
     "openvino",
     "openvino_bf16",
@@ -26,10 +23,7 @@ Device = Literal["cpu", "cuda"]
 
 BACKENDS: dict[Backend, str] = {
     "script": "one diffusers call per image, one after the other, model loaded once",
-    "script_reload": "the same, model loaded again for every image",
-    "script_offload": "`script` with attention slicing and model offload, the original script's default on CUDA",
     "batch": "one diffusers call for up to `batch_size` waiting requests of equal settings",
-    "serve_batch": "a Ray Serve deployment with @serve.batch around that call, through a handle",
     "diffusers_best": "`batch` with the faster dtype, channels_last and fused QKV; torch.compile on CUDA",
     "openvino": "OpenVINO GenAI's Image2ImagePipeline in float32, one call per image, with DDIM (it has no DPM++)",
     "openvino_bf16": "the same in bfloat16",

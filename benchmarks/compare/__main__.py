@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from benchmarks.architectures import checkpoint_for
 from benchmarks.backends.registry import PackageMissing, check_installed
+from benchmarks.backends.spec import BACKENDS, Backend
 from benchmarks.compare.agreement import ImagesDiffer
 from benchmarks.compare.comparison import compare
 from benchmarks.compare.process import BackendFailed
@@ -23,6 +24,7 @@ from benchmarks.compare.report import show
 from benchmarks.publishing import CACHE, RESULTS, OutputDir, Scratch, console, provenance, write_record
 
 ALL = ("all", "both")
+DEFAULT_BACKENDS: tuple[Backend, ...] = Options.model_fields["backends"].default
 
 
 def main(
@@ -33,14 +35,14 @@ def main(
     reproducible: Annotated[bool, typer.Option(help="Run the engine and the service reproducibly.")] = False,
     max_rows: Annotated[int | None, typer.Option(help="Cap on rows of the engine's and service's steps.")] = None,
     backends: Annotated[
-        str, typer.Option("--backends", "--ways", help="Comma-separated; all: every one that the device can run.")
+        str, typer.Option("--backends", "--ways", help=f"Of {', '.join(BACKENDS)}; all: {', '.join(DEFAULT_BACKENDS)}.")
     ] = "all",
     mode: Annotated[str, typer.Option(help="closed, poisson or both.")] = "both",
     settings: Annotated[str, typer.Option(help="uniform, mixed or both; guided, single, turbo.")] = "both",
     images: Annotated[int, typer.Option(help="Requests of each workload.")] = 16,
     rounds: Annotated[int, typer.Option(help="How often each backend runs each workload.")] = 3,
     clients: Annotated[int, typer.Option(help="Clients of the closed loop.")] = 4,
-    batch_size: Annotated[int, typer.Option(help="Largest batch of batch, serve_batch and diffusers_best.")] = 4,
+    batch_size: Annotated[int, typer.Option(help="Largest batch of batch and diffusers_best.")] = 4,
     load: Annotated[float, typer.Option(help="Poisson arrivals, as a fraction of the script's capacity.")] = 0.8,
     max_steps: Annotated[int, typer.Option(help="Largest num_inference_steps of a request.")] = 30,
     together: Annotated[bool, typer.Option(help="Open all backends at once; each is still timed alone.")] = False,
@@ -83,8 +85,6 @@ def _options(values: dict[str, Any]) -> Options:
     lists = {name: words for name, words in lists.items() if words[0] not in ALL}
     if values["device"] == "auto":
         values["device"] = "cuda" if torch.cuda.is_available() else "cpu"
-    if values["device"] == "cuda":
-        lists.setdefault("backends", [*Options.model_fields["backends"].default, "script_offload"])
     try:
         return Options(**{**values, **lists})
     except ValidationError as error:

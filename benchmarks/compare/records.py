@@ -19,7 +19,7 @@ class Options(ModelOptions):
     """Everything that decides what is measured."""
 
     arch: str = "tiny"
-    backends: tuple[Backend, ...] = ("script", "batch", "serve_batch", "diffusers_best", "engine", "service")
+    backends: tuple[Backend, ...] = ("script", "batch", "diffusers_best", "engine", "service")
     mode: tuple[Mode, ...] = ("closed", "poisson")
     settings: tuple[SettingsKind, ...] = ("uniform", "mixed")
     images: int = Field(16, ge=1)

@@ -67,7 +67,7 @@ def parts_of(size: int, images: int, max_steps: int, rounds: int, more: tuple[Ba
         Options(
             arch="tiny",
             images=3 * images,
-            backends=("script", "script_reload", "diffusers_best", "service", "service_fast"),
+            backends=("script", "diffusers_best", "service", "service_fast"),
             mode=("closed",),
             settings=mixed,
             rounds=rounds,

@@ -11,7 +11,7 @@ from benchmarks.compare.records import Job
 from benchmarks.compare.workload import Run, make_requests
 from deployments.engine.request import Img2ImgRequest
 
-BATCHING = ("batch", "serve_batch", "diffusers_best")
+BATCHING = ("batch", "diffusers_best")
 
 
 async def warm_up(run: Run, job: Job) -> None:

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from benchmarks.architectures import checkpoint_for
 from benchmarks.backends import registry
@@ -43,12 +46,16 @@ def test_backend_that_fails_is_reported_and_leaves_the_others_results(
     tmp_path: Path, checkpoints: Callable[[str], Path]
 ) -> None:
     options = ["--images", 1, "--rounds", 1, "--size", 64, "--mode", "closed", "--settings", "single", "--together"]
-    backends = ["--ways", "script,script_offload"]  # offloading needs an accelerator
-    where = ["--arch", checkpoints("sd15"), "--output-dir", tmp_path, "--device", "cpu"]
-    done = run(main, *where, *options, *backends)
+    checkpoint = shutil.copytree(checkpoints("sd15"), tmp_path / "checkpoint")
+    weights = checkpoint / "unet" / "diffusion_pytorch_model.safetensors"
+    torch.save(load_file(weights), weights.with_suffix(".bin"))
+    weights.unlink()
+    where = ["--arch", checkpoint, "--output-dir", tmp_path / "results", "--device", "cpu"]
+    done = run(main, *where, *options, "--ways", "script,engine")
     assert done.exit_code == 1
-    assert "script_offload failed" in done.output
-    (result,) = tmp_path.glob("*.json")
+    assert "engine failed" in done.output
+    assert "unet has its weights only as a pickle" in done.output
+    (result,) = (tmp_path / "results").glob("*.json")
     record = Record.model_validate_json(result.read_text())
     assert [measurement.backend for measurement in record.measurements] == ["script"]
 
@@ -114,7 +121,7 @@ def test_median_is_given_with_the_minimum_and_the_maximum_over_rounds() -> None:
     ("arguments", "complaint"),
     [
         (["--backends", "engine"], "backends must include script"),
-        (["--backends", "script,warp"], "script_offload"),
+        (["--backends", "script,warp"], "diffusers_best"),
         (["--size", "100"], "multiple of 8"),
         (["--arch", "sd3"], "arch must be tiny, sd15, sd21, sdxl"),
     ],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
@@ -13,6 +13,17 @@ from deployments.config import Strict
 
 SettingsKind = Literal["uniform", "mixed", "guided", "single", "turbo"]
 Mode = Literal["closed", "poisson"]
+# How a record's name and its line on the page say that an option is not the default. Both always say the others that
+# decide the result: arch, size, device, settings, mode, max_steps.
+CHANGES = {
+    "dtype": "{}",
+    "reproducible": "reproducible",
+    "max_rows": "{} rows",
+    "clients": "{} clients",
+    "batch_size": "batches of {}",
+    "load": "load {:g}",
+    "seed": "seed {}",
+}
 
 
 class Options(ModelOptions):
@@ -40,9 +51,23 @@ class Options(ModelOptions):
     @property
     def name(self) -> str:
         """The record's file name without its extension: the same workload gets the same name."""
-        dtype = () if self.dtype == "auto" else (self.dtype,)
-        words = ("compare", Path(self.arch).name, f"{self.size}px", *dtype, *self.settings, *self.mode, self.device)
-        return "-".join(words)
+        steps = [] if self.max_steps == self._default("max_steps") else [f"{self.max_steps}-steps"]
+        changes = [text.replace(" ", "-") for text in self.changes]
+        words = ("compare", Path(self.arch).name, f"{self.size}px", *changes, *steps, *self.settings, *self.mode)
+        return "-".join((*words, self.device))
+
+    @property
+    def changes(self) -> list[str]:
+        """The options of CHANGES that are not the default, in words."""
+        return [
+            text.format(getattr(self, name))
+            for name, text in CHANGES.items()
+            if getattr(self, name) != self._default(name)
+        ]
+
+    @classmethod
+    def _default(cls, name: str) -> Any:
+        return cls.model_fields[name].default
 
     @property
     def command(self) -> str:

@@ -156,7 +156,7 @@ def _workloads(
 
 def _workload(record: Record, settings: str) -> str:
     options = record.options
-    dtype = "" if options.dtype == "auto" else f", {options.dtype}"
+    device = [] if options.device == "cpu" else [options.device]
     steps = f" of up to {options.max_steps} steps" if settings in ("mixed", "uniform") else ""
     size = f"{options.images} images{steps} x {options.rounds} rounds"
-    return f"{Path(options.arch).name}, {options.size} px, {settings}{dtype}; {size}"
+    return ", ".join([Path(options.arch).name, f"{options.size} px", settings, *device, *options.changes]) + f"; {size}"

@@ -17,7 +17,7 @@ from benchmarks.backends.spec import Backend
 from benchmarks.compare import suite
 from benchmarks.compare.__main__ import main
 from benchmarks.compare.agreement import LEAST_DB, ImagesDiffer, check_images
-from benchmarks.compare.records import Job, Options, Record
+from benchmarks.compare.records import CHANGES, Job, Options, Record
 from benchmarks.compare.report import table_of
 from benchmarks.compare.summary import rows, slowdowns
 from benchmarks.compare.warm_up import rounds
@@ -34,7 +34,8 @@ def test_service_gives_the_scripts_images_of_mixed_requests_and_both_are_reporte
     backends = ["--backends", "script,service_fast", "--mode", "closed", "--settings", "mixed"]
     done = run(main, "--arch", checkpoints("sd15"), "--output-dir", tmp_path, *options, *backends)
     assert done.exit_code == 0, done.output
-    record = Record.model_validate_json((tmp_path / "compare-sd15-64px-float32-mixed-closed-cpu.json").read_text())
+    (result,) = tmp_path.glob("*.json")
+    record = Record.model_validate_json(result.read_text())
     assert [measurement.backend for measurement in record.measurements] == ["script", "service_fast"]
     assert all(min(measurement.psnr) >= LEAST_DB for measurement in record.measurements)
     assert record.control_psnr < LEAST_DB
@@ -199,4 +200,12 @@ def test_a_workload_keeps_the_name_of_its_record() -> None:
     options = Options(arch="sd15", size=512, settings=("mixed",), mode=("closed",))
     names = {options.name, options.model_copy(update={"rounds": 5, "images": 20}).name}
     assert names == {"compare-sd15-512px-mixed-closed-cpu"}
-    assert options.model_copy(update={"dtype": "float32"}).name == "compare-sd15-512px-float32-mixed-closed-cpu"
+
+
+def test_every_option_that_decides_the_result_is_in_the_name_of_the_record() -> None:
+    other = {"dtype": "float32", "reproducible": True, "max_rows": 8, "clients": 16, "batch_size": 2, "load": 0.5}
+    options = Options(arch="sd15", size=512, settings=("mixed",), mode=("closed",), max_steps=4, seed=1, **other)
+    changes = "float32-reproducible-8-rows-16-clients-batches-of-2-load-0.5-seed-1-4-steps"
+    assert options.name == f"compare-sd15-512px-{changes}-mixed-closed-cpu"
+    always, sample = {"arch", "size", "device", "settings", "mode", "max_steps"}, {"images", "rounds", "together"}
+    assert set(Options.model_fields) == {*CHANGES, *always, *sample, "backends"}

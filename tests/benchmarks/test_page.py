@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from benchmarks.compare.records import Options
 from benchmarks.folder.bounds import Bound, FolderRecord
 from benchmarks.gpu_round.records import ItemResult, RoundRecord
 from benchmarks.page.__main__ import PAGE, page
@@ -34,6 +35,14 @@ def test_a_workload_is_a_line_with_a_column_for_each_backend_that_was_measured(t
         "| tiny, 256 px, mixed; 16 images of up to 30 steps x 3 rounds | 0.5 | 1 (0.5..2) |",
     ]
     assert (over_http(tmp_path), queueing(tmp_path)) == (NO_RECORD, NO_RECORD)
+
+
+def test_a_workload_names_the_options_that_are_not_the_default(tmp_path: Path) -> None:
+    for number, changes in enumerate(({}, {"clients": 16, "reproducible": True, "device": "cuda"})):
+        record = recorded(options=Options(**changes))
+        (tmp_path / f"compare-{number}.json").write_text(record.model_dump_json())
+    plain, changed = (line.split(";")[0] for line in in_process(tmp_path).splitlines()[2:])
+    assert (plain, changed) == ("| tiny, 256 px, mixed", "| tiny, 256 px, mixed, cuda, reproducible, 16 clients")
 
 
 def test_slowdowns_name_their_tail(tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import io
 import re
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -14,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from scripts.browser import CHROMIUM, open_browser
 from tests.support.images import file_of
 from tests.support.service import Service
 
@@ -21,7 +21,6 @@ sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not 
 axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed")
 expect = sync_api.expect
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 PHOTO = file_of(Image.open("data/input_images/astronaut.jpg").resize((192, 256)), "png")
 PATIENCE_MS = 60_000
 TRICKY = 'a "quoted", cat: 🏰\nNegative prompt: é <b>'
@@ -56,10 +55,8 @@ def launched() -> Iterator[Any]:
     """A browser; skips where there is none."""
     if CHROMIUM is None:
         pytest.skip("no chromium on the PATH; on Debian: apt install chromium")
-    with sync_api.sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+    with open_browser() as chromium:
         yield chromium
-        chromium.close()
 
 
 @contextmanager

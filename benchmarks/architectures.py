@@ -24,13 +24,12 @@ Family = Literal["sd15", "sd21", "sdxl", "small"]
 TINY = REPO_ROOT / "data" / "models" / "tiny-sd15"
 
 UNETS: dict[Family, dict[str, Any]] = {
-    "sd15": {"sample_size": 64, "cross_attention_dim": 768, "noise_gain": 0.9},
+    "sd15": {"sample_size": 64, "cross_attention_dim": 768},
     "sd21": {
         "sample_size": 96,
         "cross_attention_dim": 1024,
         "attention_head_dim": [5, 10, 20, 20],
         "use_linear_projection": True,
-        "noise_gain": 0.0,  # it predicts v
     },
     "sdxl": {
         "sample_size": 128,
@@ -44,7 +43,6 @@ UNETS: dict[Family, dict[str, Any]] = {
         "addition_embed_type": "text_time",
         "addition_time_embed_dim": 256,
         "projection_class_embeddings_input_dim": 6 * 256 + 1280,
-        "noise_gain": 0.9,
     },
     # SD1.5 at half the width and with one layer a block instead of two: for queueing experiments on a CPU.
     "small": {
@@ -52,9 +50,10 @@ UNETS: dict[Family, dict[str, Any]] = {
         "block_out_channels": (160, 320, 640, 640),
         "layers_per_block": 1,
         "cross_attention_dim": 768,
-        "noise_gain": 0.9,
     },
 }
+# How much of the latents the random UNet's output holds: see `make_unet`. SD2.1 predicts v.
+NOISE_GAINS: dict[Family, float] = {"sd15": 0.9, "sd21": 0.0, "sdxl": 0.9, "small": 0.9}
 # CLIP ViT-L/14, OpenCLIP ViT-H/14 without its last layer, OpenCLIP ViT-bigG/14: (width, layers, heads, activation)
 CLIP_L, CLIP_H, CLIP_G = (768, 12, 12, "quick_gelu"), (1024, 23, 16, "gelu"), (1280, 32, 20, "gelu")
 TEXTS: dict[Family, tuple[tuple[int, int, int, str], ...]] = {
@@ -123,7 +122,7 @@ def _sd(family: Family) -> StableDiffusionImg2ImgPipeline:
         vae=_vae(768 if family == "sd21" else 512),
         text_encoder=CLIPTextModel(_clip(tokenizer, *TEXTS[family][0])),
         tokenizer=tokenizer,
-        unet=make_unet(**unet_arguments(family)),
+        unet=make_unet(**unet_config(family), noise_gain=NOISE_GAINS[family]),
         scheduler=sd21_scheduler() if family == "sd21" else sd15_scheduler(),
         safety_checker=None,
         feature_extractor=None,
@@ -139,15 +138,15 @@ def _sdxl() -> SDXLPipeline:
         text_encoder_2=CLIPTextModelWithProjection(_clip(tokenizer, *CLIP_G)),
         tokenizer=tokenizer,
         tokenizer_2=make_tokenizer(pad_token="!"),
-        unet=make_unet(**unet_arguments("sdxl")),
+        unet=make_unet(**unet_config("sdxl"), noise_gain=NOISE_GAINS["sdxl"]),
         scheduler=EulerDiscreteScheduler(**BETAS, steps_offset=1, timestep_spacing="leading"),
         force_zeros_for_empty_prompt=True,
         add_watermarker=False,
     )
 
 
-def unet_arguments(family: Family) -> dict[str, Any]:
-    """What `make_unet` gets: the configuration of the UNet, and `noise_gain`."""
+def unet_config(family: Family) -> dict[str, Any]:
+    """The UNet's configuration, where it differs from diffusers' default."""
     config = {"sample_size": 64, "block_out_channels": (320, 640, 1280, 1280), "attention_head_dim": 8}
     return {**config, **UNETS[family]}
 

@@ -10,7 +10,7 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import nn
 from torch.utils.benchmark import Timer
 
-from benchmarks.architectures import VAE, Family, unet_arguments
+from benchmarks.architectures import VAE, Family, unet_config
 from benchmarks.backends.engine_backend import to_scaled_fp16
 from benchmarks.backends.spec import Device
 from benchmarks.gpu_round.plan import REPEATS
@@ -89,7 +89,7 @@ def _dtype(device: Device) -> torch.dtype:
 
 
 def _unet(family: Family, device: Device) -> Any:
-    arguments = {name: value for name, value in unet_arguments(family).items() if name != "noise_gain"}
+    arguments = unet_config(family)
     if device == "cpu":
         arguments |= {"block_out_channels": TRIAL_CHANNELS, "cross_attention_dim": 32}
     with torch.device(device):

@@ -9,7 +9,7 @@ import torch
 from torch.nn.functional import conv2d, linear
 from torch.utils.benchmark import Timer
 
-from benchmarks.architectures import Family, unet_arguments
+from benchmarks.architectures import Family, unet_config
 from benchmarks.roofline.work import FACTOR
 
 SQUARE = 2048  # sides of a matmul that has every advantage
@@ -29,7 +29,7 @@ def matrix_rates(family: Family, size: int, rows: int, device: str, dtype: torch
 
     square, other = zeros(SQUARE, SQUARE), zeros(SQUARE, SQUARE)
     rates = {f"matmul {SQUARE}^3": 2 * SQUARE**3 / _seconds(lambda: linear(square, other))}
-    for level, channels in enumerate(dict.fromkeys(unet_arguments(family)["block_out_channels"])):
+    for level, channels in enumerate(dict.fromkeys(unet_config(family)["block_out_channels"])):
         side = max(1, size // FACTOR >> level)
         image, kernel = zeros(rows, channels, side, side), zeros(channels, channels, 3, 3)
         seconds = _seconds(lambda image=image, kernel=kernel: conv2d(image, kernel, padding=1))  # type: ignore[misc]

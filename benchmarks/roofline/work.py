@@ -10,7 +10,7 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import CLIPTextModel
 
-from benchmarks.architectures import TEXTS, VAE, Family, clip_config, unet_arguments
+from benchmarks.architectures import TEXTS, VAE, Family, clip_config, unet_config
 
 FACTOR, TOKENS = 8, 77  # pixels per latent pixel, and tokens of a prompt
 
@@ -36,9 +36,8 @@ class Work(NamedTuple):
 def count_work(family: Family, size: int) -> Work:
     """The work of square images with sides of `size` pixels, a multiple of 8."""
     side = size // FACTOR
-    arguments = {name: value for name, value in unet_arguments(family).items() if name != "noise_gain"}
     with torch.device("meta"), torch.no_grad():
-        unet, vae = UNet2DConditionModel(**arguments), AutoencoderKL(**VAE)
+        unet, vae = UNet2DConditionModel(**unet_config(family)), AutoencoderKL(**VAE)
         texts = [CLIPTextModel(clip_config(*text)) for text in TEXTS[family]]
         latent, ids = torch.empty(1, 4, side, side), torch.empty(1, TOKENS, dtype=torch.long)
         prompt = torch.empty(1, TOKENS, unet.config.cross_attention_dim)

@@ -11,6 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from benchmarks.embedded.measures import edge_correlation
 from deployments.config import REPO_ROOT
 from training.strokes import Cells, Sites, facets, voronoi
 from training.styles import MANNERS, PANES, PLANES, STYLES, TESSERAE, paint
@@ -26,14 +27,6 @@ def photo(name: str = "astronaut.jpg", size: tuple[int, int] = (256, 256)) -> Pi
     """A photo's middle at the given (width, height)."""
     with Image.open(REPO_ROOT / "data" / "input_images" / name) as image:
         return np.asarray(ImageOps.fit(image.convert("RGB"), size))
-
-
-def edge_correlation(one: Pixels, other: Pixels) -> float:
-    maps = []
-    for pixels in (one, other):
-        grey = cv2.GaussianBlur(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY).astype(np.float32), (0, 0), 2)
-        maps.append(cv2.magnitude(cv2.Sobel(grey, cv2.CV_32F, 1, 0), cv2.Sobel(grey, cv2.CV_32F, 0, 1)).ravel())
-    return float(np.corrcoef(*maps)[0, 1])
 
 
 def distance(one: Pixels, other: Pixels) -> float:

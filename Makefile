@@ -17,7 +17,7 @@ help: ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
 
 demo: $(VENV)/.installed ## serve, send an image, map a folder, stop: results in data/output_images
-	$(BIN)/python scripts/demo.py
+	$(BIN)/python -m scripts.demo
 
 serve: $(VENV)/.installed ## the application of serve_config.yaml, or of CONFIG=..., until Ctrl-C
 	$(BIN)/serve run $(CONFIG)

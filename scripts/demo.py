@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -25,6 +24,8 @@ from ray import serve
 from ray.serve.schema import ApplicationStatus
 from rich.console import Console
 from rich.table import Table
+
+from scripts.ports import free_port
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIG = Path("serve_config.yaml")
@@ -128,7 +129,10 @@ def address(serve_config: dict[str, Any]) -> str:
 def with_free_port(serve_config: dict[str, Any], scratch: Path) -> Path:
     """The configuration file to start: the usual one, or a copy with a free port if its port is taken."""
     options = serve_config["http_options"]
-    port = free_port(options["host"], options["port"])
+    try:
+        port = free_port(options["host"], options["port"])
+    except OSError as error:
+        raise DemoFailed(f"No free port on {options['host']}: {error}") from error
     if port == options["port"]:
         return CONFIG
     CONSOLE.print(f"Port {options['port']} is taken, so the demo uses {port}.")
@@ -136,19 +140,6 @@ def with_free_port(serve_config: dict[str, Any], scratch: Path) -> Path:
     copy = scratch / CONFIG.name
     copy.write_text(yaml.safe_dump(serve_config))
     return copy
-
-
-def free_port(host: str, preferred: int) -> int:
-    """The preferred port if it is free, else any free port."""
-    for port in (preferred, 0):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((host, port))
-            except OSError:
-                continue
-            return int(probe.getsockname()[1])
-    raise DemoFailed(f"No free port on {host}")
 
 
 @contextmanager

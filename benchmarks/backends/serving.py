@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import os
-import socket
 from typing import Any
 
 import httpx2 as httpx
 import ray
 from ray import serve
-from ray.serve.context import _get_global_client
 from ray.serve.schema import ApplicationStatus, ServeDeploySchema
 
 from deployments.config import REPO_ROOT
+from deployments.ray_private import deploy_apps
+from scripts.ports import free_port
 
 APP = "img2img"
 SETTLED = 10  # answers in a row, after which the HTTP API is taken to be up
@@ -52,18 +52,11 @@ async def start_service(application: dict[str, Any]) -> str:
     start_ray()
     port = free_port()
     serve.start(http_options={"host": "127.0.0.1", "port": port})
-    _get_global_client().deploy_apps(ServeDeploySchema(applications=[application]))
+    deploy_apps(ServeDeploySchema(applications=[application]))
     await _until_running()
     address = f"http://127.0.0.1:{port}"
     await _until_answering(address)
     return address
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 async def _until_running() -> None:

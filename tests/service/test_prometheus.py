@@ -18,8 +18,9 @@ import pytest
 import yaml
 
 from deployments.telemetry import COUNTERS, GAUGES
+from scripts.ports import free_port
 from tests.support.reference import smooth_image
-from tests.support.service import Service, eventually, free_port, png, serving
+from tests.support.service import Service, eventually, png, serving
 
 KEY = "img2img-the-key-of-alice-0123456789"
 PANELS = json.loads(Path("configs/grafana-dashboard.json").read_text("utf-8"))["panels"]

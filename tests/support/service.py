@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
@@ -24,6 +23,7 @@ from ray.serve.schema import ServeDeploySchema
 
 from deployments.engine.request import Pixels
 from deployments.ray_private import deploy_apps
+from scripts.ports import free_port
 
 APP = "img2img"
 T = TypeVar("T")
@@ -176,13 +176,6 @@ def eventually(condition: Callable[[], Any], patience_s: float = PATIENCE_S, eve
                 raise
         assert time.monotonic() < deadline, f"not true within {patience_s} s"
         time.sleep(every_s)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def png(pixels: Pixels) -> bytes:

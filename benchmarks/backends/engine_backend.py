@@ -1,4 +1,8 @@
-"""This project's engine in this process. The only module of the benchmarks that knows the engine's inside."""
+"""This project's engine in this process.
+
+No other module of the benchmarks looks into an engine: they build one, send requests and ask for dtypes. Only
+gpu_round/layers.py has a part of it, the network that it times.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,6 @@ from benchmarks.backends.spec import BackendSpec
 from deployments.config import ModelConfig
 from deployments.engine.async_engine import AsyncEngine
 from deployments.engine.engine import Engine
-from deployments.engine.models.scaled_fp16 import to_scaled_fp16 as to_scaled_fp16
 from deployments.engine.models.vae import VaeCodec
 from deployments.engine.request import Img2ImgRequest, Pixels
 from deployments.engine.runner import Runner

@@ -11,11 +11,11 @@ from torch import nn
 from torch.utils.benchmark import Timer
 
 from benchmarks.architectures import VAE, Family, unet_config
-from benchmarks.backends.engine_backend import to_scaled_fp16
 from benchmarks.backends.spec import Device
 from benchmarks.gpu_round.plan import REPEATS
 from benchmarks.gpu_round.run_item import Found
 from benchmarks.roofline.work import FACTOR, TOKENS
+from deployments.engine.models.scaled_fp16 import to_scaled_fp16
 
 LEAST_S = 0.2  # seconds of calls in each repetition
 TRIAL_CHANNELS = (32, 32, 32, 32)  # on a CPU, where the items are only tried out

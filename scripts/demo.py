@@ -25,7 +25,7 @@ from ray.serve.schema import ApplicationStatus
 from rich.console import Console
 from rich.table import Table
 
-from scripts.ports import free_port
+from benchmarks.ports import free_port
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIG = Path("serve_config.yaml")

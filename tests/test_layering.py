@@ -80,8 +80,17 @@ ALLOWED: dict[str, set[str]] = {
     "batch.record": {*SETTINGS, "batch.storage", "images"},
     "batch.storage": set(),
     "benchmarks": {*SETTINGS, "api", "batch.planning", "batch.record", "batch.running", "engine.async_engine"}
-    | {"engine.engine", "engine.models", "engine.request", "engine.runner", "handles", "images", "replica", "router"}
-    | {"training"},
+    | {
+        "engine.engine",
+        "engine.models",
+        "engine.request",
+        "engine.runner",
+        "handles",
+        "images",
+        "ray_private",
+        "replica",
+    }
+    | {"router", "training"},
     "scripts": {"allowed_values", "api", "batch.cluster", "batch.report", "benchmarks", "config", "handles", "service"}
     | {"training"},
     "training": {"engine.request"},

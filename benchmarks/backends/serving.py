@@ -11,9 +11,9 @@ import ray
 from ray import serve
 from ray.serve.schema import ApplicationStatus, ServeDeploySchema
 
+from benchmarks.ports import free_port
 from deployments.config import REPO_ROOT
 from deployments.ray_private import deploy_apps
-from scripts.ports import free_port
 
 APP = "img2img"
 SETTLED = 10  # answers in a row, after which the HTTP API is taken to be up

@@ -22,6 +22,7 @@ from ray import serve
 from ray.serve import Application
 from starlette.responses import PlainTextResponse
 
+from benchmarks.ports import free_port
 from benchmarks.publishing import (
     RESULTS,
     OutputDir,
@@ -33,7 +34,6 @@ from benchmarks.publishing import (
 )
 from benchmarks.spread import spread
 from deployments.config import REPO_ROOT
-from scripts.ports import free_port
 
 TIMEOUT_S = 120.0
 EMPTY = {"applications": [{"name": "empty", "import_path": "benchmarks.service.startup:build_app", "args": {}}]}

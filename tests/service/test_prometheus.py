@@ -17,8 +17,8 @@ import httpx2 as httpx
 import pytest
 import yaml
 
+from benchmarks.ports import free_port
 from deployments.telemetry import COUNTERS, GAUGES
-from scripts.ports import free_port
 from tests.support.reference import smooth_image
 from tests.support.service import Service, eventually, png, serving
 

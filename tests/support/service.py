@@ -21,9 +21,9 @@ from PIL import Image
 from ray import serve
 from ray.serve.schema import ServeDeploySchema
 
+from benchmarks.ports import free_port
 from deployments.engine.request import Pixels
 from deployments.ray_private import deploy_apps
-from scripts.ports import free_port
 
 APP = "img2img"
 T = TypeVar("T")

@@ -28,6 +28,7 @@ const number = (value) => value.toLocaleString("en");
 const plural = (count, noun) => `${number(count)} ${noun}${count === 1 ? "" : "s"}`;
 const seconds = (value) => (value < 100 ? `${value.toPrecision(3)} s` : `${(value / 60).toFixed(1)} min`);
 const minute = (time) => `${time.slice(0, 16).replace("T", " ")} UTC`;
+const isSet = (value) => value != null && value !== "";
 const clip = (text) => (text.length > CHOICE_CHARS ? `${text.slice(0, CHOICE_CHARS)}…` : text);
 const address = (path) => path.split("/").map(encodeURIComponent).join("/");
 
@@ -169,7 +170,7 @@ function facts(row) {
   const texts = { ...row, size: row.width && `${row.width} × ${row.height}` };
   for (const name of ["queued_s", "denoise_s", "total_s"]) if (row[name] != null) texts[name] = seconds(row[name]);
   if (row.finished_at) texts.finished_at = minute(row.finished_at);
-  return Object.keys(LABELS).filter((name) => texts[name]).map((name) => [LABELS[name], texts[name]]);
+  return Object.keys(LABELS).filter((name) => isSet(texts[name])).map((name) => [LABELS[name], texts[name]]);
 }
 
 // Wiring

@@ -110,7 +110,7 @@ def test_failures_stand_above_the_images_with_their_reasons(page: Any, tmp_path:
 
 @pytest.mark.chromium
 def test_detail_shows_the_full_images_and_every_setting(page: Any, tmp_path: Path) -> None:
-    folders = Folders(tmp_path, [result(0, source="in/a #1 ?.png", seed=2**63 - 1), result(1)])
+    folders = Folders(tmp_path, [result(0, source="in/a #1 ?.png", seed=2**63 - 1, guidance_scale=0.0), result(1)])
     folders.inputs.write("in/a #1 ?.png", file_of(gradient(400, 300), "png"))
     folders.outputs.write("out/00000.png", file_of(gradient(400, 300), "png"))
     open_in(page, folders.write())
@@ -119,7 +119,10 @@ def test_detail_shows_the_full_images_and_every_setting(page: Any, tmp_path: Pat
         side = page.locator(f"#detail img[src='{file}']")
         side.wait_for()
         assert side.evaluate("(image) => image.naturalWidth") == 400
-    assert str(2**63 - 1) in page.locator("#detail-list").inner_text()
+    names, values = (page.locator(f"#detail-list {tag}").all_inner_texts() for tag in ("dt", "dd"))
+    shown = dict(zip(names, values, strict=True))
+    assert (shown["Seed"], shown["Guidance scale"]) == (str(2**63 - 1), "0")
+    assert "Negative prompt" not in shown
     page.get_by_role("button", name="Previous image").click()
     assert page.locator("#detail-title").inner_text() == "in/00001.png"
     page.keyboard.press("Escape")

@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
 from rich.progress import track
 from rich.table import Table
@@ -20,6 +21,14 @@ from deployments.images.codec import ImageError, decode_image
 
 PROBES = 16  # images made and discarded to measure the rate
 PROBE_S = 60.0  # limit of the measurement
+
+
+class Measurement(NamedTuple):
+    """The number of images done and failed, and the seconds until the last one was done."""
+
+    done: int
+    failed: int
+    seconds: float
 
 
 def estimate(
@@ -37,15 +46,17 @@ def estimate(
     CONSOLE.print(table)
     CONSOLE.print(f"{len(todo)} to make, {len(failures)} unreadable")
     if todo:
-        CONSOLE.print(forecast(len(todo), *asyncio.run(probe(todo, get_worker(), concurrency))))
+        CONSOLE.print(forecast(len(todo), asyncio.run(probe(todo, get_worker(), concurrency))))
 
 
-def forecast(total: int, count: int, seconds: float) -> str:
-    """A message with the duration of `total` images, where `count` images took `seconds`."""
-    if not count:
-        return f"No rate measured: no image was done within {PROBE_S:g} s"
-    rate = count / seconds
-    return f"Measured on {count} images: {rate_text(rate)}, about {seconds_text(total / rate)} in total"
+def forecast(total: int, measured: Measurement) -> str:
+    """A message with the duration of `total` images."""
+    failures = f", {measured.failed} failed" if measured.failed else ""
+    if not measured.done:
+        return f"No rate measured: no image was done within {PROBE_S:g} s{failures}"
+    rate = measured.done / measured.seconds
+    duration = seconds_text(total / rate)
+    return f"Measured on {measured.done} images{failures}: {rate_text(rate)}, about {duration} in total"
 
 
 def unreadable(jobs: Sequence[Job], inputs: Storage, limits: Limits) -> Iterator[Result]:
@@ -66,8 +77,8 @@ def unreadable(jobs: Sequence[Job], inputs: Storage, limits: Limits) -> Iterator
         yield from filter(None, tracked)
 
 
-async def probe(jobs: Sequence[Job], worker: ImageWorker, concurrency: int) -> tuple[int, float]:
-    """The number of images made, of up to PROBES spread over `jobs`, and the seconds they took.
+async def probe(jobs: Sequence[Job], worker: ImageWorker, concurrency: int) -> Measurement:
+    """Make up to PROBES images, spread over `jobs`.
 
     The first image of each model is made before the clock starts, as it takes longer than the others.
     """
@@ -76,16 +87,18 @@ async def probe(jobs: Sequence[Job], worker: ImageWorker, concurrency: int) -> t
     first = {job.settings.model: job for job in chosen}
     await asyncio.gather(*(worker.make(job, {"attempts": 0}) for job in first.values()), return_exceptions=True)
     slots = asyncio.Semaphore(concurrency)
-    done, last, started = 0, 0.0, time.monotonic()
+    started = time.monotonic()
 
-    async def make(job: Job) -> None:
-        nonlocal done, last
+    async def make(job: Job) -> float:
+        """The seconds until the image was done."""
         async with slots:
             await worker.make(job, {"attempts": 0})
-        done, last = done + 1, time.monotonic() - started
+        return time.monotonic() - started
 
     tasks = [asyncio.create_task(make(job)) for job in chosen]
-    _, unfinished = await asyncio.wait(tasks, timeout=PROBE_S)
+    finished, unfinished = await asyncio.wait(tasks, timeout=PROBE_S)
     for task in unfinished:
         task.cancel()
-    return done, last
+    outcomes = await asyncio.gather(*finished, return_exceptions=True)
+    times = [outcome for outcome in outcomes if isinstance(outcome, float)]
+    return Measurement(len(times), len(finished) - len(times), max(times, default=0.0))

@@ -4,23 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import stamina
 from ray.serve.exceptions import BackPressureError
 
 from batch.record.results import Result
-from batch.running.worker import ImageWorker
-from batch.storage.storage import open_storage
-from deployments.config import Limits
 from deployments.engine.errors import InvalidRequest
-from deployments.engine.request import Timings
-from deployments.schemas import Img2ImgResult
-from deployments.service import ModelNotReady
-from tests.support.images import file_of, gradient
+from deployments.errors import ModelNotReady
 from tests.support.ledgers import a_job
+from tests.support.workers import image_worker
 
 FULL = BackPressureError(4, 4, status_code=429, retry_after_s=600)
 NOT_READY = ModelNotReady("tiny", "loading")
@@ -34,16 +27,7 @@ def no_pauses() -> Iterator[None]:
 
 async def run(folder: Path, errors: list[Exception]) -> Result:
     """The result of one image whose router raises `errors` before it answers."""
-
-    async def img2img(pixels: Any, settings: Any, *_: object) -> Img2ImgResult:
-        if errors:
-            raise errors.pop(0)
-        return Img2ImgResult(settings, pixels, 6, "", Timings(queued_s=0.25, denoise_s=0.5))
-
-    router: Any = SimpleNamespace(img2img=SimpleNamespace(remote=img2img))
-    inputs = open_storage(str(folder / "in"))
-    inputs.write("a.png", file_of(gradient(), "png"))
-    result, _ = await ImageWorker(router, Limits(), inputs, open_storage(str(folder / "out"))).run(a_job())
+    result, _ = await image_worker(folder, errors).run(a_job())
     return result
 
 

@@ -9,7 +9,16 @@ from datetime import timedelta
 from typing import Self
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 from rich.text import Text
 
@@ -18,7 +27,6 @@ from batch.record.results import Result
 LINE_EVERY_S = 5.0  # if the output is no terminal
 SPEED_OVER_S = 60.0
 LISTED_FAILURES = 50
-ALL = "all"
 
 CONSOLE = Console(highlight=False, markup=False, soft_wrap=True)
 
@@ -77,8 +85,9 @@ class Display:
             disable=not CONSOLE.is_terminal,
             speed_estimate_period=SPEED_OVER_S,
         )
-        totals = {**(todo_by_model if len(todo_by_model) > 1 else {}), ALL: self._total}
-        self._tasks = {name: self._bars.add_task(name, total=total, failed=0) for name, total in totals.items()}
+        bars = todo_by_model if len(todo_by_model) > 1 else {}
+        self._bar_of_model = {model: self._add_bar(model, total) for model, total in bars.items()}
+        self._bar_of_all = self._add_bar("all", self._total)
 
     def __enter__(self) -> Self:
         self._bars.start()
@@ -98,15 +107,18 @@ class Display:
         failed = self.counts.failed
         if result.error_type and failed.total() <= LISTED_FAILURES:
             self.print(failure_text(result))
-        if (task := self._tasks.get(str(result.model))) is not None:
-            self._bars.update(task, advance=1, failed=failed[str(result.model)])
-        self._bars.update(self._tasks[ALL], advance=1, failed=failed.total())
+        if (bar := self._bar_of_model.get(str(result.model))) is not None:
+            self._bars.update(bar, advance=1, failed=failed[str(result.model)])
+        self._bars.update(self._bar_of_all, advance=1, failed=failed.total())
         if not CONSOLE.is_terminal:
             self._print_line()
 
     def print(self, text: str) -> None:
         """Print a line above the bars."""
         self._bars.console.print(text)
+
+    def _add_bar(self, name: str, total: int) -> TaskID:
+        return self._bars.add_task(name, total=total, failed=0)
 
     def _print_line(self) -> None:
         now = time.monotonic()

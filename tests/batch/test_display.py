@@ -1,0 +1,23 @@
+"""The progress bars of a folder job."""
+
+from __future__ import annotations
+
+from io import StringIO
+
+import pytest
+from rich.console import Console
+
+from batch import display
+from batch.display import Display
+from tests.support.reports import result
+
+
+def test_model_named_all_has_its_own_bar(monkeypatch: pytest.MonkeyPatch):
+    screen = StringIO()
+    monkeypatch.setattr(display, "CONSOLE", Console(file=screen, force_terminal=True, width=120))
+    with Display({"all": 2, "red": 1}) as bars:
+        bars.add(result(0, model="all"))
+    *_, of_model, of_red, of_all_models = (line for line in screen.getvalue().splitlines() if "failed" in line)
+    assert "1/2" in of_model
+    assert "0/1" in of_red
+    assert "1/3" in of_all_models

@@ -18,9 +18,9 @@ from typing import Annotated, Any
 import httpx2 as httpx
 import typer
 import yaml
+from fastapi.responses import PlainTextResponse
 from ray import serve
 from ray.serve import Application
-from starlette.responses import PlainTextResponse
 
 from benchmarks.ports import free_port
 from benchmarks.publishing import (

@@ -9,10 +9,10 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
 
+from fastapi import HTTPException
+from fastapi.datastructures import Headers
 from limits.storage import MemoryStorage
 from limits.strategies import MovingWindowRateLimiter
-from starlette.datastructures import Headers
-from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from deployments.api.errors import AUTHENTICATION, LIMITED, reply

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from fastapi import FastAPI, Request, Response
-from starlette.staticfiles import StaticFiles
+from fastapi.staticfiles import StaticFiles
 from starlette.types import Scope
 
 FOLDER = Path(__file__).parent.parent / "playground"

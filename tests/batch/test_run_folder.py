@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import Result
 from PIL import Image
 from pyarrow import parquet
+from typer.testing import Result
 
 from deployments.images.metadata import read_parameters
 from tests.support.folders import REPORTS, Folder, NewFolder, assert_refused, on_this_machine, run_folder

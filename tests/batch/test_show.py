@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import typer
-from click.testing import CliRunner, Result
+from typer.testing import CliRunner, Result
 
 from batch import run_image, show
 from batch.record.results import RESULTS_FILE, Job
@@ -52,7 +52,7 @@ def recorded(folder: Path, *results: JobResult) -> None:
 def run_show(file: Path) -> Result:
     app = typer.Typer()
     app.command()(show.main)
-    return CliRunner().invoke(typer.main.get_command(app), [str(file)])
+    return CliRunner().invoke(app, [str(file)])
 
 
 def understood(command: str) -> dict[str, Any]:

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import typer
 import yaml
-from click.testing import Result
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from batch.run_image import main
 

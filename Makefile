@@ -48,7 +48,7 @@ parity: $(VENV)/.installed-dev ## 200 random requests, batched together, against
 	$(BIN)/python -m pytest tests/engine/test_parity.py --parity-count 200
 
 clean: ## remove the environment and the caches, never results
-	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 # To serve takes the runtime and OpenVINO; to test, lint and measure takes the rest, too.

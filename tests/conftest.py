@@ -108,8 +108,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.fixture(scope="module", autouse=True)
 def no_idle_cluster(request: pytest.FixtureRequest) -> None:
-    """No module of tests that only compute has a Ray beside it."""
-    if not request.node.get_closest_marker("service"):
+    """No module of tests that only compute has a Ray beside it, apart from modules in a group that shares one."""
+    if not any(map(request.node.get_closest_marker, ("service", "xdist_group"))):
         stop_shared_cluster()
         _started.clear()
 

@@ -16,8 +16,7 @@ import pytest
 from openai.types import ImageEditCompletedEvent, ImageEditPartialImageEvent
 from PIL import Image, ImageOps
 
-from deployments.api.openai.routes import partial_images_due
-from deployments.engine.request import Pixels, Progress
+from deployments.engine.request import Pixels
 from tests.support.http_api import MODELS
 from tests.support.images import file_of
 from tests.support.reference import smooth_image
@@ -311,17 +310,6 @@ async def test_async_stream_completes_every_image_with_its_seed(service: Service
 
 def test_stream_without_partial_images_is_the_image_alone(client: openai.OpenAI) -> None:
     assert [event.type for event in edit(client, stream=True)] == ["image_edit.completed"]
-
-
-@pytest.mark.parametrize(
-    ("partial_images", "num_steps", "sent_after"),
-    [(3, 8, [2, 4, 6]), (1, 20, [10]), (2, 9, [3, 6]), (3, 2, [1, 1, 2]), (0, 8, [])],
-)
-def test_partial_images_are_spread_evenly_over_the_steps(
-    partial_images: int, num_steps: int, sent_after: list[int]
-) -> None:
-    due = [partial_images_due(Progress(0, step, num_steps), partial_images) for step in range(num_steps + 1)]
-    assert [step for step in range(1, num_steps + 1) for _ in range(due[step] - due[step - 1])] == sent_after
 
 
 def test_failure_in_mid_stream_is_an_api_error(client: openai.OpenAI, service: Service) -> None:

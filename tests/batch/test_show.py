@@ -19,8 +19,6 @@ from deployments.images.metadata import format_parameters
 from deployments.schemas import Settings
 from tests.support.images import exif, file_of, gradient
 
-pytestmark = pytest.mark.subprocess
-
 SETTINGS = Settings(
     model="sd15",
     prompt="in the style of picasso",
@@ -82,6 +80,7 @@ def test_parameters_are_read_from_every_format(tmp_path: Path, extension: str) -
     assert ["Size", "48x32"] in lines
 
 
+@pytest.mark.subprocess
 @pytest.mark.parametrize("prompt", ["in the style of picasso", "--help", " spaced ", "it's", HOSTILE])
 def test_command_asks_for_the_same_image(tmp_path: Path, prompt: str) -> None:
     changed = {"prompt": prompt, "negative_prompt": f"not {prompt}", "sampler": "lcm", "loras": "ink:0.8,oil.v2:-1"}
@@ -92,6 +91,7 @@ def test_command_asks_for_the_same_image(tmp_path: Path, prompt: str) -> None:
     assert {name: options[name] for name in wanted} == wanted
 
 
+@pytest.mark.subprocess
 def test_source_comes_from_the_results_of_a_folder_above(tmp_path: Path) -> None:
     image = write_image(tmp_path / "sub" / "photo.png")
     job = Job(source="-pets/my cat.png", output="sub/photo.png", settings=SETTINGS)
@@ -102,6 +102,7 @@ def test_source_comes_from_the_results_of_a_folder_above(tmp_path: Path) -> None
     assert "-pets/my cat.png is a path in the input folder" in result.stderr
 
 
+@pytest.mark.subprocess
 def test_mask_comes_from_the_results_too(tmp_path: Path) -> None:
     image = write_image(tmp_path / "photo.png")
     job = Job(source="photo.png", output="photo.png", settings=SETTINGS, mask="-m/my sky.png")
@@ -111,12 +112,14 @@ def test_mask_comes_from_the_results_too(tmp_path: Path) -> None:
     assert "-m/my sky.png is a path in the input folder" in result.stderr
 
 
+@pytest.mark.subprocess
 def test_result_in_another_format_than_its_source_is_asked_for_by_name(tmp_path: Path) -> None:
     image = write_image(tmp_path / "photo.webp")
     recorded(tmp_path, JobResult.of(Job(source="photo.JPG", output="photo.webp", settings=SETTINGS)))
     assert shown_command(run_show(image))["output_filename"] == "photo.webp"
 
 
+@pytest.mark.subprocess
 def test_image_without_parameters_takes_them_from_its_record(tmp_path: Path) -> None:
     image = write_image(tmp_path / "photo.bmp")
     recorded(tmp_path, JobResult.of(Job(source="photo.bmp", output="photo.bmp", settings=SETTINGS)))
@@ -125,6 +128,7 @@ def test_image_without_parameters_takes_them_from_its_record(tmp_path: Path) -> 
     assert {name: options[name] for name in wanted} == wanted
 
 
+@pytest.mark.subprocess
 @pytest.mark.parametrize(
     ("sampler", "ours"),
     [
@@ -142,6 +146,7 @@ def test_images_of_the_web_ui_are_understood(tmp_path: Path, sampler: str, ours:
     assert expected.items() <= options.items()
 
 
+@pytest.mark.subprocess
 def test_unsupported_parameters_are_left_out_and_named(tmp_path: Path) -> None:
     comment = b"UNICODE\0" + WEB_UI.format(sampler="DPM++ SDE").replace("0.4", "1.5").encode("utf-16-be")
     (tmp_path / "a.jpg").write_bytes(file_of(gradient(), "jpeg", exif=exif(user_comment=comment)))

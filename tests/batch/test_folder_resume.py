@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from threading import Timer
 
@@ -16,6 +15,7 @@ import ray
 from tests.support.folders import Folder, NewFolder, on_this_machine, run_folder
 from tests.support.images import gradient
 from tests.support.s3_server import s3_server
+from tests.support.service import eventually
 from tests.support.stand_in import asking
 
 pytestmark = [pytest.mark.service, pytest.mark.usefixtures("running_app"), pytest.mark.xdist_group("stand-in")]
@@ -141,19 +141,6 @@ def job_process(source: Folder, output: Folder) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | address)
 
 
-def wait_for_results(output: Folder, count: int) -> None:
-    """Wait until there are `count` results."""
-    deadline = time.monotonic() + 90
-    while time.monotonic() < deadline:
-        try:
-            if len(output.results()) >= count:
-                return
-        except FileNotFoundError:
-            pass
-        time.sleep(0.1)
-    raise TimeoutError
-
-
 @on_this_machine
 def test_interrupted_job_finishes_what_is_in_flight_and_says_how_to_go_on(source: Folder, output: Folder):
     for number in range(40):
@@ -162,7 +149,7 @@ def test_interrupted_job_finishes_what_is_in_flight_and_says_how_to_go_on(source
         assert job.stdout is not None
         guard = Timer(120, job.kill)
         guard.start()
-        wait_for_results(output, 2)
+        eventually(lambda: len(output.results()) >= 2, every_s=0.1)
         job.send_signal(signal.SIGINT)
         message = job.stdout.read()
         job.wait()
@@ -181,7 +168,7 @@ def test_killed_job_goes_on_after_its_last_recorded_result(source: Folder, outpu
     with job_process(source, output) as job:
         guard = Timer(120, job.kill)
         guard.start()
-        wait_for_results(output, 3)
+        eventually(lambda: len(output.results()) >= 3, every_s=0.1)
         job.kill()
         guard.cancel()
     before = finished_at(output)  # nothing on S3, where a killed job loses the record of its last five seconds

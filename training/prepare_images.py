@@ -104,7 +104,7 @@ def make_crops(wide: list[Path], cut_outs: list[Path], count: int, seed: int) ->
 
 
 def prepare(
-    folders: Annotated[list[Path], typer.Argument(exists=True, file_okay=False, help="folders of pictures")],
+    folders: Annotated[list[Path], typer.Argument(exists=True, file_okay=False, help="folders of images")],
     out: Annotated[Path, typer.Option(help="where photos.npy and held_out.npy go")] = Path("data/training"),
     count: Annotated[int, typer.Option(min=1, help="training crops")] = 12_000,
     seed: int = 0,
@@ -112,11 +112,11 @@ def prepare(
     """Write `photos.npy` and `held_out.npy`, uint8 [n, 256, 256, 3], in random order."""
     wide, cut_outs = find_images(folders)
     if not wide:
-        raise typer.BadParameter(f"no picture of at least 480 px in {', '.join(map(str, folders))}")
+        raise typer.BadParameter(f"no image of at least 480 px in {', '.join(map(str, folders))}")
     out.mkdir(parents=True, exist_ok=True)
     for name, wanted, held in ("photos", count, False), ("held_out", 24, True):
         grounds, laid = ([path for path in kind if is_held_out(path) == held] for kind in (wide, cut_outs))
-        print(f"{name}: {wanted} crops of {len(grounds)} pictures and {len(laid)} cut-outs")
+        print(f"{name}: {wanted} crops of {len(grounds)} images and {len(laid)} cut-outs")
         crops = np.stack([*track(make_crops(grounds, laid, wanted, seed), name, wanted)])
         np.save(out / f"{name}.npy", np.random.default_rng(seed).permutation(crops))
 

@@ -24,7 +24,7 @@ def map_body(context: Any, body: Any) -> Any:
     if "multipart/form-data" in media_type:
         return body | {name: IMAGE for name in FILES if name in body}
     encoded = base64.b64encode(IMAGE).decode()
-    pictures: dict[str, Any] = {name: encoded for name in BASE64 if name in body}
+    images: dict[str, Any] = {name: encoded for name in BASE64 if name in body}
     if "init_images" in body:
-        pictures["init_images"] = [encoded]
-    return body | pictures
+        images["init_images"] = [encoded]
+    return body | images

@@ -13,7 +13,7 @@ from moto.server import DomainDispatcherApplication, create_backend_app
 from pyarrow.fs import S3FileSystem
 from werkzeug.serving import make_server
 
-BUCKET = "pictures"
+BUCKET = "images"
 BUSY = b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
 DENIED = b"<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"
 

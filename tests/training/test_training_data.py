@@ -46,7 +46,7 @@ def test_crops_are_square_and_the_seed_decides_them() -> None:
 
 
 def test_held_out_crops_come_from_other_images(tmp_path: Path) -> None:
-    folder = tmp_path / "pictures"
+    folder = tmp_path / "images"
     folder.mkdir()
     for number in range(40):
         path = folder / f"{number}.png"

@@ -47,12 +47,12 @@ def test_the_loop_learns_and_shows_its_progress(tmp_path: Path) -> None:
 
 def test_the_autoencoder_learns() -> None:
     torch.manual_seed(0)
-    pictures = np.stack([np.asarray(patches(seed)) for seed in range(4)])
+    images = np.stack([np.asarray(patches(seed)) for seed in range(4)])
     vae = make_vae()
     optimizer = torch.optim.AdamW(vae.parameters(), 1e-3)
     history = []
     for step in range(12):
-        crops = draw_crops(pictures, 2, np.random.default_rng(step))
+        crops = draw_crops(images, 2, np.random.default_rng(step))
         found = losses(vae, crops, torch.Generator().manual_seed(step))
         optimizer.zero_grad()
         found["loss"].backward()

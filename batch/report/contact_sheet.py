@@ -56,8 +56,8 @@ def _write_caption(pen: ImageDraw.ImageDraw, result: Result, middle: int, top: i
 
 def _cut(text: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
     """The text, or as much of its end as fits: file names differ at their ends."""
-    shown = text
-    while shown and font.getlength(shown) > width:
+    cut = text
+    while cut and font.getlength(cut) > width:
         text = text[1:]
-        shown = f"...{text}"
-    return shown
+        cut = f"...{text}"
+    return cut

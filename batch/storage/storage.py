@@ -102,7 +102,7 @@ def open_storage(uri: str) -> Storage:
         return Storage(LocalFolder(Path(uri).absolute()))  # other processes have other working directories
     if scheme == "file":
         return Storage(LocalFolder(Path(unquote(path.removeprefix("localhost"))).absolute()))
-    shown = re.sub(r"^[^/]*@", "", path.rstrip("/"))
+    public_uri = f"{scheme}://" + re.sub(r"^[^/]*@", "", path.rstrip("/"))  # without credentials
     options = (S3_OPTIONS if scheme == "s3" else {}) | dict(parse_qsl(query))
     try:
         if scheme in ARROW_SCHEMES:
@@ -113,12 +113,10 @@ def open_storage(uri: str) -> Storage:
             inner, root = url_to_fs(uri, use_listings_cache=False)
             filesystem = PyFileSystem(FSSpecHandler(inner))
     except (ArrowException, ImportError, OSError, ValueError) as error:
-        raise StorageError(f"{scheme}://{shown}: {error}") from error
+        raise StorageError(f"{public_uri}: {error}") from error
     if not root:
-        raise StorageError(f"{scheme}://{shown}: names no bucket or folder")
-    return Storage(
-        RemoteFolder(filesystem, root.rstrip("/"), f"{scheme}://{shown}", options.get("endpoint_override", ""))
-    )
+        raise StorageError(f"{public_uri}: names no bucket or folder")
+    return Storage(RemoteFolder(filesystem, root.rstrip("/"), public_uri, options.get("endpoint_override", "")))
 
 
 def overlap(first: Storage, second: Storage) -> bool:

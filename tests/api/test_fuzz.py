@@ -41,6 +41,6 @@ def test_generated_requests_get_documented_answers_and_cost_no_replica(
         run = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
         assert run.returncode == 0, run.stdout[-6000:] + run.stderr[-2000:]
         assert replica_pids("sd15") + replica_pids("router") == before
-    told = json.loads(report.read_text())
-    print(told["test_cases"])
-    assert told["test_cases"]["generated"] >= wanted
+    summary = json.loads(report.read_text())
+    print(summary["test_cases"])
+    assert summary["test_cases"]["generated"] >= wanted

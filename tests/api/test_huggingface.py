@@ -138,17 +138,17 @@ def forms(**fields: Any) -> list[str]:
 
 
 def test_curl_speaks_the_native_contract(service: Service, folder: Path) -> None:
-    made = curl(f"{service.url}/v1/img2img", *forms(image="@in.png", **SETTINGS), cwd=folder)
-    assert np.array_equal(pixels_of(made), native(service))
+    result = curl(f"{service.url}/v1/img2img", *forms(image="@in.png", **SETTINGS), cwd=folder)
+    assert np.array_equal(pixels_of(result), native(service))
 
 
 def test_curl_speaks_openais_contract(service: Service, folder: Path) -> None:
-    asked = forms(image="@in.png", **SETTINGS)
-    reply = json.loads(curl(f"{service.url}/v1/images/edits", *asked, cwd=folder))
+    fields = forms(image="@in.png", **SETTINGS)
+    reply = json.loads(curl(f"{service.url}/v1/images/edits", *fields, cwd=folder))
     [image] = reply["data"]
     assert (image["seed"], image["revised_prompt"]) == (7, None)
     assert np.array_equal(pixels_of(base64.b64decode(image["b64_json"])), native(service))
-    streamed = curl("--no-buffer", f"{service.url}/v1/images/edits", *asked, *forms(stream="true"), cwd=folder)
+    streamed = curl("--no-buffer", f"{service.url}/v1/images/edits", *fields, *forms(stream="true"), cwd=folder)
     name, data = streamed.decode().strip().split("\n")
     assert name == "event: image_edit.completed"
     assert json.loads(data.removeprefix("data: "))["b64_json"] == image["b64_json"]
@@ -158,9 +158,9 @@ def test_curl_speaks_openais_contract(service: Service, folder: Path) -> None:
 def test_curl_speaks_hugging_faces_contract(output_format: str, service: Service, folder: Path) -> None:
     accept = f"accept: image/{output_format}"
     sent = ["--data-binary", "@in.png", "--header", "content-type: image/png", "--header", accept]
-    made = curl(f"{service.url}/models/sd15", *sent, "--dump-header", "headers", cwd=folder)
+    result = curl(f"{service.url}/models/sd15", *sent, "--dump-header", "headers", cwd=folder)
     headers = dict(line.split(": ", 1) for line in (folder / "headers").read_text().splitlines() if ": " in line)
     assert headers["content-type"] == f"image/{output_format}"
-    assert Image.open(io.BytesIO(made)).format == output_format.upper()
+    assert Image.open(io.BytesIO(result)).format == output_format.upper()
     expected = service.post(SOURCE, seed=headers["x-seed"], output_format=output_format)
-    assert np.array_equal(pixels_of(made), pixels_of(expected.content))
+    assert np.array_equal(pixels_of(result), pixels_of(expected.content))

@@ -195,8 +195,8 @@ def test_a_thousand_wrong_keys_tell_nothing_by_body(keyed_service: Service) -> N
         guesses = [SECRET[:-4] + f"{number:04}" for number in range(1000)]
         replies = [stranger.get("/v1/models", headers=bearer(guess)) for guess in guesses]
         nothing = stranger.get("/v1/models")
-    told = {(reply.status_code, reply.content, reply.headers["www-authenticate"]) for reply in [*replies, nothing]}
-    assert len(told) == 1
+    refusals = {(reply.status_code, reply.content, reply.headers["www-authenticate"]) for reply in [*replies, nothing]}
+    assert len(refusals) == 1
     assert nothing.json()["error"]["code"] == "invalid_api_key"
     assert keyed_service.post(png(smooth_image(1, 64, 48)), num_inference_steps="4").status_code == 200
 
@@ -225,11 +225,11 @@ def test_lines_of_a_request_carry_its_id_in_router_and_model(keyed_service: Serv
     reply = keyed_service.post(png(smooth_image(1, 64, 48)), num_inference_steps="4", strength="0.5")
     request_id = reply.headers["x-request-id"]
 
-    def told(deployment: str) -> list[dict[str, Any]]:
+    def lines_of(deployment: str) -> list[dict[str, Any]]:
         return [line for line in log_lines(deployment) if line.get("request_id") == request_id]
 
-    assert eventually(lambda: any("POST /v1/img2img 200" in line["message"] for line in told("router")))
-    [done] = eventually(lambda: [line for line in told(MODEL) if "image done" in line["message"]])
+    assert eventually(lambda: any("POST /v1/img2img 200" in line["message"] for line in lines_of("router")))
+    [done] = eventually(lambda: [line for line in lines_of(MODEL) if "image done" in line["message"]])
     assert f"image done: {request_id}-" in done["message"]  # the engine's id, in lines that its thread writes
     assert done["steps"] == 2
     assert done["denoise_s"] > 0

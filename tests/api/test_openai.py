@@ -41,9 +41,9 @@ def client(service: Service) -> Iterator[openai.OpenAI]:
         yield client
 
 
-def edit(client: openai.OpenAI, image: Any = SOURCE, *, settings: dict[str, Any] = SETTINGS, **asked: Any) -> Any:
+def edit(client: openai.OpenAI, image: Any = SOURCE, *, settings: dict[str, Any] = SETTINGS, **options: Any) -> Any:
     """One edit with the settings as extra fields."""
-    return client.images.edit(image=image, **{"prompt": "a cat", "extra_body": settings, **asked})
+    return client.images.edit(image=image, **{"prompt": "a cat", "extra_body": settings, **options})
 
 
 def only(response: Any) -> bytes:
@@ -130,21 +130,21 @@ def masks(box: tuple[int, int, int, int]) -> tuple[bytes, bytes]:
 
 def test_mask_alpha_zero_is_what_changes(client: openai.OpenAI, service: Service) -> None:
     clear, white = masks((16, 8, 48, 40))
-    made = pixels_of(only(edit(client, mask=clear)))
+    result = pixels_of(only(edit(client, mask=clear)))
     outside = np.ones((48, 64), bool)
     outside[8:40, 16:48] = False
-    assert np.array_equal(made[outside], IMAGE[outside])
-    assert np.abs(made[~outside].astype(int) - IMAGE[~outside]).mean() > 2
-    assert np.array_equal(made, native(service, mask=clear))
-    assert np.array_equal(made, pixels_of(only(edit(client, mask=white))))
+    assert np.array_equal(result[outside], IMAGE[outside])
+    assert np.abs(result[~outside].astype(int) - IMAGE[~outside]).mean() > 2
+    assert np.array_equal(result, native(service, mask=clear))
+    assert np.array_equal(result, pixels_of(only(edit(client, mask=white))))
 
 
 def test_mask_takes_its_mode_and_its_blur(client: openai.OpenAI, service: Service) -> None:
     _, white = masks((16, 8, 48, 40))
     extra: dict[str, Any] = {"mask_mode": "white", "mask_blur": 0}
-    made = pixels_of(only(edit(client, mask=white, settings=SETTINGS | extra)))
-    assert np.array_equal(made, native(service, mask=white, **extra))
-    assert not np.array_equal(made, native(service, mask=white))
+    result = pixels_of(only(edit(client, mask=white, settings=SETTINGS | extra)))
+    assert np.array_equal(result, native(service, mask=white, **extra))
+    assert not np.array_equal(result, native(service, mask=white))
 
 
 @pytest.mark.parametrize("size", [(48, 48), (32, 64), (128, 96), (63, 50)])
@@ -152,29 +152,29 @@ def test_size_crops_and_scales_but_never_stretches(
     size: tuple[int, int], client: openai.OpenAI, service: Service
 ) -> None:
     response = edit(client, size=f"{size[0]}x{size[1]}")
-    made = pixels_of(only(response))
-    assert (made.shape[1], made.shape[0]) == size
+    result = pixels_of(only(response))
+    assert (result.shape[1], result.shape[0]) == size
     assert response.size == f"{size[0]}x{size[1]}"
     cropped = np.array(ImageOps.fit(Image.fromarray(IMAGE), size, Image.Resampling.LANCZOS))
-    assert np.array_equal(made, native(service, png(cropped)))
+    assert np.array_equal(result, native(service, png(cropped)))
 
 
 def test_model_sees_a_size_above_its_default_side(client: openai.OpenAI, service: Service) -> None:
-    made = pixels_of(only(edit(client, size="640x64")))
+    result = pixels_of(only(edit(client, size="640x64")))
     cropped = np.array(ImageOps.fit(Image.fromarray(IMAGE), (640, 64), Image.Resampling.LANCZOS))
-    assert np.array_equal(made, native(service, png(cropped), max_side=640))
+    assert np.array_equal(result, native(service, png(cropped), max_side=640))
 
 
 def test_size_moves_the_mask_with_the_image(client: openai.OpenAI) -> None:
     clear, _ = masks((0, 0, 32, 48))
-    made = pixels_of(only(edit(client, mask=clear, size="48x48")))
+    result = pixels_of(only(edit(client, mask=clear, size="48x48")))
     source = IMAGE[:, 8:56]
-    assert np.array_equal(made[:, 24:], source[:, 24:])
-    assert np.abs(made[:, :24].astype(int) - source[:, :24]).mean() > 2
+    assert np.array_equal(result[:, 24:], source[:, 24:])
+    assert np.abs(result[:, :24].astype(int) - source[:, :24]).mean() > 2
 
 
 @pytest.mark.parametrize(
-    ("asked", "steps"),
+    ("options", "steps"),
     [
         ({"quality": "auto"}, 10),
         ({"quality": "standard"}, 10),
@@ -186,9 +186,9 @@ def test_size_moves_the_mask_with_the_image(client: openai.OpenAI) -> None:
         ({"quality": "low", "settings": {"strength": 0.06}}, 1),  # half of the 20 steps would leave none
     ],
 )
-def test_quality_is_denoising_steps(asked: dict[str, Any], steps: int, client: openai.OpenAI) -> None:
-    settings = asked.pop("settings", {"strength": 0.5})
-    raw = client.images.with_raw_response.edit(image=SOURCE, prompt="a cat", extra_body=settings, **asked)
+def test_quality_is_denoising_steps(options: dict[str, Any], steps: int, client: openai.OpenAI) -> None:
+    settings = options.pop("settings", {"strength": 0.5})
+    raw = client.images.with_raw_response.edit(image=SOURCE, prompt="a cat", extra_body=settings, **options)
     assert raw.headers["x-steps"] == str(steps)
 
 
@@ -242,12 +242,12 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize("stream", [False, True])
-@pytest.mark.parametrize(("asked", "param"), REFUSED)
+@pytest.mark.parametrize(("options", "param"), REFUSED)
 def test_what_cannot_be_done_is_refused_by_name(
-    asked: dict[str, Any], param: str, stream: bool, client: openai.OpenAI
+    options: dict[str, Any], param: str, stream: bool, client: openai.OpenAI
 ) -> None:
     with pytest.raises(openai.BadRequestError) as caught:
-        edit(client, stream=stream, **asked)
+        edit(client, stream=stream, **options)
     assert caught.value.param == param
     assert param in caught.value.message
 
@@ -300,12 +300,12 @@ async def test_async_stream_completes_every_image_with_its_seed(service: Service
             image=SOURCE, prompt="a cat", n=2, stream=True, partial_images=1, extra_body=SETTINGS
         )
         events = [event async for event in stream]
-    told = [(event.type.partition(".")[2], event.image_index, event.seed) for event in events]  # type: ignore[union-attr]
-    assert sorted(told[:2]) == [("partial_image", 0, 7), ("partial_image", 1, 8)]
-    assert told[2:] == [("completed", 0, 7), ("completed", 1, 8)]
+    received = [(event.type.partition(".")[2], event.image_index, event.seed) for event in events]  # type: ignore[union-attr]
+    assert sorted(received[:2]) == [("partial_image", 0, 7), ("partial_image", 1, 8)]
+    assert received[2:] == [("completed", 0, 7), ("completed", 1, 8)]
     for event in events[2:]:
-        made = pixels_of(base64.b64decode(event.b64_json))
-        assert np.array_equal(made, native(service, seed=event.seed))  # type: ignore[union-attr]
+        result = pixels_of(base64.b64decode(event.b64_json))
+        assert np.array_equal(result, native(service, seed=event.seed))  # type: ignore[union-attr]
 
 
 def test_stream_without_partial_images_is_the_image_alone(client: openai.OpenAI) -> None:

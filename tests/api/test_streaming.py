@@ -31,8 +31,8 @@ def test_stream_ends_with_the_reply_that_json_gives(service: Service) -> None:
     assert completed["parameters"] == expected["parameters"]
     assert {name for name, _ in progress} == {"progress"}
     steps = [(data["image"], data["place"], data["step"], data["num_steps"]) for _, data in progress]
-    assert steps == sorted(steps, key=lambda told: told[2])
-    assert {told[3] for told in steps} == {4}
+    assert steps == sorted(steps, key=lambda step: step[2])
+    assert {step[3] for step in steps} == {4}
 
 
 def test_every_image_of_a_request_has_progress_of_its_own(service: Service) -> None:
@@ -44,8 +44,8 @@ def test_every_image_of_a_request_has_progress_of_its_own(service: Service) -> N
 def test_previews_come_closer_to_the_result_with_every_step(service: Service) -> None:
     """Their correlation with it rises."""
     photo = file_of(Image.open(PHOTO).resize((128, 128)), "png")
-    asked = {"model": "trained", "strength": "0.7", "num_inference_steps": "20", "seed": "3"}
-    *progress, (_, completed) = service.events(photo, **asked)
+    settings = {"model": "trained", "strength": "0.7", "num_inference_steps": "20", "seed": "3"}
+    *progress, (_, completed) = service.events(photo, **settings)
     result = Image.open(io.BytesIO(base64.b64decode(completed["images"][0]["b64"]))).convert("RGB")
     alike = []
     for _, data in progress:
@@ -94,11 +94,11 @@ def test_mask_keeps_the_sources_pixels_outside(service: Service) -> None:
     files = {"image": png(IMAGE), "mask": mask_of((16, 8, 48, 40))}
     reply = service.client.post("/v1/img2img", data=QUICK, files=files)
     assert reply.status_code == 200, reply.text
-    made = pixels_of(reply.content)
+    result = pixels_of(reply.content)
     outside = np.ones((48, 64), bool)
     outside[8:40, 16:48] = False
-    assert np.array_equal(made[outside], IMAGE[outside])
-    assert np.abs(made[~outside].astype(int) - IMAGE[~outside]).mean() > 2
+    assert np.array_equal(result[outside], IMAGE[outside])
+    assert np.abs(result[~outside].astype(int) - IMAGE[~outside]).mean() > 2
 
 
 @pytest.mark.parametrize(

@@ -36,11 +36,11 @@ CONFIG = AppConfig(
 @pytest.mark.parametrize("steps", [1, 2, 3, 7, 20, 49, 50, 100, 149, 150, 999, 1000])
 def test_as_many_steps_run_as_the_web_ui_runs(steps: int) -> None:
     for hundredth in range(0, 1001):
-        asked = hundredth / 1000
-        strength = strength_for(asked, steps)
+        requested = hundredth / 1000
+        strength = strength_for(requested, steps)
         request = Img2ImgRequest("", SOURCE, "", strength=strength, num_inference_steps=steps)
         assert 0 < strength <= 1
-        assert request.num_denoise_steps == int(min(asked, 0.999) * steps) + 1, (asked, steps)
+        assert request.num_denoise_steps == int(min(requested, 0.999) * steps) + 1, (requested, steps)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What the web UI is told of its tasks: pure functions."""
+"""The progress of tasks that the web UI gets: pure functions."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ def task(name: str, *, place: int = 0, step: int = 4, preview: bool = True, stop
 
 
 def test_idle_progress_is_what_clients_wait_for() -> None:
-    told = overall_progress([], with_image=True)
-    state = told.pop("state")
-    assert told == {
+    progress = overall_progress([], with_image=True)
+    state = progress.pop("state")
+    assert progress == {
         "progress": 0.0,
         "eta_relative": 0.0,
         "current_image": None,
@@ -29,13 +29,13 @@ def test_idle_progress_is_what_clients_wait_for() -> None:
 
 
 def test_progress_is_that_of_all_tasks_and_names_the_first_that_runs() -> None:
-    told = overall_progress([task("a", place=2, step=0, preview=False), task("b", stop="skipped")], with_image=True)
-    assert (told["progress"], told["eta_relative"]) == (4 / 32, 70.0)
-    assert (told["state"]["job_count"], told["state"]["job_no"]) == (4, 2)
-    assert (told["state"]["sampling_step"], told["state"]["sampling_steps"]) == (2, 8)
-    assert (told["state"]["skipped"], told["state"]["interrupted"]) == (True, False)
-    assert (told["current_task"], told["state"]["job"]) == ("b", "b")
-    assert told["current_image"]
+    progress = overall_progress([task("a", place=2, step=0, preview=False), task("b", stop="skipped")], with_image=True)
+    assert (progress["progress"], progress["eta_relative"]) == (4 / 32, 70.0)
+    assert (progress["state"]["job_count"], progress["state"]["job_no"]) == (4, 2)
+    assert (progress["state"]["sampling_step"], progress["state"]["sampling_steps"]) == (2, 8)
+    assert (progress["state"]["skipped"], progress["state"]["interrupted"]) == (True, False)
+    assert (progress["current_task"], progress["state"]["job"]) == ("b", "b")
+    assert progress["current_image"]
     assert overall_progress([task("b")], with_image=False)["current_image"] is None
 
 

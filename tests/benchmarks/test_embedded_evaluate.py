@@ -168,9 +168,9 @@ def test_random_settings_are_the_same_every_time(painter: Painter, photos: list[
 
 def test_failure_of_a_request_is_handed_back_or_raised(painter: Painter, photos: list[Pixels]) -> None:
     requests = [painter.request(photos[0], "a cat", guidance_scale=scale) for scale in (float("inf"), 1.0)]
-    failed, made = painter.attempt(requests)
+    failed, image = painter.attempt(requests)
     assert isinstance(failed, NumericalError)
-    assert isinstance(made, np.ndarray)
+    assert isinstance(image, np.ndarray)
     with pytest.raises(NumericalError):
         painter.paint(requests)
 

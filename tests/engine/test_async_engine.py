@@ -1,4 +1,4 @@
-"""The engine behind an event loop: everything that is accepted ends, whoever walks away. Threads wait at gates."""
+"""The engine behind an event loop: every accepted request finishes, whoever leaves. Threads wait at gates."""
 
 from __future__ import annotations
 

@@ -157,7 +157,7 @@ def test_absent_device_is_named(checkpoints: Callable[[str], Path]) -> None:
 
 def test_single_file_is_the_folder_it_was_made_of(checkpoints: Callable[[str], Path], tmp_path: Path) -> None:
     beside = shutil.copytree(checkpoints("sd15"), tmp_path / "model")
-    (original,) = (load(beside),)
+    original = load(beside)
     for part in ("unet", "vae", "text_encoder"):
         for file in (beside / part).glob("*.safetensors"):
             file.unlink()  # only the configuration is needed
@@ -182,7 +182,7 @@ def test_damaged_single_file_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
-def test_every_network_has_the_format_asked_for(dtype: str, checkpoints: Callable[[str], Path]) -> None:
+def test_every_network_has_the_configured_dtype(dtype: str, checkpoints: Callable[[str], Path]) -> None:
     checkpoint = load(checkpoints("sdxl"), dtype).checkpoint
     pipeline = checkpoint.pipeline
     parts = (pipeline.unet, pipeline.vae, pipeline.text_encoder, pipeline.text_encoder_2)

@@ -1,4 +1,4 @@
-"""Device and number format by rule, and the memory settings on a pipeline that only takes notes."""
+"""Device and dtype by rule, and the memory settings on a pipeline that only takes notes."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_absent_device_is_named(name: str) -> None:
 @pytest.mark.parametrize("reproducible", [True, False])
 @pytest.mark.parametrize("device", [CPU, CUDA, MPS])
 @pytest.mark.parametrize("name", ["float32", "bfloat16", "float16"])
-def test_format_asked_for_is_taken_everywhere(name: str, device: torch.device, reproducible: bool) -> None:
+def test_configured_dtype_is_used_on_every_device(name: str, device: torch.device, reproducible: bool) -> None:
     assert choose_dtype(name, device, overflows=False, reproducible=reproducible) == getattr(torch, name)
 
 
@@ -82,7 +82,7 @@ def test_vae_follows_the_unet_but_one_that_float16_overflows_encodes_in_float32(
 
 
 class NoteTaker:
-    """A pipeline and its VAE in one, without xformers: it notes what it is told to do."""
+    """A pipeline and its VAE in one, without xformers: it notes the calls that it gets."""
 
     def __init__(self, xformers: bool = False) -> None:
         self.notes: list[str] = []

@@ -10,7 +10,7 @@ import pytest
 from deployments.engine.engine import Engine
 from deployments.engine.errors import OutOfMemory
 from deployments.engine.request import Img2ImgOutput, Img2ImgRequest
-from tests.support.fakes import Broken, Ends, FakeRunner, Trouble, ask, drive
+from tests.support.fakes import Broken, FakeRunner, Results, Trouble, ask, drive
 
 
 def engine_of(
@@ -24,10 +24,10 @@ def engine_of(
     return engine
 
 
-def steps_of(ends: Ends) -> dict[str, tuple[int, int]]:
+def steps_of(results: Results) -> dict[str, tuple[int, int]]:
     """At which step each ended, and the number of times it was advanced; a failure raises."""
     counts = {}
-    for request_id, (number, result) in ends.items():
+    for request_id, (number, result) in results.items():
         if isinstance(result, Exception):
             raise result
         counts[request_id] = number, int(result.pixels[0, 0, 0])
@@ -56,9 +56,9 @@ def holds(verb: str, most: int) -> Trouble:
 
 def test_request_alone_takes_as_many_steps_as_it_has() -> None:
     engine = engine_of(ask("a", steps=5))
-    ends = drive(engine)
-    assert steps_of(ends) == {"a": (5, 5)}
-    output = ends["a"][1]
+    results = drive(engine)
+    assert steps_of(results) == {"a": (5, 5)}
+    output = results["a"][1]
     assert isinstance(output, Img2ImgOutput)
     assert (output.request_id, output.num_denoise_steps, output.truncated) == ("a", 5, "")
 
@@ -83,9 +83,9 @@ def test_each_request_is_encoded_and_decoded_once_however_long_it_runs() -> None
 @pytest.mark.parametrize("culprit", ["a", "b", "c"])
 def test_failure_ends_the_culprit_alone(verb: str, last_step: int, culprit: str) -> None:
     engine = engine_of(*(ask(name, steps=4) for name in "abc"), trouble=fails(verb, culprit, error := Broken()))
-    ends = drive(engine)
-    assert ends.pop(culprit) == (last_step, error)
-    assert steps_of(ends) == dict.fromkeys(sorted({*"abc"} - {culprit}), (4, 4))
+    results = drive(engine)
+    assert results.pop(culprit) == (last_step, error)
+    assert steps_of(results) == dict.fromkeys(sorted({*"abc"} - {culprit}), (4, 4))
     assert (engine.stats()["finished"], engine.stats()["failed"]) == (2, 1)
 
 
@@ -94,8 +94,8 @@ def test_image_is_fetched_when_the_next_step_is_under_way_where_the_host_runs_ah
     engine = engine_of(
         ask("short", steps=2), ask("long", steps=4), trouble=lambda *call: calls.append(call), runs_ahead=True
     )
-    ends = drive(engine)
-    assert steps_of(ends) == {"short": (3, 2), "long": (4, 4)}  # the last has no step to wait for
+    results = drive(engine)
+    assert steps_of(results) == {"short": (3, 2), "long": (4, 4)}  # the last has no step to wait for
     assert calls[2:] == [
         ("denoise", ["short", "long"]),
         ("decode", ["short"]),
@@ -122,16 +122,16 @@ def test_failure_of_everyone_ends_everyone(verb: str) -> None:
         if what == verb:
             raise Broken(ids)
 
-    ends = drive(engine_of(ask("a"), ask("b"), trouble=trouble))
-    assert {request_id: str(result) for request_id, (_, result) in ends.items()} == {"a": "['a']", "b": "['b']"}
+    results = drive(engine_of(ask("a"), ask("b"), trouble=trouble))
+    assert {request_id: str(result) for request_id, (_, result) in results.items()} == {"a": "['a']", "b": "['b']"}
 
 
 @pytest.mark.parametrize("verb", ["encode", "denoise", "decode"])
 def test_failure_of_one_shape_leaves_another_alone(verb: str) -> None:
     requests = [ask("small"), ask("large", size=128), ask("other large", size=128)]
-    ends = drive(engine_of(*requests, trouble=fails(verb, "large", Broken())))
-    assert isinstance(ends.pop("large")[1], Broken)
-    assert {name: count for name, (_, count) in steps_of(ends).items()} == {"small": 3, "other large": 3}
+    results = drive(engine_of(*requests, trouble=fails(verb, "large", Broken())))
+    assert isinstance(results.pop("large")[1], Broken)
+    assert {name: count for name, (_, count) in steps_of(results).items()} == {"small": 3, "other large": 3}
 
 
 def test_work_that_failed_together_is_done_again_for_each_alone() -> None:
@@ -152,17 +152,17 @@ def test_failure_in_the_middle_keeps_the_step_counts_of_the_neighbours() -> None
     engine.step()
     engine.add([engine.runner.prepare(ask("culprit", steps=6))])
     engine.runner._trouble = fails("denoise", "culprit", Broken())
-    ends = drive(engine, first=2)
-    assert ends.pop("culprit")[0] == 2
-    assert steps_of(ends) == {"a": (6, 6), "b": (6, 6)}
+    results = drive(engine, first=2)
+    assert results.pop("culprit")[0] == 2
+    assert steps_of(results) == {"a": (6, 6), "b": (6, 6)}
 
 
 @pytest.mark.parametrize(("most", "cap"), [(4, 4), (3, 2), (2, 2), (1, 1)])
 def test_running_out_of_memory_lowers_the_cap_and_goes_on_with_the_same_results(most: int, cap: int) -> None:
     engine = engine_of(*(ask(f"{i}", steps=5) for i in range(8)), trouble=holds("denoise", most))
-    ends = drive(engine)
-    assert {count for _, count in steps_of(ends).values()} == {5}
-    assert len(ends) == 8
+    results = drive(engine)
+    assert {count for _, count in steps_of(results).values()} == {5}
+    assert len(results) == 8
     assert engine.scheduler.cap((8, 8)) == cap
     assert engine.runner.times_memory_was_freed == engine.stats()["out_of_memory"] == {4: 1, 2: 2, 1: 3}[cap]
     assert engine.stats()["failed"] == 0
@@ -178,16 +178,16 @@ def test_running_out_of_memory_besides_the_unet_does_each_alone(verb: str) -> No
 def test_one_row_that_does_not_fit_fails_and_the_others_go_on() -> None:
     error = OutOfMemory("no room")
     engine = engine_of(ask("huge", size=1024), ask("a"), ask("b"), trouble=fails("denoise", "huge", error))
-    ends = drive(engine)
-    assert ends.pop("huge")[1] is error
-    assert set(ends) == {"a", "b"}
-    assert {count for _, count in steps_of(ends).values()} == {3}
+    results = drive(engine)
+    assert results.pop("huge")[1] is error
+    assert set(results) == {"a", "b"}
+    assert {count for _, count in steps_of(results).values()} == {3}
 
 
 def test_guided_request_that_does_not_fit_is_tried_row_by_row_before_it_fails() -> None:
     engine = engine_of(ask("huge", guided=True), trouble=holds("denoise", 0))
-    ends = drive(engine)
-    assert isinstance(ends["huge"][1], OutOfMemory)
+    results = drive(engine)
+    assert isinstance(results["huge"][1], OutOfMemory)
     assert (engine.stats()["out_of_memory"], engine.stats()["failed"]) == (1, 1)
 
 
@@ -199,8 +199,8 @@ def test_aborted_request_never_comes_out_and_frees_its_rows(steps_before: int, n
         engine.step()
         assert name in [state.request.request_id for state in getattr(engine.scheduler, place)]
     assert engine.abort(name)
-    ends = drive(engine)
-    assert steps_of(ends).keys() == {"a", "b"} - {name}
+    results = drive(engine)
+    assert steps_of(results).keys() == {"a", "b"} - {name}
     assert engine.stats()["aborted"] == 1
     assert engine.stats()["running"] == engine.stats()["waiting"] == 0
 
@@ -241,10 +241,10 @@ def test_timings_say_where_the_time_went() -> None:
             pass
 
     started = time.perf_counter()
-    ends = drive(engine_of(ask("first", steps=5), ask("second", steps=5), trouble=takes_a_while, max_rows=1))
+    results = drive(engine_of(ask("first", steps=5), ask("second", steps=5), trouble=takes_a_while, max_rows=1))
     took = time.perf_counter() - started
     for name, queued_s in (("first", 0), ("second", 0.007)):
-        output = ends[name][1]
+        output = results[name][1]
         assert isinstance(output, Img2ImgOutput)
         timings = output.timings
         assert timings.queued_s >= queued_s

@@ -1,4 +1,4 @@
-"""Who watches a request is told of every step, and slows nobody."""
+"""Whoever watches a request receives the progress of every step, and slows nobody."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ async def test_progress_tells_the_place_in_line_then_every_step() -> None:
         others = [start(engine, ask(name, steps=1)) for name in ("first", "second")]
         await gate.reached()
         events = watch(engine, ask("third", steps=3))
-        told = []
+        received = []
         for reading in (asyncio.create_task(anext(events)) for _ in range(4)):
             await asyncio.sleep(0)  # it is in line now
             gate.let_through()
             progress = await soon(reading)
-            told.append((progress.place, progress.step, progress.num_steps))
+            received.append((progress.place, progress.step, progress.num_steps))
         gate.open()
         assert [await soon(other) for other in others] == [1, 1]
-    assert told == [(2, 0, 3), (1, 0, 3), (0, 1, 3), (0, 2, 3)]
+    assert received == [(2, 0, 3), (1, 0, 3), (0, 1, 3), (0, 2, 3)]
 
 
 async def test_first_progress_comes_within_one_step_of_admission() -> None:

@@ -102,9 +102,9 @@ def test_latents_that_are_no_numbers_end_their_own_request_only(
     engine.step()
     poisoned = next(state for state in engine.scheduler.running if state.request.request_id == "ancestral")
     poisoned.latents = torch.full_like(poisoned.latents, value)
-    ends = {request_id: result for request_id, (_, result) in drive(engine).items()}
-    assert isinstance(ends.pop("ancestral"), NumericalError)
-    for request_id, result in ends.items():
+    results = {request_id: result for request_id, (_, result) in drive(engine).items()}
+    assert isinstance(results.pop("ancestral"), NumericalError)
+    for request_id, result in results.items():
         assert isinstance(result, Img2ImgOutput)
         assert result.pixels.tobytes() == undisturbed[request_id]
 

@@ -50,7 +50,7 @@ def test_result_is_as_near_as_float16s_and_far_nearer_than_bfloat16s() -> None:
 
 
 @torch.inference_mode()
-def test_products_run_in_float16_and_sums_in_float32() -> None:
+def test_matmuls_run_in_float16_and_sums_in_float32() -> None:
     network = encoder()
     to_scaled_fp16(network)
     seen: list[tuple[torch.dtype, torch.dtype]] = []

@@ -141,13 +141,13 @@ def test_waiting_folder_requests_are_not_admitted_while_an_interactive_one_is_he
 
 
 @pytest.mark.parametrize("times", [1.5, 2, 3])
-def test_lanes_share_the_machine_by_work_not_by_turns(times: float) -> None:
+def test_batch_keys_share_the_machine_by_work_not_by_turns(times: float) -> None:
     scheduler = scheduler_of(waiting("small", steps=1000), waiting("large", steps=1000, size=int(64 * times)))
     turns = steps(scheduler, 300)
     assert turns["small"] / turns["large"] == pytest.approx(times**2, rel=0.1)
 
 
-def test_lane_with_more_rows_has_fewer_turns() -> None:
+def test_batch_key_with_more_rows_has_fewer_turns() -> None:
     scheduler = scheduler_of(waiting("one", steps=1000), max_rows=8)
     scheduler.add(waiting(f"{i}", steps=1000, guided=True, size=72) for i in range(4))
     turns = steps(scheduler, 450)
@@ -155,20 +155,20 @@ def test_lane_with_more_rows_has_fewer_turns() -> None:
 
 
 def assert_fair(scheduler: Scheduler, first: str, second: str) -> None:
-    """From now on two lanes of nearly equal work have nearly as many turns."""
+    """From now on two batch keys of nearly equal work have nearly as many turns."""
     turns = steps(scheduler, 20)
     assert set(turns) == {first, second}
     assert turns[first] == pytest.approx(10, abs=2)
 
 
-def test_idle_lane_gains_no_credit() -> None:
+def test_idle_batch_key_gains_no_credit() -> None:
     scheduler = scheduler_of(waiting("busy", steps=10_000))
     steps(scheduler, 500)
     scheduler.add([waiting("new", steps=1000, size=72)])
     assert_fair(scheduler, "busy", "new")
 
 
-def test_lane_that_worked_alone_does_not_pay_for_it_when_it_comes_back() -> None:
+def test_batch_key_that_worked_alone_does_not_pay_for_it_when_it_comes_back() -> None:
     scheduler = scheduler_of(waiting("before", steps=500))
     steps(scheduler, 500)
     assert not scheduler.has_work
@@ -178,7 +178,7 @@ def test_lane_that_worked_alone_does_not_pay_for_it_when_it_comes_back() -> None
     assert_fair(scheduler, "other", "again")
 
 
-def test_lane_of_yielding_folder_requests_gains_no_credit() -> None:
+def test_batch_key_of_yielding_folder_requests_gains_no_credit() -> None:
     scheduler = scheduler_of(*(waiting(f"{size}", steps=1000, size=size, priority="folder") for size in (64, 72)))
     steps(scheduler, 2)
     scheduler.add([waiting("now", steps=500)])
@@ -186,7 +186,7 @@ def test_lane_of_yielding_folder_requests_gains_no_credit() -> None:
     assert_fair(scheduler, "64", "72")
 
 
-def test_newcomer_gains_no_credit_from_a_lane_of_yielding_folder_requests() -> None:
+def test_newcomer_gains_no_credit_from_a_batch_key_of_yielding_folder_requests() -> None:
     scheduler = scheduler_of(waiting("folder", size=128, priority="folder"))
     step(scheduler)
     scheduler.add([waiting("busy", steps=10_000)])

@@ -29,7 +29,7 @@ def observe(times: StepTimes, rows: int, seconds: float, steps: int) -> None:
     [
         ({}, None),
         ({2: 0.2}, None),
-        ({1: 0.1, 2: 0.2, 4: 0.4, 8: 0.8}, 1),  # a row costs the same in any company
+        ({1: 0.1, 2: 0.2, 4: 0.4, 8: 0.8}, 1),  # a row costs the same in any batch
         ({1: 0.1, 2: 0.11, 4: 0.13, 8: 0.2}, None),  # more are better as far as is known
         ({1: 0.1, 2: 0.11, 4: 0.12, 8: 0.24, 16: 0.5}, 4),
         ({2: 0.07, 3: 0.13}, None),  # an odd row that waits for its turn costs more, and four may cost less

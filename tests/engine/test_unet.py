@@ -24,7 +24,7 @@ def added_of(kind: str, stock: UNet2DConditionModel) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("kind", ["sd15", "sd21", "sdxl", "lcm"])
 @torch.inference_mode()
-def test_output_is_diffusers_own_to_the_bit(kind: str, checkpoints: Callable[[str], Path]) -> None:
+def test_output_is_bitwise_that_of_diffusers(kind: str, checkpoints: Callable[[str], Path]) -> None:
     stock = UNet2DConditionModel.from_pretrained(checkpoints(kind), subfolder="unet")
     latents = torch.randn(2, stock.config.in_channels, 8, 6)
     hidden = torch.randn(2, 77, stock.config.cross_attention_dim)

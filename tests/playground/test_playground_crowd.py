@@ -72,13 +72,13 @@ def test_twenty_at_once_leave_the_page_responsive_and_every_progress_bar_its_own
         # machine does may hold up a single one.
         assert sorted(looks)[int(0.9 * len(looks))] < seconds / 10
         for number, script in enumerate(scripts):
-            told = script.result()
-            assert told == sorted(told)
-            assert {of for _, of in told} == {SCRIPT_STEPS + number}
-            assert len(set(told)) > SCRIPT_STEPS / 2  # most of its steps; a slow reader may miss some
+            received = script.result()
+            assert received == sorted(received)
+            assert {of for _, of in received} == {SCRIPT_STEPS + number}
+            assert len(set(received)) > SCRIPT_STEPS / 2  # most of its steps; a slow reader may miss some
         for number, tab in enumerate(tabs):
             tab.locator("#stage[data-view=result]").wait_for()
-            shown = [re.fullmatch(r"Step (\d+) of (\d+)", text) for text, _, _ in tab.evaluate("told")]
+            shown = [re.fullmatch(r"Step (\d+) of (\d+)", text) for text, _, _ in tab.evaluate("shown")]
             steps = [(int(one[1]), int(one[2])) for one in shown if one]
             assert steps == sorted(steps)
             assert len(set(steps)) > TAB_STEPS / 2

@@ -43,13 +43,13 @@ def test_run_shows_progress_and_then_the_result_beside_the_input(page: Any, serv
     page.get_by_label("Strength, slider").fill("0.8")
     fill(page, prompt="watercolour", seed=7, num_inference_steps=40)
     page.evaluate(WATCH)
-    made = generate(page)
-    told = [one for one in page.evaluate("told") if re.fullmatch(r"Step \d+ of 32", one[0])]
-    assert told == sorted(told, key=lambda one: one[1])
-    assert len({share for _, share, _ in told}) > 3
-    assert told[-1][2], "no preview was shown"
-    asked = {"prompt": "watercolour", "strength": 0.8, "num_inference_steps": 40, "seed": 7}
-    assert made == service.post(PHOTO, **asked).content
+    result = generate(page)
+    steps = [one for one in page.evaluate("shown") if re.fullmatch(r"Step \d+ of 32", one[0])]
+    assert steps == sorted(steps, key=lambda one: one[1])
+    assert len({share for _, share, _ in steps}) > 3
+    assert steps[-1][2], "no preview was shown"
+    fields = {"prompt": "watercolour", "strength": 0.8, "num_inference_steps": 40, "seed": 7}
+    assert result == service.post(PHOTO, **fields).content
     expect(page.locator("#caption")).to_have_text(re.compile("fine, 32 steps in .* s, seed 7"))
 
     after, split = page.locator("#after"), page.get_by_label("Before and after")
@@ -61,7 +61,7 @@ def test_run_shows_progress_and_then_the_result_beside_the_input(page: Any, serv
     with page.expect_download() as download:
         page.locator("#download").click()
     assert download.value.suggested_filename == "me_fine_seed7.png"
-    assert Path(download.value.path()).read_bytes() == made
+    assert Path(download.value.path()).read_bytes() == result
     page.get_by_role("button", name="Use as input").click()
     expect(page.locator("#caption")).to_contain_text("me_fine_seed7.png, 192 × 256")
 
@@ -105,9 +105,9 @@ def test_brush_paints_what_may_change_and_the_rest_is_kept(page: Any) -> None:
     mask = painted(page)
     assert 0.02 < mask.mean() < 0.3
     fill(page, strength=0.9)
-    made, photo = pixels_of(generate(page)), pixels_of(PHOTO)
-    assert np.array_equal(made[~mask], photo[~mask])
-    assert np.abs(made[mask].astype(int) - photo[mask]).mean() > 5
+    result, photo = pixels_of(generate(page)), pixels_of(PHOTO)
+    assert np.array_equal(result[~mask], photo[~mask])
+    assert np.abs(result[mask].astype(int) - photo[mask]).mean() > 5
 
 
 def test_mask_tools_work_from_the_keyboard(page: Any) -> None:
@@ -142,9 +142,9 @@ def test_copied_code_works_as_it_is(what: str, run: list[str], page: Any, tmp_pa
     code = page.evaluate("navigator.clipboard.readText()")
     (tmp_path / "my photo.png").write_bytes(PHOTO)
     subprocess.run(run, input=code, cwd=tmp_path, text=True, check=True, capture_output=True)
-    made = (tmp_path / "my photo_fine.png").read_bytes()
-    assert parse_parameters(read_parameters(made) or "")["Prompt"] == 'it\'s @a; "$cat"\n🏰'
-    assert made == generate(page)
+    result = (tmp_path / "my photo_fine.png").read_bytes()
+    assert parse_parameters(read_parameters(result) or "")["Prompt"] == 'it\'s @a; "$cat"\n🏰'
+    assert result == generate(page)
 
 
 def test_copied_code_saves_every_image(page: Any, tmp_path: Path) -> None:

@@ -73,11 +73,11 @@ async def shared_calls(handle: DeploymentHandle) -> int:
     return count
 
 
-async def inverted_by(caller: ModelClient, asked: Img2ImgRequest) -> list[Progress]:
+async def inverted_by(caller: ModelClient, requested: Img2ImgRequest) -> list[Progress]:
     """Call twice, the second time with progress, which is returned."""
     progress: list[Progress] = []
-    for output in (await caller.img2img(asked), await caller.img2img(asked, progress.append)):
-        assert np.array_equal(output.pixels, 255 - asked.pixels)
+    for output in (await caller.img2img(requested), await caller.img2img(requested, progress.append)):
+        assert np.array_equal(output.pixels, 255 - requested.pixels)
     return progress
 
 
@@ -106,8 +106,8 @@ async def test_remote_model_reports_progress_from_the_first_call_on(deploy: Depl
 
 async def test_refusal_and_pixels_of_many_calls_at_once_keep_apart(deploy: Deploy) -> None:
     caller = ModelClient(deploy(False))
-    asked = [replace(request(LARGE), pixels=np.full(LARGE, number, np.uint8)) for number in range(32)]
-    outputs = await asyncio.gather(*(caller.img2img(one) for one in asked))
+    requests = [replace(request(LARGE), pixels=np.full(LARGE, number, np.uint8)) for number in range(32)]
+    outputs = await asyncio.gather(*(caller.img2img(one) for one in requests))
     assert [int(output.pixels[0, 0, 0]) for output in outputs] == [255 - number for number in range(32)]
     assert all((output.pixels == output.pixels[0, 0, 0]).all() for output in outputs)
     with pytest.raises(InvalidRequest, match="must not be that"):

@@ -35,7 +35,7 @@ def left_half() -> MaskFile:
     return MaskFile(file_of(mask, "png"), blur=0)
 
 
-def made(prepared: PreparedImage, value: int = 7) -> np.ndarray:
+def model_result(prepared: PreparedImage, value: int = 7) -> np.ndarray:
     return np.full_like(prepared.pixels, value)
 
 
@@ -50,7 +50,7 @@ def test_model_gets_fitted_pixels_and_a_mask_of_their_size() -> None:
 def test_result_has_the_sources_size_alpha_and_profile_and_the_settings_inside() -> None:
     image = SourceImage(gradient(), half_transparent(), rgb_profile(), "png")
     prepared = prepare(image, LIMITS, MAX_SIDE)
-    finished = finish(prepared, made(prepared), SETTINGS, "png")
+    finished = finish(prepared, model_result(prepared), SETTINGS, "png")
     again = decode(finished.data, LIMITS)
     assert again.size == image.size == prepared.size
     assert again.alpha is not None
@@ -63,7 +63,7 @@ def test_result_has_the_sources_size_alpha_and_profile_and_the_settings_inside()
 
 def test_outside_the_mask_the_result_has_the_sources_pixels() -> None:
     prepared = prepare(source(), LIMITS, MAX_SIDE, left_half())
-    pixels = finish(prepared, made(prepared), SETTINGS, "png").pixels
+    pixels = finish(prepared, model_result(prepared), SETTINGS, "png").pixels
     assert (pixels[:, :48] == 7).all()
     np.testing.assert_array_equal(pixels[:, 48:], gradient(96, 64)[:, 48:])
 
@@ -84,7 +84,7 @@ def test_reshape_may_restore_the_result_itself() -> None:
         return Reshaped(image, mask, lambda pixels: np.repeat(pixels[:1, :1], 5, axis=0))
 
     prepared = prepare(source(), LIMITS, MAX_SIDE, left_half(), reshape)
-    assert finish(prepared, made(prepared), SETTINGS, "png").pixels.shape == (5, 1, 3)
+    assert finish(prepared, model_result(prepared), SETTINGS, "png").pixels.shape == (5, 1, 3)
 
 
 def test_damaged_mask_is_reported_as_the_masks() -> None:

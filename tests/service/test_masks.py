@@ -103,8 +103,8 @@ def test_masked_image_equals_diffusers_inpainting_pipeline(kind: str, checkpoint
 
 @pytest.mark.parametrize("blur", [0.0, 4.0, 30.0])
 def test_outside_the_mask_every_pixel_is_the_sources(blur: float) -> None:
-    mask, made = disc(64, 48), 255 - SOURCE
-    result = paste_back(SOURCE, made, mask, blur)
+    mask, generated = disc(64, 48), 255 - SOURCE
+    result = paste_back(SOURCE, generated, mask, blur)
     assert np.array_equal(result[mask == 0], SOURCE[mask == 0])
     assert not np.array_equal(result[mask == 255], SOURCE[mask == 255])
 
@@ -120,9 +120,9 @@ def test_border_is_feathered_inwards() -> None:
     assert (row[45:] == 255).all()
 
 
-def test_full_mask_without_feather_is_the_made_image() -> None:
-    made = 255 - SOURCE
-    assert np.array_equal(paste_back(SOURCE, made, np.full((48, 64), 255, np.uint8)), made)
+def test_full_mask_without_feather_is_the_generated_image() -> None:
+    generated = 255 - SOURCE
+    assert np.array_equal(paste_back(SOURCE, generated, np.full((48, 64), 255, np.uint8)), generated)
 
 
 def mask_file(white: Mask, alpha: Mask | None = None) -> SourceImage:

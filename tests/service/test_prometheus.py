@@ -152,10 +152,10 @@ def test_prometheus_counts_what_happened(scraped: tuple[Service, Ask]) -> None:
     service, ask = scraped
     assert service.post(b"no image").status_code == 415
     assert httpx.get(f"{service.url}/v1/models").status_code == 401
-    asked = {"num_inference_steps": "150", "strength": "1"}
+    fields = {"num_inference_steps": "150", "strength": "1"}
     stream = {"accept": "text/event-stream"}
     files = {"image": png(smooth_image(4, 256, 256))}
-    with service.client.stream("POST", "/v1/img2img", data=asked, files=files, headers=stream) as leaving:
+    with service.client.stream("POST", "/v1/img2img", data=fields, files=files, headers=stream) as leaving:
         next(leaving.iter_lines())
     eventually(lambda: service.stats("sd15")["aborted"] == 1)
     counts = service.stats("sd15")

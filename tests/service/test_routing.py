@@ -107,9 +107,9 @@ def test_empty_and_zero_are_values_not_gaps(field: str, value: object) -> None:
     ],
 )
 def test_limit_that_is_passed_is_named_with_the_allowed_range(options: dict[str, Any], param: str, words: str) -> None:
-    asked = Img2ImgOptions(**options)
+    requested = Img2ImgOptions(**options)
     with pytest.raises(InvalidRequest, match=words) as caught:
-        resolve(asked, app(), "a", pick_seed(asked))
+        resolve(requested, app(), "a", pick_seed(requested))
     assert caught.value.param == param
     assert param in str(caught.value)
 
@@ -127,8 +127,8 @@ def test_limit_that_is_passed_is_named_with_the_allowed_range(options: dict[str,
     ],
 )
 def test_limit_itself_is_allowed(options: dict[str, Any]) -> None:
-    asked = Img2ImgOptions(**options)
-    assert resolve(asked, app(), "a", pick_seed(asked)).model == "a"
+    requested = Img2ImgOptions(**options)
+    assert resolve(requested, app(), "a", pick_seed(requested)).model == "a"
 
 
 @pytest.mark.parametrize(("steps", "least"), [(1, 1.0), (20, 0.05), (49, 0.0205), (3, 0.334), (1000, 0.001)])
@@ -139,8 +139,8 @@ def test_least_strength_is_short(steps: int, least: float) -> None:
 def test_least_strength_runs_one_step_and_is_the_least_within_a_percent() -> None:
     for steps in range(1, 1001):
         least = least_strength(steps)
-        asked = {"request_id": "", "pixels": None, "prompt": "", "num_inference_steps": steps}
-        assert Img2ImgRequest(strength=least, **asked).num_denoise_steps == 1  # type: ignore[arg-type]
+        fields = {"request_id": "", "pixels": None, "prompt": "", "num_inference_steps": steps}
+        assert Img2ImgRequest(strength=least, **fields).num_denoise_steps == 1  # type: ignore[arg-type]
         assert least <= 1
         assert int(steps * 0.99 * least) == 0
         assert float(f"{least:g}") == least  # so that the message shows it whole

@@ -34,8 +34,8 @@ DROP = """([data, name]) => {
 }"""
 WATCH = """() => {
     const [step, bar, preview] = ["step", "progress", "preview"].map((id) => document.getElementById(id));
-    window.told = [];
-    const look = () => told.push([step.textContent, bar.value, preview.checkVisibility()]);
+    window.shown = [];
+    const look = () => shown.push([step.textContent, bar.value, preview.checkVisibility()]);
     new MutationObserver(look).observe(step, {childList: true});
 }"""
 BYTES = """async () => {

@@ -15,7 +15,7 @@ from deployments.engine.state import DenoiseState, StepBatch
 
 STEP_S = 0.01  # whatever its rows, so that more of them always pay; a clock would measure the tests' gates
 Trouble = Callable[[str, list[str]], None]  # gets the verb and the request ids; may raise, or block
-Ends = dict[str, tuple[int, Img2ImgOutput | Exception]]  # at which step each request ended, and how
+Results = dict[str, tuple[int, Img2ImgOutput | Exception]]  # at which step each request ended, and how
 
 
 def ask(request_id: str, *, steps: int = 3, guided: bool = False, size: int = 64, **more: Any) -> Img2ImgRequest:
@@ -100,17 +100,17 @@ class Broken(Exception):
     """What a network raises for the one request that it cannot take."""
 
 
-def drive(engine: Engine, *, first: int = 1) -> Ends:
+def drive(engine: Engine, *, first: int = 1) -> Results:
     """Step until nobody is here: at which step each request ended, and how. Nobody is advanced twice in a step."""
-    ends: Ends = {}
+    results: Results = {}
     for number in itertools.count(first):
         if not engine.has_work:
-            return ends
+            return results
         before = {state.request.request_id: state.step_index for state in engine.scheduler.running}
         finished = engine.step()
         for state in engine.scheduler.running:
             assert state.step_index <= before.get(state.request.request_id, 0) + 1
         for request_id, result in finished:
-            assert request_id not in ends
-            ends[request_id] = number, result
+            assert request_id not in results
+            results[request_id] = number, result
     raise AssertionError("unreachable")

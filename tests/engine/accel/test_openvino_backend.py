@@ -177,13 +177,13 @@ def test_torch_shares_its_work_only_where_it_runs_the_network(
 
 def test_loras_take_part_though_the_compiled_networks_know_none(checkpoints: Checkpoints, tmp_path: Path) -> None:
     lora = build_lora(checkpoints("sd15"), tmp_path / "ink.safetensors", seed=1)
-    asked = [REQUESTS[0], Img2ImgRequest("ink", smooth_image(1, 64, 64), "a cat", loras=(("ink", 1.0),))]
+    requests = [REQUESTS[0], Img2ImgRequest("ink", smooth_image(1, 64, 64), "a cat", loras=(("ink", 1.0),))]
     images = []
     for compiled in (False, True):
         family = load_unet_family(checkpoints("sd15"), loras={"ink": str(lora)})
         if compiled:
             compile_now(family, 8)
-        images.append(run(Engine(Runner(family), max_rows=8), asked))
+        images.append(run(Engine(Runner(family), max_rows=8), requests))
     assert max(far(images[0][name], images[1][name]) for name in images[0]) <= 1
 
 

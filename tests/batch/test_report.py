@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from io import BytesIO
 from pathlib import Path
@@ -13,6 +14,7 @@ from PIL import Image
 from batch.report.contact_sheet import SHEET_CAPTION_PX, SHEET_GAP, SHEET_SIDE, contact_sheet
 from batch.report.thumbnails import FOLDER, INDEX, PAIRS_PER_CHUNK, Pair, Thumbnails, thumbnail
 from batch.report.writer import REPORT_FILE, SHEET_FILE
+from deployments.config import REPO_ROOT
 from tests.support.images import gradient, rgb_profile
 from tests.support.reports import BLUE, RED, Folders, colours, failure, plain, result
 
@@ -90,3 +92,11 @@ def test_job_without_a_finished_image_has_a_report_and_no_sheet(tmp_path: Path) 
     folders = Folders(tmp_path, [failure(0)])
     assert "the PNG image is damaged" in folders.write().read_text("utf-8")
     assert not (tmp_path / "results" / SHEET_FILE).exists()
+
+
+def test_report_and_playground_have_the_same_colours() -> None:
+    styles = (REPO_ROOT / name for name in ("batch/report/report.css", "deployments/playground/theme.css"))
+    report, playground = (dict(re.findall(r"--([\w-]+): (light-dark.+);", style.read_text())) for style in styles)
+    common = report.keys() & playground.keys()
+    assert {"paper", "ink", "line", "accent"} <= common
+    assert {name: report[name] for name in common} == {name: playground[name] for name in common}

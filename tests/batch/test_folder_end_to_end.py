@@ -1,4 +1,4 @@
-"""The folder job over a folder as people have them: 100 files of every kind, ten of them broken, twice."""
+"""The folder job over a folder as people have them: 40 files of every kind, ten of them broken, twice."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import ray
@@ -19,7 +20,7 @@ from tests.support.images import exif, file_of, gradient
 from tests.support.service import Service, serving
 
 pytestmark = pytest.mark.service
-BROKEN = 10
+SOUND, BROKEN = 30, 10
 SUFFIXES = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp", "GIF": ".gif", "BMP": ".bmp", "TIFF": ".tif"}
 
 
@@ -35,12 +36,12 @@ def service(checkpoints: Callable[[str], Path]) -> Iterator[Service]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """90 sound images and ten broken ones, in nested folders, with awkward names."""
+    """30 sound images and ten broken ones, in nested folders, with awkward names."""
     folder = tmp_path_factory.mktemp("photos")
     for path, data in _sound() | _broken():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_bytes(data)
-    assert sum(path.is_file() for path in folder.rglob("*")) == 100
+    assert sum(path.is_file() for path in folder.rglob("*")) == SOUND + BROKEN
     return folder
 
 
@@ -60,7 +61,7 @@ def _sound() -> set[tuple[str, bytes]]:
     for turn in range(1, 9):
         files[f"camera/turned {turn}.jpg"] = file_of(gradient(40, 24), "JPEG", exif=exif(turn))
     formats = list(SUFFIXES.items())
-    for number in range(90 - len(files)):
+    for number in range(SOUND - len(files)):
         format, suffix = formats[number % len(formats)]
         pixels = gradient(20 + number % 17, 20 + number % 23)
         files[f"many/{number % 5}/{number:03d}{suffix}"] = file_of(pixels, format)
@@ -97,38 +98,49 @@ def upright_size(path: Path) -> tuple[int, int]:
         return (image.height, image.width) if turned else image.size
 
 
-def test_100_mixed_files_give_90_images_and_10_listed_errors_twice_the_same(
-    service: Service, folder: Path, tmp_path: Path
+def rows_of(output: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (output / "results.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def first_run(service: Service, folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+    """What a run prints, and its output folder."""
+    output = tmp_path_factory.mktemp("first")
+    run = run_folder(folder, output)
+    assert run.returncode == 1, run.stderr[-2000:]
+    return run.stdout, output
+
+
+def test_40_mixed_files_give_30_images_and_10_listed_errors_twice_the_same(
+    first_run: tuple[str, Path], folder: Path, tmp_path: Path
 ) -> None:
-    first = run_folder(folder, tmp_path / "first")
-    assert first.returncode == 1, first.stderr[-2000:]
-    rows = [json.loads(line) for line in (tmp_path / "first" / "results.jsonl").read_text().splitlines()]
+    printed, output = first_run
+    rows = rows_of(output)
     done = [row for row in rows if not row["error_type"]]
     failed = [row for row in rows if row["error_type"]]
 
     assert {row["source"] for row in rows} == {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
-    assert (len(done), len(failed)) == (90, BROKEN)
+    assert (len(done), len(failed)) == (SOUND, BROKEN)
     assert {row["source"].split("/")[0] for row in failed} == {"broken"}
-    assert all(f"failed: {row['source']}: {row['error_type']}" in first.stdout for row in failed)
+    assert all(f"failed: {row['source']}: {row['error_type']}" in printed for row in failed)
     assert {row["model"] for row in done} == {"one", "two"}
     assert len({row["prompt"] for row in done}) == 4
     for row in done:
-        assert Image.open(tmp_path / "first" / row["output"]).size == upright_size(folder / row["source"]), row
+        assert Image.open(output / row["output"]).size == upright_size(folder / row["source"]), row
         assert (row["width"], row["height"]) == upright_size(folder / row["source"])
 
-    outputs = contents(tmp_path / "first")
+    outputs = contents(output)
     assert set(outputs) == {row["output"] for row in done}
-    assert len({name.casefold() for name in outputs}) == 90
-    assert run_folder(folder, tmp_path / "second").returncode == 1
-    assert contents(tmp_path / "second") == outputs
+    assert len({name.casefold() for name in outputs}) == SOUND
+    assert run_folder(folder, tmp_path).returncode == 1
+    assert contents(tmp_path) == outputs
 
 
-def test_folder_job_and_http_api_make_the_same_image(service: Service, folder: Path, tmp_path: Path) -> None:
-    small = tmp_path / "in"
-    small.mkdir()
-    (small / "a.png").write_bytes(file_of(gradient(40, 32), "PNG"))
-    assert run_folder(small, tmp_path / "out").returncode == 0
-    [row] = [json.loads(line) for line in (tmp_path / "out" / "results.jsonl").read_text().splitlines()]
+def test_folder_job_and_http_api_make_the_same_image(
+    service: Service, first_run: tuple[str, Path], folder: Path
+) -> None:
+    output = first_run[1]
+    [row] = [row for row in rows_of(output) if row["source"] == "photo.png"]
     names = ("model", "prompt", "strength", "guidance_scale", "num_inference_steps", "seed", "sampler", "max_side")
-    reply = service.post((small / "a.png").read_bytes(), **{name: row[name] for name in names})
-    assert reply.content == (tmp_path / "out" / row["output"]).read_bytes()
+    reply = service.post((folder / "photo.png").read_bytes(), **{name: row[name] for name in names})
+    assert reply.content == (output / row["output"]).read_bytes()

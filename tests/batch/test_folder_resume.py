@@ -182,6 +182,7 @@ def test_killed_job_goes_on_after_its_last_recorded_result(source: Folder, outpu
         job.kill()
         guard.cancel()
     before = finished_at(output)  # nothing on S3, where a killed job loses the record of its last five seconds
+    files = output.results()
     folder = output.storage.local
     if folder is not None:
         with open(folder / "results.jsonl", "ab") as record:
@@ -191,6 +192,7 @@ def test_killed_job_goes_on_after_its_last_recorded_result(source: Folder, outpu
     assert run_folder(source, output).exit_code == 0
     assert remade(before, finished_at(output)).isdisjoint(before)
     assert set(output.rows()) == {"a.png", "b.png", "sub/c.png", "stuck.png"}
+    assert files.items() <= output.results().items()
     assert len(output.results()) == 4
     assert folder is None or not list(folder.rglob(".*"))
 

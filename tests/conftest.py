@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 import shutil
@@ -25,6 +26,9 @@ PROCESS_EVENTS = ("subprocess.Popen", "os.posix_spawn", "os.fork", "os.forkpty",
 
 # The tests' networks are tiny: more threads only get in each other's way. Replicas choose for themselves.
 torch.set_num_threads(1)
+
+# While OpenVINO converts a network, in another thread perhaps, the root logger lets only errors through.
+logging.getLogger("deployments").setLevel(logging.WARNING)
 
 # A Ray cluster that runs on this machine is not the tests' business: they start their own, whose files and token go
 # with them. Ray's sockets need a short path.

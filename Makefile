@@ -11,7 +11,7 @@ FAST = RAY_SERVE_ENABLE_HA_PROXY=1 RAY_SERVE_THROUGHPUT_OPTIMIZED=1 RAY_SERVE_RE
 	RAY_prestart_worker_first_driver=0
 CONFIG ?= serve_config.yaml
 
-.PHONY: help demo serve serve-fast test test-fast lint bench parity clean
+.PHONY: help demo serve serve-fast test test-haproxy test-fast lint bench parity clean
 
 help: ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -32,6 +32,9 @@ WORKERS ?= 2
 
 test: $(VENV)/.installed-dev ## all tests; 12 minutes on two cores
 	$(PYTEST)
+
+test-haproxy: $(VENV)/.installed-dev ## the tests of the HTTP contracts with HAProxy in front, as serve-fast has it
+	$(FAST) $(PYTEST) -m behind_haproxy
 
 test-fast: $(VENV)/.installed-dev ## the tests without services, browsers and compilers; 75 seconds on two cores
 	$(PYTEST) --fast --durations 5

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import torch
 
+from benchmarks.ports import free_port
 from tests.support.api_keys import serving_with_keys
 from tests.support.service import Service, plain_cluster, stop_shared_cluster
 
@@ -34,6 +35,17 @@ logging.getLogger("deployments").setLevel(logging.WARNING)
 # with them. Ray's sockets need a short path.
 RAY_FILES = tempfile.mkdtemp(prefix="ray-")
 os.environ |= {"RAY_ADDRESS": "local", "RAY_TMPDIR": RAY_FILES, "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+# What Serve writes for HAProxy; by default, it stays in /tmp.
+HAPROXY_FILES = Path(RAY_FILES) / "h"  # short, for its socket
+os.environ |= {
+    "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(HAPROXY_FILES / "haproxy.cfg"),
+    "RAY_SERVE_HAPROXY_SOCKET_PATH": str(HAPROXY_FILES / "admin.sock"),
+    "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(HAPROXY_FILES),
+    "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(HAPROXY_FILES / "server-state"),
+    "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(HAPROXY_FILES / "metrics.sock"),
+    "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port()),
+    "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()),
+}
 os.environ["XDG_CACHE_HOME"] = str(Path(RAY_FILES) / "cache")  # compiled networks go with them too
 
 

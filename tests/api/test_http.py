@@ -21,7 +21,7 @@ from tests.support.images import file_of, gradient
 from tests.support.reference import Reference, smooth_image
 from tests.support.service import Service, eventually, pixels_of, png, replica_pids
 
-pytestmark = [pytest.mark.service, pytest.mark.xdist_group("http-api")]
+pytestmark = [pytest.mark.service, pytest.mark.behind_haproxy, pytest.mark.xdist_group("http-api")]
 IMAGE = smooth_image(3, 64, 48)
 QUICK = {"strength": "0.5", "num_inference_steps": "4", "seed": "7"}
 

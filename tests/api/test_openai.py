@@ -22,7 +22,7 @@ from tests.support.images import file_of
 from tests.support.reference import smooth_image
 from tests.support.service import Service, eventually, pixels_of, png, replica_pids
 
-pytestmark = [pytest.mark.service, pytest.mark.xdist_group("http-api")]
+pytestmark = [pytest.mark.service, pytest.mark.behind_haproxy, pytest.mark.xdist_group("http-api")]
 IMAGE = smooth_image(3, 64, 48)
 SOURCE = png(IMAGE)
 SETTINGS: dict[str, Any] = {

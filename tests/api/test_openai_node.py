@@ -19,6 +19,7 @@ from tests.support.service import Service, pixels_of, png
 pytestmark = [
     pytest.mark.service,
     pytest.mark.node,
+    pytest.mark.behind_haproxy,
     pytest.mark.xdist_group("http-api"),
     pytest.mark.skipif(not (shutil.which("node") and shutil.which("npm")), reason="needs Node.js and npm"),
 ]

@@ -42,6 +42,8 @@ class PromptEncoder:
         zero_missing: bool,
         batch_invariant: bool,
     ) -> None:
+        for tokenizer, encoder in encoders:  # a configuration without a length stands for 10^30 tokens
+            tokenizer.model_max_length = min(tokenizer.model_max_length, encoder.config.max_position_embeddings)
         self._encoders = encoders
         self._project = project
         self._penultimate = penultimate
@@ -55,8 +57,7 @@ class PromptEncoder:
     @property
     def num_tokens(self) -> int:
         """The tokens of every embedding."""
-        length: int = self._encoders[0][0].model_max_length
-        return length
+        return int(self._encoders[0][0].model_max_length)
 
     def encode(self, prompts: list[str | None], loras: Loras = ()) -> list[PromptEmbedding]:
         """The embedding of each prompt, None for a missing one. The caller has switched `loras` on."""

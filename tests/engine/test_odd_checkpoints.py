@@ -1,0 +1,45 @@
+"""Checkpoints as other tools write them give the images of the sound one, or are refused with the reason."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deployments.engine.engine import Engine
+from deployments.engine.request import Img2ImgRequest, Pixels
+from deployments.engine.runner import Runner
+from tests.support.reference import load_unet_family, run, smooth_image
+
+Checkpoints = Callable[[str], Path]
+LONG_PROMPT = "castle " * 300
+REQUEST = Img2ImgRequest("a", smooth_image(1, 64, 64), LONG_PROMPT, "blurry", 0.6, 5.0, 10, 3)
+
+
+def copy_of(checkpoint: Path, target: Path) -> Path:
+    return shutil.copytree(checkpoint, target / checkpoint.name)
+
+
+def configure(file: Path, **changes: Any) -> None:
+    """Change keys of a JSON file; None takes a key out."""
+    config = json.loads(file.read_text()) | changes
+    file.write_text(json.dumps({key: value for key, value in config.items() if value is not None}))
+
+
+def image_of(source: Path, **options: Any) -> Pixels:
+    engine = Engine(Runner(load_unet_family(source, **options)), max_rows=8)
+    return run(engine, [REQUEST])["a"]
+
+
+@pytest.mark.parametrize("kind", ["sd15", "sdxl"])
+def test_tokenizer_without_a_length_cuts_at_the_text_encoders_window(
+    kind: str, checkpoints: Checkpoints, tmp_path: Path
+) -> None:
+    folder = copy_of(checkpoints(kind), tmp_path)
+    for file in folder.glob("tokenizer*/tokenizer_config.json"):
+        configure(file, model_max_length=None)
+    assert image_of(folder).tobytes() == image_of(checkpoints(kind)).tobytes()

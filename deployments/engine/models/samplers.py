@@ -41,27 +41,29 @@ class Samplers:
         if sampler not in _SAMPLERS:
             raise InvalidRequest(f"sampler must be one of {', '.join(SAMPLERS)}", "sampler")
         scheduler_class, overrides, build_table = _SAMPLERS[sampler]
-        scheduler = scheduler_class.from_config(self._config, **overrides)
-        # A model is LCM-distilled at certain time steps, and has no more to choose from.
-        distilled = isinstance(scheduler, LCMScheduler)
-        most = scheduler.config["original_inference_steps" if distilled else "num_train_timesteps"]
-        if num_inference_steps > most:
-            raise InvalidRequest(
-                f"num_inference_steps must be at most {most} with sampler {sampler}, not {num_inference_steps}",
-                "num_inference_steps",
-            )
-        scheduler.set_timesteps(num_inference_steps)
         try:
+            scheduler = scheduler_class.from_config(self._config, **overrides)
+            # A model is LCM-distilled at certain time steps, and has no more to choose from.
+            distilled = isinstance(scheduler, LCMScheduler)
+            most = scheduler.config["original_inference_steps" if distilled else "num_train_timesteps"]
+            if num_inference_steps > most:
+                message = f"must be at most {most} with sampler {sampler}, not {num_inference_steps}"
+                raise InvalidRequest(f"num_inference_steps {message}", "num_inference_steps")
+            scheduler.set_timesteps(num_inference_steps)
             return build_table(scheduler, num_inference_steps - num_denoise_steps, self.prediction_type)
         except (ZeroDivisionError, IndexError) as exc:  # near the most, rounding makes steps empty or unknown
-            raise InvalidRequest(
-                f"num_inference_steps must be below {num_inference_steps} with sampler {sampler}", "num_inference_steps"
-            ) from exc
+            message = f"num_inference_steps must be below {num_inference_steps} with sampler {sampler}"
+            raise InvalidRequest(message, "num_inference_steps") from exc
+        except (ImportError, ValueError) as exc:  # diffusers' refusal of the configuration
+            raise InvalidRequest(f"sampler {sampler} cannot run this checkpoint's schedule: {exc}", "sampler") from exc
 
 
 def _to_denoised(prediction_type: str, alpha: float, sigma: float) -> tuple[float, float]:
     """P and Q for latents x = alpha x0 + sigma noise (Salimans & Ho 2022, appendix D)."""
     if prediction_type == "epsilon":
+        if alpha == 0:  # the schedule has zero terminal SNR
+            message = "strength must be below 1 with this sampler: the checkpoint's schedule begins with noise alone"
+            raise InvalidRequest(message, "strength")
         return 1 / alpha, -sigma / alpha
     if prediction_type == "v_prediction":
         return alpha, -sigma
@@ -149,10 +151,11 @@ def _variance_preserving(alpha_cumprod: float) -> tuple[float, float]:
 # Latents have no natural range, so the clipping that some configurations carry from pixel models stays off.
 _UNCLIPPED = {"clip_sample": False, "thresholding": False}
 _DPMPP = {"algorithm_type": "dpmsolver++", "solver_order": 2, "thresholding": False}
+_KARRAS = {"use_karras_sigmas": True, "use_exponential_sigmas": False, "use_beta_sigmas": False}
 _TableBuilder = Callable[[Any, int, str], StepTable]
 _SAMPLERS: dict[Sampler, tuple[Any, dict[str, Any], _TableBuilder]] = {
     "dpmpp_2m": (DPMSolverMultistepScheduler, {**_DPMPP, "use_karras_sigmas": False}, _dpmpp_2m),
-    "dpmpp_2m_karras": (DPMSolverMultistepScheduler, {**_DPMPP, "use_karras_sigmas": True}, _dpmpp_2m),
+    "dpmpp_2m_karras": (DPMSolverMultistepScheduler, {**_DPMPP, **_KARRAS}, _dpmpp_2m),
     "euler": (EulerDiscreteScheduler, {}, _euler),
     "euler_ancestral": (EulerAncestralDiscreteScheduler, {}, _euler),
     "ddim": (DDIMScheduler, _UNCLIPPED, _ddim),

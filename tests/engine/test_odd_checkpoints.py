@@ -16,6 +16,7 @@ from deployments.engine.runner import Runner
 from tests.support.reference import load_unet_family, run, smooth_image
 
 Checkpoints = Callable[[str], Path]
+COMMIT = "0123456789" * 4
 LONG_PROMPT = "castle " * 300
 REQUEST = Img2ImgRequest("a", smooth_image(1, 64, 64), LONG_PROMPT, "blurry", 0.6, 5.0, 10, 3)
 
@@ -43,3 +44,35 @@ def test_tokenizer_without_a_length_cuts_at_the_text_encoders_window(
     for file in folder.glob("tokenizer*/tokenizer_config.json"):
         configure(file, model_max_length=None)
     assert image_of(folder).tobytes() == image_of(checkpoints(kind)).tobytes()
+
+
+@pytest.mark.parametrize("parts", [["unet", "vae", "text_encoder"], ["vae"]])
+def test_folder_whose_weights_are_only_a_variant_is_opened(
+    parts: list[str], checkpoints: Checkpoints, tmp_path: Path
+) -> None:
+    folder = copy_of(checkpoints("sd15"), tmp_path)
+    for part in parts:
+        (weights,) = (folder / part).glob("*.safetensors")
+        weights.rename(weights.with_suffix(".fp16.safetensors"))
+    assert image_of(folder).tobytes() == image_of(checkpoints("sd15")).tobytes()
+
+
+def test_plain_weights_are_preferred_to_a_variant_beside_them(checkpoints: Checkpoints, tmp_path: Path) -> None:
+    folder = copy_of(checkpoints("sd15"), tmp_path)
+    for weights in folder.glob("*/*.safetensors"):
+        weights.with_suffix(".fp16.safetensors").write_bytes(b"never opened")
+    assert image_of(folder).tobytes() == image_of(checkpoints("sd15")).tobytes()
+
+
+def test_repository_whose_weights_are_only_fp16_is_opened(
+    checkpoints: Checkpoints, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository = tmp_path / "models--somebody--styles"
+    folder = shutil.copytree(checkpoints("sd15"), repository / "snapshots" / COMMIT)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(COMMIT)
+    for weights in folder.glob("*/*.safetensors"):
+        weights.rename(weights.with_suffix(".fp16.safetensors"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert image_of(Path("somebody/styles")).tobytes() == image_of(checkpoints("sd15")).tobytes()

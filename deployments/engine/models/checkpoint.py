@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -104,8 +106,20 @@ def _open(source: str, revision: str | None, kinds: Collection[CheckpointKind]) 
     kind = _kind_of(index, kinds)
     if path.is_dir():
         _check_folder(path, index, kind)
-    # `use_safetensors` makes diffusers refuse weights that exist only as pickles.
-    return kind, kind.pipeline_class.from_pretrained(source, revision=revision, use_safetensors=True, **kind.unneeded)
+    return kind, _from_pretrained(source, revision, kind)
+
+
+def _from_pretrained(source: str, revision: str | None, kind: CheckpointKind) -> Any:
+    """`use_safetensors` makes diffusers refuse weights that exist only as pickles."""
+    open_pipeline = partial(kind.pipeline_class.from_pretrained, source, revision=revision, use_safetensors=True)
+    folder = Path(source)
+    try:
+        return open_pipeline(variant=_variant(folder, kind), **kind.unneeded)
+    except OSError:
+        if not folder.is_dir():  # a repository may have no other weights than these
+            with suppress(OSError):
+                return open_pipeline(variant="fp16", **kind.unneeded)
+        raise
 
 
 def _kind_of(index: Mapping[str, Any], kinds: Collection[CheckpointKind]) -> CheckpointKind:
@@ -128,6 +142,15 @@ def _check_folder(folder: Path, index: Mapping[str, Any], kind: CheckpointKind) 
             raise CheckpointError(f"the folder {part}, which model_index.json names, is missing or empty")
         if suffixes & set(PICKLES) and ".safetensors" not in suffixes:
             raise CheckpointError(f"{part} has its weights only as a pickle; convert them to .safetensors")
+
+
+def _variant(folder: Path, kind: CheckpointKind) -> str | None:
+    """What stands in the names of weights that have no plain file, such as fp16 in model.fp16.safetensors."""
+    for part in (*kind.needed, *kind.optional):
+        names = [file.name.split(".") for file in (folder / part).glob("*.safetensors")]
+        if names and all(len(name) > 2 for name in names):
+            return min(names)[1].partition("-")[0]  # shards are numbered behind it
+    return None
 
 
 def _open_file(path: Path, kinds: Collection[CheckpointKind]) -> tuple[CheckpointKind, Any]:

@@ -73,7 +73,7 @@ class ModelConfig(Strict):
     while this one is not ready. `max_rows` caps the rows of one step batch; a guided request has two.
     `compile` selects the fastest backend of the device: OpenVINO on a CPU, if installed; on CUDA, CUDA graphs and then
     compiled networks. `loras` names `.safetensors` files that requests may use. `reproducible` gives equal bytes in any
-    step batch, at the cost of padding.
+    step batch, at the cost of padding. `prediction` is what the UNet predicts, for single files that do not say it.
     """
 
     checkpoint: str
@@ -83,6 +83,7 @@ class ModelConfig(Strict):
     fallback: tuple[str, ...] = ()
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     device: str = Field("auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
+    prediction: Literal["epsilon", "v_prediction", "sample"] | None = None
     max_rows: int | None = Field(None, ge=2)
     memory_efficient: bool = False
     compile: bool = True

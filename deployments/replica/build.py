@@ -39,6 +39,7 @@ def build_engine(model: ModelConfig) -> Engine:
         revision=model.revision,
         device=model.device,
         dtype=model.dtype,
+        prediction=model.prediction,
         memory_efficient=model.memory_efficient,
         loras=model.lora_files,
     )

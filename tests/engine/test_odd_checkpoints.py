@@ -8,12 +8,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from deployments.engine.engine import Engine
 from deployments.engine.request import Img2ImgRequest, Pixels
 from deployments.engine.runner import Runner
-from tests.support.reference import load_unet_family, run, smooth_image
+from tests.support.checkpoints import to_single_file
+from tests.support.reference import Reference, load_unet_family, run, smooth_image
 
 Checkpoints = Callable[[str], Path]
 COMMIT = "0123456789" * 4
@@ -76,3 +80,32 @@ def test_repository_whose_weights_are_only_fp16_is_opened(
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     assert image_of(Path("somebody/styles")).tobytes() == image_of(checkpoints("sd15")).tobytes()
+
+
+def single_file(checkpoint: Path, folder: Path, *markers: str) -> Path:
+    """A copy as one file, with the configuration beside it, and empty tensors as markers."""
+    copy_of(checkpoint, folder).rename(folder / "model")
+    file = to_single_file(checkpoint, folder / "model.safetensors")
+    save_file(load_file(file) | {marker: torch.empty(0) for marker in markers}, file)
+    return file
+
+
+@pytest.mark.parametrize(
+    ("markers", "options", "changes"),
+    [
+        (["v_pred", "ztsnr"], {}, {"prediction_type": "v_prediction", "rescale_betas_zero_snr": True}),
+        (["v_pred"], {}, {"prediction_type": "v_prediction"}),
+        ([], {"prediction": "v_prediction"}, {"prediction_type": "v_prediction"}),
+        (["v_pred"], {"prediction": "epsilon"}, {}),
+    ],
+)
+def test_single_file_predicts_what_its_markers_or_the_configuration_say(
+    markers: list[str], options: dict[str, str], changes: dict[str, Any], checkpoints: Checkpoints, tmp_path: Path
+) -> None:
+    folder = copy_of(checkpoints("sd15"), tmp_path / "said")
+    configure(folder / "scheduler" / "scheduler_config.json", **changes)
+    file = single_file(checkpoints("sd15"), tmp_path, *markers)
+    family = load_unet_family(file, **options)
+    assert family.describe()["prediction_type"] == changes.get("prediction_type", "epsilon")
+    image = run(Engine(Runner(family), max_rows=8), [REQUEST])["a"]
+    assert np.abs(image.astype(int) - Reference(folder)(REQUEST)).max() <= 1

@@ -23,6 +23,11 @@ from deployments.engine.models.scaled_fp16 import to_scaled_fp16
 
 NO_LORAS: Mapping[str, str] = {}
 PICKLES = (".ckpt", ".bin", ".pt", ".pth", ".pkl")
+# Empty tensors by which trainers tell what a single file's other tensors do not.
+MARKERS: dict[str, dict[str, Any]] = {
+    "v_pred": {"prediction_type": "v_prediction"},
+    "ztsnr": {"rescale_betas_zero_snr": True},
+}
 ENCODER = ("encoder", "quant_conv")  # the VAE's parts before the latents
 
 
@@ -65,18 +70,21 @@ def load_checkpoint(
     revision: str | None = None,
     device: str = "auto",
     dtype: str = "auto",
+    prediction: str | None = None,
     reproducible: bool = False,
     memory_efficient: bool = False,
     loras: Mapping[str, str] = NO_LORAS,
 ) -> Checkpoint:
     """Open a diffusers folder, a hub id or one `.safetensors` file, and `loras`, the paths of its LoRAs by name.
 
-    Raises CheckpointError saying what is wrong.
+    `prediction` is what its denoiser predicts, for files that do not say it. Raises CheckpointError with the reason.
     """
     _quieten()
     try:
         target = devices.choose_device(device)
         kind, pipeline = _open(source, revision, kinds)
+        if prediction is not None:
+            pipeline.scheduler.register_to_config(prediction_type=prediction)
         _check(pipeline, kind)
     except Exception as exc:
         raise CheckpointError(f"{source}: {exc}") from exc
@@ -164,7 +172,10 @@ def _open_file(path: Path, kinds: Collection[CheckpointKind]) -> tuple[Checkpoin
         if any(name.startswith(kind.file_prefix) for name in names):
             beside = path.with_suffix("")
             local = {"config": str(beside), "local_files_only": True} if beside.is_dir() else {}
-            return kind, kind.pipeline_class.from_single_file(str(path), **local)
+            pipeline = kind.pipeline_class.from_single_file(str(path), **local)
+            for marker in MARKERS.keys() & names:
+                pipeline.scheduler.register_to_config(**MARKERS[marker])
+            return kind, pipeline
     prefixes = ", ".join(kind.file_prefix for kind in kinds)
     raise CheckpointError(f"its weights are of no supported family: no name begins with one of {prefixes}")
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from deployments.engine.state import DenoiseState
 
 logger = logging.getLogger(__name__)
-STUCK_AFTER_S = 600.0  # a step this long hangs
+STUCK_AFTER_S = 600.0  # a call of the runner this long hangs
 
 
 class AsyncEngine:
@@ -118,11 +118,11 @@ class AsyncEngine:
             return {**self._stats, "waiting": self._stats["waiting"] + len(self._arrivals)}
 
     def check_health(self) -> None:
-        """Raises EngineError if the thread is dead, or if one step takes too long."""
+        """Raises EngineError if the thread is dead, or if one call of the runner takes too long."""
         if not self._thread.is_alive() and not self._closing:
             raise EngineError(f"the engine thread is dead: {self._failure!r}")
         since = self._busy_since
-        if since is not None and time.monotonic() - since > self._stuck_after_s:
+        if since is not None and time.monotonic() - max(since, self._engine.call_started) > self._stuck_after_s:
             raise EngineError(f"the engine has been in one step for over {self._stuck_after_s:g} s")
 
     def close(self, timeout_s: float = 30.0) -> None:

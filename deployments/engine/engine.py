@@ -17,6 +17,7 @@ from deployments.engine.scheduler import Scheduler
 from deployments.engine.state import DenoiseState, LatentShape, StepBatch, by_shape
 
 logger = logging.getLogger(__name__)
+Work = Callable[[list[DenoiseState]], None]
 Finished = tuple[str, Img2ImgOutput | Exception]
 COUNTERS = ("steps", "step_s", "finished", "failed", "aborted", "out_of_memory")  # since the start
 
@@ -50,6 +51,7 @@ class Engine:
         self._decoding: list[DenoiseState] = []
         self._counters: dict[str, float] = dict.fromkeys(COUNTERS, 0)
         self._backend = runner.backend
+        self.call_started = 0.0  # by time.monotonic(), of the runner's latest call
 
     @property
     def has_work(self) -> bool:
@@ -113,7 +115,7 @@ class Engine:
         started = time.perf_counter()
         for state in states:
             state.admitted = started
-        self._each_alone_on_error(self.runner.encode, states)
+        self._together(self.runner.encode, states)
         for state in states:
             state.encode_s = time.perf_counter() - started
         return self._drop_failed(states)
@@ -121,18 +123,18 @@ class Engine:
     def _denoise(self, batch: StepBatch | None) -> list[DenoiseState]:
         if batch is None:
             return []
+
+        def advance(states: list[DenoiseState]) -> None:
+            self.runner.denoise_step(StepBatch(states, batch.max_rows))
+
         started = time.perf_counter()
-        try:
-            self.runner.denoise_step(batch)
-        except Exception as exc:
-            if isinstance(exc, OutOfMemory) and self.scheduler.halve_cap(batch):
-                self._counters["out_of_memory"] += 1
-                logger.warning("out of memory with %d requests in a step: fewer from now on", len(batch.states))
-                self.runner.free_memory()
-                return []
-            self._each_alone_on_error(
-                lambda states: self.runner.denoise_step(StepBatch(states, batch.max_rows)), batch.states, after=exc
-            )
+        error = self._error_of(advance, batch.states)
+        if isinstance(error, OutOfMemory) and self.scheduler.halve_cap(batch):
+            self._counters["out_of_memory"] += 1
+            logger.warning("out of memory with %d requests in a step: fewer from now on", len(batch.states))
+            self.runner.free_memory()
+            return []
+        self._each_alone(advance, batch.states, after=error)
         self._account(batch, time.perf_counter() - started)
         return self._drop_failed(batch.states)
 
@@ -151,35 +153,33 @@ class Engine:
         for alike in by_shape(states):
             for state in alike:
                 state.decode_started = time.perf_counter()
-            self._each_alone_on_error(self.runner.decode, alike)
+            self._together(self.runner.decode, alike)
 
     def _fetch(self, states: list[DenoiseState]) -> list[DenoiseState]:
         """The same states, with their images or errors."""
-        self._each_alone_on_error(self.runner.fetch, [state for state in states if state.error is None])
-        for state in states:
-            state.decode_s = time.perf_counter() - state.decode_started
+        self._together(self.runner.fetch, [state for state in states if state.error is None])
         return states
 
-    def _each_alone_on_error(
-        self, work: Callable[[list[DenoiseState]], None], states: list[DenoiseState], after: Exception | None = None
-    ) -> None:
-        """Do `work` for all at once; if that fails (or failed: `after`), for each alone: only the culprit suffers."""
+    def _together(self, work: Work, states: list[DenoiseState]) -> None:
+        """Do `work` for all at once; if that fails, for each alone: only the culprit suffers."""
+        self._each_alone(work, states, after=self._error_of(work, states) if states else None)
+
+    def _each_alone(self, work: Work, states: list[DenoiseState], after: Exception | None) -> None:
+        """Do `work` again for each, if it failed for all of them."""
         if after is None:
-            try:
-                if states:
-                    work(states)
-                return
-            except Exception as exc:
-                after = exc
-        self.runner.free_memory()
-        if len(states) == 1:
-            states[0].error = after
             return
+        self.runner.free_memory()
         for state in states:
-            try:
-                work([state])
-            except Exception as exc:
-                state.error = exc
+            state.error = self._error_of(work, [state]) if len(states) > 1 else after
+
+    def _error_of(self, work: Work, states: list[DenoiseState]) -> Exception | None:
+        """Do `work`, and return what it raises."""
+        self.call_started = time.monotonic()
+        try:
+            work(states)
+        except Exception as exc:
+            return exc
+        return None
 
     def _drop_failed(self, states: list[DenoiseState]) -> list[DenoiseState]:
         failed = [state for state in states if state.error is not None]
@@ -195,6 +195,6 @@ class Engine:
             return request_id, state.error
         assert state.pixels is not None, "a denoised state without error was decoded"
         self._counters["finished"] += 1
-        queued_s = state.admitted - state.arrived
-        timings = Timings(queued_s, state.encode_s, state.denoise_s, state.decode_s)
+        queued_s, decode_s = state.admitted - state.arrived, time.perf_counter() - state.decode_started
+        timings = Timings(queued_s, state.encode_s, state.denoise_s, decode_s)
         return request_id, Img2ImgOutput(request_id, state.pixels, len(state.table), state.truncated, timings)

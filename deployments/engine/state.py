@@ -78,7 +78,6 @@ class DenoiseState:
     encode_s: float = 0.0
     denoise_s: float = 0.0
     decode_started: float = 0.0
-    decode_s: float = 0.0
 
     @property
     def num_rows(self) -> int:
@@ -93,10 +92,6 @@ class DenoiseState:
     @property
     def steps_left(self) -> int:
         return len(self.table) - self.step_index
-
-    @property
-    def is_denoised(self) -> bool:
-        return self.steps_left == 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)

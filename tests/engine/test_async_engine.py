@@ -212,6 +212,18 @@ async def test_step_that_takes_too_long_is_reported_until_it_is_over() -> None:
         engine.check_health()
 
 
+async def test_long_step_is_healthy_while_the_runners_calls_end() -> None:
+    async with gated() as (engine, gate):
+        engine.submit([ask("a")])
+        await gate.reached()
+        assert engine._busy_since is not None
+        engine._busy_since -= 10_000
+        engine.check_health()
+        engine._engine.call_started -= 10_000
+        with pytest.raises(EngineError, match="in one step for over 600 s"):
+            engine.check_health()
+
+
 async def test_patient_engine_takes_a_long_step_for_healthy() -> None:
     async with gated() as (engine, gate):
         engine.submit([ask("a")])

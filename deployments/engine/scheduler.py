@@ -10,10 +10,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Hashable, Iterable
+from itertools import chain
+from math import prod
 
 from deployments.engine.state import BatchKey, DenoiseState, LatentShape, StepBatch
-from deployments.engine.step_times import StepTimes
+from deployments.engine.step_times import NUM_SHAPES, StepTimes
 
+STEP_BUDGET_S = 30.0  # of one forward: newcomers and departures wait for its end
+USUAL_LATENTS = 64 * 64  # of 512 x 512 pixels: `max_rows` rows of this size are the most before anything is measured
+ROWS_REGAINED = 0.02  # with each good step after running out of memory
 DUE_AFTER = 16  # simulated p99 slowdown 14, in order of arrival 65; 2 to 8 leave longer tails, 32 is no better
 
 
@@ -29,7 +34,7 @@ class Scheduler:
         self.running: list[DenoiseState] = []
         self.step_times = StepTimes()
         self._work = 0  # done since the start, in rows times latent pixels
-        self._caps: dict[LatentShape, int] = {}
+        self._caps: dict[LatentShape, float] = {}  # those that memory has lowered
         self._served: dict[BatchKey, float] = {}  # seconds of each batch key that is running
         self._level = 0.0  # seconds of the key that was served last, before that step: where newcomers start
 
@@ -43,8 +48,11 @@ class Scheduler:
         return sum(state.steps_left for state in (*self.waiting, *self.running))
 
     def cap(self, shape: LatentShape) -> int:
-        """The most rows a step batch of this shape may have: what memory allows, and no more than pay."""
-        return min(self._caps.get(shape, self.max_rows), self.step_times.knee(shape) or self.max_rows)
+        """The most rows a step batch of this shape may have: what memory and time allow, and no more than pay."""
+        seconds = self.step_times.row_seconds(shape)
+        timely = STEP_BUDGET_S / seconds if seconds else self.max_rows * USUAL_LATENTS / prod(shape)
+        most = min(self._caps.get(shape, self.max_rows), timely, self.step_times.knee(shape) or self.max_rows)
+        return max(1, int(most))
 
     def add(self, states: Iterable[DenoiseState]) -> None:
         for state in states:
@@ -53,28 +61,21 @@ class Scheduler:
 
     def remove(self, request_id: str) -> DenoiseState | None:
         """Take a request out wherever it is; None if it is not here (any more)."""
-        for queue in (self.waiting, self.running):
-            for state in queue:
-                if state.request.request_id == request_id:
-                    queue.remove(state)
-                    return state
-        return None
+        state, place = self.find(request_id) or (None, 0)
+        if state is not None:
+            (self.waiting if place else self.running).remove(state)
+        return state
 
     def find(self, request_id: str) -> tuple[DenoiseState, int] | None:
         """A request and its place among those waiting, 0 if it is running; None if it is not here."""
-        for state in self.running:
-            if state.request.request_id == request_id:
-                return state, 0
         queue = sorted(self.waiting, key=lambda state: (state.request.priority != "interactive", state.due))
-        for place, state in enumerate(queue, 1):
-            if state.request.request_id == request_id:
-                return state, place
-        return None
+        places = chain(((state, 0) for state in self.running), ((state, i) for i, state in enumerate(queue, 1)))
+        return next((found for found in places if found[0].request.request_id == request_id), None)
 
     def admit(self) -> list[DenoiseState]:
         """Move to `running` those waiting that fit in a step batch behind the foremost of their shape and LoRAs."""
         rows = Counter[Hashable]()
-        admitted, full = [], set[Hashable]()
+        admitted, full = list[DenoiseState](), set[Hashable]()
         running = set(map(id, self.running))
         for state in _foremost((*self.running, *self.waiting)):
             key = state.batch_key[:2]  # the conditions are not known before a request is encoded
@@ -83,6 +84,8 @@ class Scheduler:
             if key not in full:
                 rows[key] += state.num_rows
                 admitted += [state] if id(state) not in running else []
+            if sum(map(_step_work, admitted)) >= self.max_rows * USUAL_LATENTS:
+                break  # they are encoded within one step
         for state in admitted:
             self.waiting.remove(state)
         self.running.extend(admitted)
@@ -111,13 +114,15 @@ class Scheduler:
         shape, loras, _ = batch.key
         self._served[batch.key] = self._served.get(batch.key, self._level) + seconds
         self._work += sum(_step_work(state) for state in batch.states)
+        if shape in self._caps:
+            self._caps[shape] = min(self.max_rows, self._caps[shape] + ROWS_REGAINED)
         if not loras:  # which run on another backend
             self.step_times.observe(shape, batch.num_rows, seconds)
 
     def pop_denoised(self) -> list[DenoiseState]:
         """Take out those whose last step is done."""
-        done = [state for state in self.running if state.is_denoised]
-        self.running = [state for state in self.running if not state.is_denoised]
+        done = [state for state in self.running if not state.steps_left]
+        self.running = [state for state in self.running if state.steps_left]
         return done
 
     def halve_cap(self, batch: StepBatch) -> bool:
@@ -125,7 +130,7 @@ class Scheduler:
         shape = batch.key[0]
         rows = min(batch.num_rows, self.cap(shape))
         if rows > 1:
-            self._caps[shape] = rows // 2
+            self._caps = dict(list(self._caps.items())[1 - NUM_SHAPES :]) | {shape: rows // 2}
         return rows > 1
 
 
@@ -136,5 +141,4 @@ def _foremost(states: Iterable[DenoiseState]) -> list[DenoiseState]:
 
 
 def _step_work(state: DenoiseState) -> int:
-    height, width = state.latent_shape
-    return state.num_rows * height * width
+    return state.num_rows * prod(state.latent_shape)

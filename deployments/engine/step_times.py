@@ -39,6 +39,10 @@ class StepTimes:
         """Start over: another backend runs the networks."""
         self._steps, self.curves = {}, {}
 
+    def row_seconds(self, shape: Shape) -> float | None:
+        """The least that a row of a step has cost; None before it is measured."""
+        return min((seconds / rows for rows, seconds in self.curves.get(shape, {}).items()), default=None)
+
     def knee(self, shape: Shape) -> int | None:
         """The fewest rows at which a row costs at most a tenth more than at the best number of rows.
 

@@ -30,6 +30,7 @@ from deployments.engine.networks import Backend, CompilableFamily, Denoiser, Ten
 PRECISIONS = {torch.float32: "f32", torch.bfloat16: "bf16", torch.float16: "f16"}
 SMALL_BYTES = 256 * 1024**2  # of a network's weights
 SIDES = 9, 17  # of the traced latents: odd at each level, so that upsampling is traced by sizes and not by factors
+CACHED_LAYERS = 256  # that are kept for other shapes, by each network: with 5000, the default, memory grows for hours
 ANY = -1
 
 
@@ -112,6 +113,7 @@ class _Compiled:
             "INFERENCE_PRECISION_HINT": PRECISIONS[dtype],
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
             "NUM_STREAMS": streams,
+            "CPU_RUNTIME_CACHE_CAPACITY": CACHED_LAYERS,
         }
         compiled = openvino.Core().compile_model(model, "CPU", options)
         self.streams = streams

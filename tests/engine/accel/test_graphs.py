@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from deployments.engine.accel.cuda.device_lock import DEVICE_LOCK, DeviceLock
-from deployments.engine.accel.cuda.graphs import CaptureLimits, Counters, GraphedModule, cheapest
+from deployments.engine.accel.cuda.graphs import MAX_MISSED, CaptureLimits, Counters, GraphedModule, cheapest
 from tests.support.graph_replays import CallAgain
 
 ROW = torch.zeros(0, 3, 4)
@@ -106,6 +106,16 @@ def test_no_more_shapes_are_captured_than_the_limit() -> None:
     bench.graphed(batch(1, 5, 5))
     assert bench.requested == []
     bench.graphed(batch(2))  # of the known shape, another number of rows
+    assert len(bench.requested) == 1
+
+
+def test_what_is_counted_does_not_grow_with_the_sizes_that_callers_choose() -> None:
+    bench = Bench(calls=3)
+    for side in range(1, MAX_MISSED + 9):
+        bench.graphed(batch(1, 1, side))
+    assert len(bench.graphed._misses) == MAX_MISSED
+    for _ in range(2):
+        bench.graphed(batch(1, 1, side))
     assert len(bench.requested) == 1
 
 

@@ -7,13 +7,13 @@ another thread makes.
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple, Protocol
 
 import torch
+from cachetools import LRUCache
 
 from deployments.engine.accel.cuda.device_lock import DEVICE_LOCK
 from deployments.engine.transfers import is_out_of_memory
@@ -21,6 +21,7 @@ from deployments.engine.transfers import is_out_of_memory
 logger = logging.getLogger(__name__)
 Forward = Callable[..., torch.Tensor]
 Shapes = tuple[torch.Size, ...]  # of one row of each input
+MAX_MISSED = 1024  # shapes and numbers of rows whose calls without a capture are counted
 
 
 @dataclass(slots=True)
@@ -108,8 +109,7 @@ class GraphedModule:
         if isinstance(fallback, GraphedModule):  # SDXL's keys and values alone take 0.8 GB at 32 rows: not twice
             self._buffers = fallback._buffers
         self._graphs: dict[Shapes, dict[int, Graph]] = {}
-        self._plans: dict[tuple[Shapes, int], tuple[int, ...]] = {}
-        self._misses: Counter[tuple[Shapes, int]] = Counter()
+        self._misses: LRUCache[tuple[Shapes, int], int] = LRUCache(MAX_MISSED)
         self._too_large: set[tuple[Shapes, int]] = set()
         self._broken = False
 
@@ -139,9 +139,7 @@ class GraphedModule:
                 self._capture(inputs, bucket)
             except Exception as exc:
                 self._counters.failures += 1
-                with DEVICE_LOCK.capture():  # the engine's thread reads the plans
-                    self._too_large.add((_shapes(inputs), bucket))
-                    self._plans.clear()
+                self._too_large.add((_shapes(inputs), bucket))
                 self._broken = not is_out_of_memory(exc)
                 logger.warning("no capture of %d rows; the fallback runs: %s", bucket, exc, exc_info=self._broken)
 
@@ -158,7 +156,6 @@ class GraphedModule:
             graph = self._graph_capture.capture(forward)
             self._counters.add_capture()
             self._graphs.setdefault(shapes, {})[bucket] = graph
-            self._plans.clear()
 
     def _buffer(self, index: int, like: torch.Tensor) -> torch.Tensor:
         """The memory that graphs read input `index` from, the same for all numbers of rows.
@@ -181,19 +178,16 @@ class GraphedModule:
 
     def _plan(self, shapes: Shapes, rows: int) -> tuple[int, ...]:
         """The buckets to replay for so many rows; none where the fallback must run."""
-        if (shapes, rows) not in self._plans:
-            captured = self._graphs.get(shapes, {})
-            bucket = self._limits.bucket(rows)
-            awaited = bucket is not None and bucket not in captured and (shapes, bucket) not in self._too_large
-            self._plans[shapes, rows] = () if awaited else cheapest(rows, _seconds(captured))
-        return self._plans[shapes, rows]
+        captured, bucket = self._graphs.get(shapes, {}), self._limits.bucket(rows)
+        awaited = bucket is not None and bucket not in captured and (shapes, bucket) not in self._too_large
+        return () if awaited else cheapest(rows, _seconds(captured))
 
     def _count_miss(self, inputs: Sequence[torch.Tensor]) -> None:
         """Count a batch without a capture, and request one for what has come often enough."""
         shapes, bucket = _shapes(inputs), self._limits.bucket(len(inputs[0]))
         if bucket is None or bucket in self._graphs.get(shapes, {}) or self._broken:
             return
-        self._misses[shapes, bucket] += 1
+        self._misses[shapes, bucket] = self._misses.get((shapes, bucket), 0) + 1
         has_room = shapes in self._graphs or len(self._graphs) < self._limits.shapes
         if self._misses[shapes, bucket] == self._limits.calls and has_room:
             self._request_capture(partial(self.capture, [x[:0].clone() for x in inputs], [bucket]))

@@ -26,14 +26,16 @@ def compiled_backends(family: CompilableFamily, max_rows: int) -> Iterator[Backe
 
 
 def compile_now(family: CompilableFamily, max_rows: int) -> None:
-    """Make all backends before the first request."""
+    """Make all backends before the first request. Raises what the compiler raises if images must be reproducible."""
     started, slot = time.perf_counter(), family.slot
     slot.compiling = True
     try:
         for backend in compiled_backends(family, max_rows):
             slot.swap_backend(backend)
             logger.info("backend %s after %.1f s", backend.name, time.perf_counter() - started)
-    except Exception:  # whatever the compiler raises, torch can run the networks
+    except Exception:  # whatever the compiler raises, torch can run the networks, but rounds otherwise
+        if family.reproducible:
+            raise
         logger.exception("the networks could not be compiled; the backend stays %s", slot.backend.name)
     slot.compiling = False
 

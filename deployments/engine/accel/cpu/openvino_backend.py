@@ -29,6 +29,8 @@ from deployments.engine.networks import Backend, CompilableFamily, Denoiser, Ten
 
 PRECISIONS = {torch.float32: "f32", torch.bfloat16: "bf16", torch.float16: "f16"}
 SMALL_BYTES = 256 * 1024**2  # of a network's weights
+MAX_CACHED = 24  # networks on disk; a checkpoint has three
+ENGINE = Path(__file__).parents[2]
 SIDES = 9, 17  # of the traced latents: odd at each level, so that upsampling is traced by sizes and not by factors
 CACHED_LAYERS = 256  # that are kept for other shapes, by each network: with 5000, the default, memory grows for hours
 ANY = -1
@@ -146,13 +148,27 @@ def _cached_model(network: _Float32, example: tuple[torch.Tensor, ...]) -> _Open
     if sum(tensor.nbytes for tensor in network.state_dict().values()) > SMALL_BYTES:  # on disk a second time
         return _convert_model(network, example)
     cached = user_cache_path("img2img-serve") / "openvino" / f"{_fingerprint(network, example)}.xml"
-    if not cached.exists():
-        converted = _convert_model(network, example)
-        try:
-            _save(converted.model, cached)
-        except OSError:  # a disk that is full or read-only costs every start some seconds
-            return converted
-    return _OpenVinoModel(openvino.Core().read_model(cached), None)
+    try:
+        if not cached.exists():
+            _save(_convert_model(network, example).model, cached)
+            _evict(cached.parent)
+        os.utime(cached)
+        return _read(cached)
+    except OSError:  # a disk that is full or read-only costs every start some seconds
+        with TemporaryDirectory() as folder:
+            _save(_convert_model(network, example).model, Path(folder) / cached.name)
+            return _read(Path(folder) / cached.name)
+
+
+def _read(file: Path) -> _OpenVinoModel:
+    return _OpenVinoModel(openvino.Core().read_model(file), None)
+
+
+def _evict(folder: Path) -> None:
+    """Keep the models that were used last."""
+    for model in sorted(folder.glob("*.xml"), key=os.path.getmtime)[:-MAX_CACHED]:
+        for suffix in (".xml", ".bin"):
+            model.with_suffix(suffix).unlink(missing_ok=True)
 
 
 def _convert_model(network: _Float32, example: tuple[torch.Tensor, ...]) -> _OpenVinoModel:
@@ -164,11 +180,14 @@ def _convert_model(network: _Float32, example: tuple[torch.Tensor, ...]) -> _Ope
 
 
 def _fingerprint(network: _Float32, example: tuple[torch.Tensor, ...]) -> str:
-    """A digest of all that decides the result of a conversion."""
+    """A digest of all that decides the result of a conversion, the engine's own code included."""
     versions = [version(package) for package in ("openvino", "torch", "diffusers")]
     function = getattr(network.function, "__qualname__", "forward")
-    parts = [*versions, function, network.dtype, [tuple(tensor.shape) for tensor in example], network.network]
+    configs = [module.config for module in network.modules() if hasattr(module, "config")]
+    parts = [*versions, function, network.dtype, [tuple(tensor.shape) for tensor in example], network.network, configs]
     digest = hashlib.sha256(repr(parts).encode())
+    for file in sorted(ENGINE.rglob("*.py")):
+        digest.update(file.read_bytes())
     for name, tensor in sorted(network.network.state_dict().items()):
         digest.update(name.encode())
         digest.update(tensor.detach().contiguous().view(torch.uint8).numpy())

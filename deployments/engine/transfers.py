@@ -54,6 +54,8 @@ class StepPipeline(Generic[T]):
 
     def now(self) -> Moment:
         """The moment when the device has done all that was submitted so far; on other devices the present."""
+        if self._device.type == "mps":
+            torch.mps.synchronize()
         if self._device.type != "cuda":
             return time.perf_counter()
         event = torch.cuda.Event(enable_timing=True, blocking=True)  # type: ignore[no-untyped-call]

@@ -45,17 +45,25 @@ def test_configured_dtype_is_used_on_every_device(name: str, device: torch.devic
 
 @pytest.mark.parametrize("reproducible", [True, False])
 @pytest.mark.parametrize(
-    ("device", "overflows", "dtype"),
+    ("device", "has_bfloat16", "overflows", "dtype"),
     [
-        (CUDA, False, torch.float16),
-        (CUDA, True, torch.bfloat16),
-        (MPS, False, torch.float32),
-        (MPS, True, torch.float32),
+        (CUDA, True, False, torch.float16),
+        (CUDA, True, True, torch.bfloat16),
+        (CUDA, False, False, torch.float16),
+        (CUDA, False, True, torch.float32),
+        (MPS, False, False, torch.float32),
+        (MPS, False, True, torch.float32),
     ],
 )
 def test_automatic_dtype_goes_by_device_and_float16s_range(
-    device: torch.device, overflows: bool, dtype: torch.dtype, reproducible: bool
+    device: torch.device,
+    has_bfloat16: bool,
+    overflows: bool,
+    dtype: torch.dtype,
+    reproducible: bool,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: has_bfloat16)
     assert choose_dtype("auto", device, overflows=overflows, reproducible=reproducible) == dtype
 
 

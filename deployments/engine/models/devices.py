@@ -28,14 +28,14 @@ def choose_device(device: str) -> torch.device:
 def choose_dtype(dtype: str, device: torch.device, *, overflows: bool, reproducible: bool) -> torch.dtype:
     """The requested dtype; `auto` goes by the device.
 
-    CUDA: float16, or bfloat16 for a denoiser that `overflows` in float16. MPS: float32. CPU: bfloat16 where the
+    CUDA: float16, or what has more range for a denoiser that `overflows`. MPS: float32. CPU: bfloat16 where the
     processor computes in it and that is measured faster, else float32; always float32 if `reproducible`, so that a
     measurement cannot change a promised image.
     """
     if dtype != "auto":
         return DTYPES[dtype]
     if device.type == "cuda":
-        return torch.bfloat16 if overflows else torch.float16
+        return _beyond_float16(device) if overflows else torch.float16
     if device.type == "cpu" and not reproducible and bfloat16_gain() >= WORTHWHILE:
         return torch.bfloat16
     return torch.float32
@@ -58,8 +58,13 @@ def vae_dtypes(dtype: torch.dtype, device: torch.device, *, overflows: bool) -> 
         return VaeDtypes(dtype, dtype)
     if dtype != torch.float16:
         return VaeDtypes(torch.float32, dtype)
-    has_bfloat16 = device.type == "cuda" and torch.cuda.is_bf16_supported()
-    return VaeDtypes(torch.float32, torch.bfloat16 if has_bfloat16 else torch.float32)
+    return VaeDtypes(torch.float32, _beyond_float16(device))
+
+
+def _beyond_float16(device: torch.device) -> torch.dtype:
+    """For values that float16 cannot hold: bfloat16 on a GPU that computes in it, else float32."""
+    has_bfloat16 = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.bfloat16 if has_bfloat16 else torch.float32
 
 
 @cache

@@ -39,10 +39,7 @@ def _on_device(method: Callable[Concatenate[Runner, P], T]) -> Callable[Concaten
 
 
 class Runner:
-    """encode, denoise_step, decode and fetch for any mix of requests of one checkpoint.
-
-    `device_lock` keeps others off the device while a step runs.
-    """
+    """encode, denoise_step, decode and fetch for any mix of requests. `device_lock` keeps others off the device."""
 
     def __init__(
         self, family: Family, *, device_lock: Callable[[], AbstractContextManager[object]] = nullcontext

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,10 @@ from diffusers import AutoencoderTiny, StableDiffusionImg2ImgPipeline
 from PIL import Image
 
 from deployments.engine.errors import NumericalError
+from deployments.engine.models.checkpoint import Checkpoint
 from deployments.engine.models.devices import VaeDtypes
+from deployments.engine.models.lora import LoadedLoras
+from deployments.engine.models.stable_diffusion import StableDiffusion
 from deployments.engine.models.vae import MAX_BATCH_PIXELS, MAX_CACHED_IMAGES, VaeCodec, vae_decoder, vae_encoder
 from deployments.engine.networks import Backend, BackendSlot
 from deployments.engine.request import Img2ImgRequest, Pixels
@@ -24,9 +28,10 @@ from training.tiny import make_vae
 
 def codec_of(vae: Any, dtype: torch.dtype = torch.float32, *, batch_invariant: bool = False) -> VaeCodec:
     slot = BackendSlot(Backend("eager", torch.neg, vae_encoder(vae), vae_decoder(vae)))
-    dtypes = VaeDtypes(dtype, dtype)
-    device = torch.device("cpu")
-    return VaeCodec(vae, slot, device=device, dtype=dtype, dtypes=dtypes, batch_invariant=batch_invariant)
+    pipeline, dtypes = SimpleNamespace(vae=vae), VaeDtypes(dtype, dtype)
+    loras = LoadedLoras(pipeline, {})
+    checkpoint = Checkpoint(StableDiffusion.kind, pipeline, torch.device("cpu"), dtype, dtypes, loras)
+    return VaeCodec(checkpoint, slot, batch_invariant=batch_invariant)
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,6 @@ from deployments.engine.models import devices
 from deployments.engine.models.lora import LoadedLoras
 from deployments.engine.models.scaled_fp16 import to_scaled_fp16
 
-NO_LORAS: Mapping[str, str] = {}
 PICKLES = (".ckpt", ".bin", ".pt", ".pth", ".pkl")
 # Empty tensors by which trainers tell what a single file's other tensors do not.
 MARKERS: dict[str, dict[str, Any]] = {
@@ -73,13 +72,14 @@ def load_checkpoint(
     prediction: str | None = None,
     reproducible: bool = False,
     memory_efficient: bool = False,
-    loras: Mapping[str, str] = NO_LORAS,
+    loras: Mapping[str, str] | None = None,
 ) -> Checkpoint:
     """Open a diffusers folder, a hub id or one `.safetensors` file, and `loras`, the paths of its LoRAs by name.
 
     `prediction` is what its denoiser predicts, for files that do not say it. Raises CheckpointError with the reason.
     """
-    _quieten()
+    diffusers.utils.logging.disable_progress_bar()  # noise in a server's log
+    transformers.utils.logging.disable_progress_bar()
     try:
         target = devices.choose_device(device)
         kind, pipeline = _open(source, revision, kinds)
@@ -88,18 +88,12 @@ def load_checkpoint(
         _check(pipeline, kind)
     except Exception as exc:
         raise CheckpointError(f"{source}: {exc}") from exc
-    loaded = LoadedLoras(pipeline, loras)
+    loaded = LoadedLoras(pipeline, loras or {})
     denoiser_overflows, vae_overflows = kind.overflows(pipeline)
     model_dtype = devices.choose_dtype(dtype, target, overflows=denoiser_overflows, reproducible=reproducible)
     vae_dtypes = devices.vae_dtypes(model_dtype, target, overflows=vae_overflows)
     _place(pipeline, target, model_dtype, vae_dtypes, memory_efficient)
     return Checkpoint(kind, pipeline, target, model_dtype, vae_dtypes, loaded)
-
-
-def _quieten() -> None:
-    """Progress bars of a load are noise in a server's log."""
-    diffusers.utils.logging.disable_progress_bar()
-    transformers.utils.logging.disable_progress_bar()
 
 
 def _open(source: str, revision: str | None, kinds: Collection[CheckpointKind]) -> tuple[CheckpointKind, Any]:

@@ -72,14 +72,7 @@ class StableDiffusion:
             denoiser = FixedBatch(self.network, REPRODUCIBLE_ROWS[self.device.type])
         self._eager = Backend("eager", denoiser, vae_encoder(self.vae), vae_decoder(self.vae))
         self.slot = BackendSlot(self._eager)
-        self.codec = VaeCodec(
-            self.vae,
-            self.slot,
-            device=self.device,
-            dtype=self.dtype,
-            dtypes=checkpoint.vae_dtypes,
-            batch_invariant=reproducible,
-        )
+        self.codec = VaeCodec(checkpoint, self.slot, batch_invariant=reproducible)
         self.size_multiple = self.codec.factor
         self._samplers = Samplers(pipeline.scheduler.config)
         self._prompts = self._prompt_encoder()

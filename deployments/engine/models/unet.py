@@ -17,6 +17,8 @@ from diffusers.models.attention_processor import Attention
 from diffusers.models.resnet import ResnetBlock2D
 from torch import nn
 
+Given = torch.Tensor | None  # what only some UNets are given
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class UNetCondition:
@@ -54,8 +56,8 @@ class CachedUNet(nn.Module):
         for resnet in resnets:
             resnet.skip_time_act = True  # the cached projection was activated before
         unet.time_embedding = _Identity(unet.time_embedding)
-        unet.get_time_embed = _given_temb
-        unet.get_aug_embed = _no_added_embedding
+        unet.get_time_embed = lambda sample, timestep: timestep
+        unet.get_aug_embed = lambda **_: None
         self.kv_width, self.temb_width = _width(self._kv), _width(self._temb)
 
     def forward(self, latents: torch.Tensor, temb: torch.Tensor, encoder_kv: torch.Tensor) -> torch.Tensor:
@@ -71,12 +73,7 @@ class CachedUNet(nn.Module):
         return torch.cat([cached.projection(hidden) for cached in self._kv], dim=-1)
 
     def temb(
-        self,
-        timesteps: torch.Tensor,
-        *,
-        guidance: torch.Tensor | None = None,
-        pooled: torch.Tensor | None = None,
-        time_ids: torch.Tensor | None = None,
+        self, timesteps: torch.Tensor, *, guidance: Given = None, pooled: Given = None, time_ids: Given = None
     ) -> torch.Tensor:
         """What the ResNets add at these time steps.
 
@@ -114,13 +111,7 @@ class _TimeEmbedding(nn.Module):
         self._add: Callable[..., torch.Tensor] | None
         self._add = unet.get_aug_embed if unet.config.addition_embed_type == "text_time" else None
 
-    def forward(
-        self,
-        timesteps: torch.Tensor,
-        guidance: torch.Tensor | None,
-        pooled: torch.Tensor | None,
-        time_ids: torch.Tensor | None,
-    ) -> torch.Tensor:
+    def forward(self, timesteps: torch.Tensor, guidance: Given, pooled: Given, time_ids: Given) -> torch.Tensor:
         dtype = next(self._time_embedding.parameters()).dtype  # the UNet's own property looks at all its parameters
         embedding: torch.Tensor = self._time_embedding(self._time_proj(timesteps).to(dtype), guidance)
         if self._add is not None:
@@ -151,11 +142,3 @@ def _replace_projections(places: list[tuple[nn.Module, str]]) -> list[_CachedPro
 
 def _width(cached: list[_CachedProjection]) -> int:
     return cached[-1].columns.stop if cached else 0
-
-
-def _given_temb(sample: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
-    return timestep
-
-
-def _no_added_embedding(**_: Any) -> None:
-    return None

@@ -13,7 +13,7 @@ from cachetools import LRUCache
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 
 from deployments.engine.errors import NumericalError
-from deployments.engine.models.devices import VaeDtypes
+from deployments.engine.models.checkpoint import Checkpoint
 from deployments.engine.models.preview import LatentColours
 from deployments.engine.networks import BackendSlot, TensorFunction
 from deployments.engine.request import Pixels
@@ -33,25 +33,15 @@ class VaeCodec:
     composition.
     """
 
-    def __init__(
-        self,
-        vae: Any,
-        slot: BackendSlot,
-        *,
-        device: torch.device,
-        dtype: torch.dtype,
-        dtypes: VaeDtypes,
-        batch_invariant: bool,
-    ) -> None:
-        self._vae = vae
+    def __init__(self, checkpoint: Checkpoint, slot: BackendSlot, *, batch_invariant: bool) -> None:
+        self._vae = checkpoint.pipeline.vae
         self._slot = slot
-        self._device = device  # not the VAE's own: offloaded weights come to it, inputs do not
-        self._dtype = dtype
-        self._dtypes = dtypes
+        self._device = checkpoint.device  # not the VAE's own: offloaded weights come to it, inputs do not
+        self._dtype, self._dtypes = checkpoint.dtype, checkpoint.vae_dtypes
         self._batch_invariant = batch_invariant
         self._cache: LRUCache[bytes, torch.Tensor] = LRUCache(MAX_CACHED_IMAGES)
         self._colours: LatentColours | None = None
-        self.factor: int = 2 ** (len(vae.config.block_out_channels) - 1)
+        self.factor: int = 2 ** (len(self._vae.config.block_out_channels) - 1)
         self.hits = self.misses = 0
 
     def image_key(self, image: Pixels) -> bytes:
@@ -143,9 +133,8 @@ class VaeCodec:
 
     def _mean_latents(self, image: Pixels) -> torch.Tensor:
         """Latents (channels, h, w) without chance: the posterior's mean."""
-        channels: int = self._vae.config.latent_channels
         (moments,) = self.moments([image], [self.image_key(image)])
-        return self._normalize(moments[None, :channels])[0]
+        return self._normalize(moments[None, : self._vae.config.latent_channels])[0]
 
     def _draw(self, generator: torch.Generator, shape: torch.Size) -> torch.Tensor:
         """Noise as diffusers draws it: on the CPU, in the checkpoint's dtype."""
@@ -159,13 +148,11 @@ class VaeCodec:
 
     def _normalize(self, latents: torch.Tensor) -> torch.Tensor:
         mean, std = self._statistics(latents)
-        scale: float = self._vae.config.scaling_factor
-        return (latents - mean) * scale / std
+        return (latents - mean) * float(self._vae.config.scaling_factor) / std
 
     def _denormalize(self, latents: torch.Tensor) -> torch.Tensor:
         mean, std = self._statistics(latents)
-        scale: float = self._vae.config.scaling_factor
-        return latents * std / scale + mean
+        return latents * std / float(self._vae.config.scaling_factor) + mean
 
     def _statistics(self, latents: torch.Tensor) -> tuple[torch.Tensor | float, torch.Tensor | float]:
         mean, std = (getattr(self._vae.config, name, None) for name in ("latents_mean", "latents_std"))
@@ -194,12 +181,7 @@ def vae_encoder(vae: Any) -> TensorFunction:
 
 def vae_decoder(vae: Any) -> TensorFunction:
     """Latents (n, channels, h, w) to pixels in [-1, 1]."""
-
-    def decode(latents: torch.Tensor) -> torch.Tensor:
-        pixels: torch.Tensor = vae.decode(latents, return_dict=False)[0]
-        return pixels
-
-    return decode
+    return lambda latents: vae.decode(latents, return_dict=False)[0]
 
 
 def _to_host(decoded: torch.Tensor) -> ToHost:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, NamedTuple
+from typing import Any
 
 import openvino
 import torch
@@ -34,6 +34,7 @@ ENGINE = Path(__file__).parents[2]
 SIDES = 9, 17  # of the traced latents: odd at each level, so that upsampling is traced by sizes and not by factors
 CACHED_LAYERS = 256  # that are kept for other shapes, by each network: with 5000, the default, memory grows for hours
 ANY = -1
+_Model = tuple[Any, nn.Module | None]  # OpenVINO's, and the weights that it reads in place: it does not keep all alive
 
 
 def openvino_backend(family: CompilableFamily) -> Backend:
@@ -96,19 +97,10 @@ class _Float32(nn.Module):
         return self.function(*(tensor.to(self.dtype) for tensor in inputs)).float()
 
 
-class _OpenVinoModel(NamedTuple):
-    """OpenVINO's model. It reads torch's `weights` in place and, in bfloat16, does not keep them alive itself."""
-
-    model: Any
-    weights: nn.Module | None
-
-
 class _Compiled:
     """Runs a network for rows of inputs with these `shapes`, `streams` rows at a time."""
 
-    def __init__(
-        self, network: _OpenVinoModel, shapes: list[tuple[int, ...]], dtype: torch.dtype, streams: int = 1
-    ) -> None:
+    def __init__(self, network: _Model, shapes: list[tuple[int, ...]], dtype: torch.dtype, streams: int = 1) -> None:
         model, self._weights = network
         model.reshape({i: openvino.PartialShape(list(shape)) for i, shape in enumerate(shapes)})
         options = {
@@ -140,7 +132,7 @@ def _start(request: Any, inputs: tuple[torch.Tensor, ...]) -> list[Any]:
     return arrays
 
 
-def _cached_model(network: _Float32, example: tuple[torch.Tensor, ...]) -> _OpenVinoModel:
+def _cached_model(network: _Float32, example: tuple[torch.Tensor, ...]) -> _Model:
     """Small networks are cached on disk, since converting them takes longer than compiling them.
 
     The cached file is used at once too: OpenVINO rounds a network read from a file otherwise than a converted one.
@@ -150,18 +142,14 @@ def _cached_model(network: _Float32, example: tuple[torch.Tensor, ...]) -> _Open
     cached = user_cache_path("img2img-serve") / "openvino" / f"{_fingerprint(network, example)}.xml"
     try:
         if not cached.exists():
-            _save(_convert_model(network, example).model, cached)
+            _save(_convert_model(network, example)[0], cached)
             _evict(cached.parent)
         os.utime(cached)
-        return _read(cached)
+        return openvino.Core().read_model(cached), None
     except OSError:  # a disk that is full or read-only costs every start some seconds
         with TemporaryDirectory() as folder:
-            _save(_convert_model(network, example).model, Path(folder) / cached.name)
-            return _read(Path(folder) / cached.name)
-
-
-def _read(file: Path) -> _OpenVinoModel:
-    return _OpenVinoModel(openvino.Core().read_model(file), None)
+            _save(_convert_model(network, example)[0], Path(folder) / cached.name)
+            return openvino.Core().read_model(Path(folder) / cached.name), None
 
 
 def _evict(folder: Path) -> None:
@@ -171,12 +159,12 @@ def _evict(folder: Path) -> None:
             model.with_suffix(suffix).unlink(missing_ok=True)
 
 
-def _convert_model(network: _Float32, example: tuple[torch.Tensor, ...]) -> _OpenVinoModel:
+def _convert_model(network: _Float32, example: tuple[torch.Tensor, ...]) -> _Model:
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # branches on sizes are fixed by the trace; the examples choose them well
         # OpenVINO would trace it too, and then once more to compare, which takes a third of the time.
         traced = torch.jit.trace(network, example, strict=False, check_trace=False)  # type: ignore[no-untyped-call]
-        return _OpenVinoModel(openvino.convert_model(traced, example_input=example), traced)
+        return openvino.convert_model(traced, example_input=example), traced
 
 
 def _fingerprint(network: _Float32, example: tuple[torch.Tensor, ...]) -> str:

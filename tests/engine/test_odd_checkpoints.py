@@ -14,6 +14,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from deployments.engine.engine import Engine
+from deployments.engine.errors import CheckpointError
+from deployments.engine.models.stable_diffusion import StableDiffusion
 from deployments.engine.request import Img2ImgRequest, Pixels
 from deployments.engine.runner import Runner
 from tests.support.checkpoints import to_single_file
@@ -109,3 +111,20 @@ def test_single_file_predicts_what_its_markers_or_the_configuration_say(
     assert family.describe()["prediction_type"] == changes.get("prediction_type", "epsilon")
     image = run(Engine(Runner(family), max_rows=8), [REQUEST])["a"]
     assert np.abs(image.astype(int) - Reference(folder)(REQUEST)).max() <= 1
+
+
+@pytest.mark.parametrize("odd", [{"class_embed_type": "timestep"}, {"encoder_hid_dim_type": "text_proj"}])
+def test_unet_that_needs_more_than_prompts_and_images_is_refused_when_it_is_opened(
+    odd: dict[str, str], checkpoints: Checkpoints
+) -> None:
+    pipeline = load_unet_family(checkpoints("sd15")).checkpoint.pipeline
+    pipeline.unet.register_to_config(**odd)
+    with pytest.raises(CheckpointError, match=next(iter(odd))):
+        StableDiffusion.kind.check(pipeline)
+
+
+@pytest.mark.parametrize(("size", "native"), [(None, 512), ([16, 24], 192)])
+def test_checkpoint_without_one_native_side_is_described(size: Any, native: int, checkpoints: Checkpoints) -> None:
+    family = load_unet_family(checkpoints("sd15"))
+    family.network.unet.register_to_config(sample_size=size)
+    assert family.describe()["native_size"] == native * family.codec.factor // 8

@@ -34,6 +34,11 @@ def _check(pipeline: Any) -> None:
             f"image-to-image needs a UNet of {latents} input channels, and this one takes {takes}: "
             f"{OTHER_TASKS.get(takes, 'made for another task')}"
         )
+    for key in ("class_embed_type", "encoder_hid_dim_type"):
+        if pipeline.unet.config.get(key) is not None:
+            raise CheckpointError(
+                f"its UNet needs more than prompts and images: it has {key} {pipeline.unet.config[key]}"
+            )
     prediction_type = pipeline.scheduler.config.get("prediction_type", "epsilon")
     if prediction_type not in PREDICTION_TYPES:
         raise CheckpointError(f"prediction_type {prediction_type!r} is none of {', '.join(PREDICTION_TYPES)}")

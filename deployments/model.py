@@ -56,7 +56,7 @@ class Img2ImgModel:
 
         self.model_id = model_id
         started = time.perf_counter()
-        use_hardware(ray.get_runtime_context().get_assigned_resources().get("GPU", 0))
+        use_hardware(ray.get_runtime_context().get_assigned_resources().get("GPU", 0), model.device)
         engine = build_engine(model)
         log_with_serve()
         self._metrics = ModelMetrics(time.perf_counter() - started)

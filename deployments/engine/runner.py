@@ -73,7 +73,7 @@ class Runner:
 
     def stats(self) -> dict[str, int]:
         """Counters since the start (rows without padding, caches, captures), and the GPU memory this process holds."""
-        memory = torch.cuda.memory_reserved() if self._device.type == "cuda" else 0
+        memory = torch.cuda.memory_reserved(self._device) if self._device.type == "cuda" else 0
         counters = {**self.family.stats(), **self.family.slot.backend.counters()}
         return {"unet_rows": self._num_rows, "gpu_memory_bytes": memory, **counters}
 

@@ -6,7 +6,6 @@ Importing this imports torch and diffusers, which takes seconds: only a model's 
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 
@@ -17,18 +16,20 @@ from deployments.engine.engine import Engine
 from deployments.engine.models.families import load_family
 from deployments.engine.networks import CompilableFamily
 from deployments.engine.runner import Runner
+from deployments.replica.cpus import usable_cpus
 
 logger = logging.getLogger(__name__)
 MAX_ROWS = {"cpu": 8, "mps": 8, "cuda": 32}  # of a step batch, where the configuration says nothing
 
 
-def use_hardware(gpu_share: float) -> None:
-    """Compute on all cores that this process may use, and on `gpu_share` of the GPU's memory."""
+def use_hardware(gpu_share: float, device: str = "auto") -> None:
+    """Compute on all cores that this process may use, and on `gpu_share` of the memory of the configured GPU."""
     # Ray pins a process that holds part of a CPU to one OpenMP thread; the cores are there to be used.
-    torch.set_num_threads(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    torch.set_num_threads(usable_cpus())
     # Ray's GPU fractions are bookkeeping only; this turns an overdraft into this process's out-of-memory error.
     if 0 < gpu_share < 1 and torch.cuda.is_available():
-        torch.cuda.set_per_process_memory_fraction(gpu_share)
+        number = device.partition(":")[2]  # of the GPU; without one it is torch's current GPU
+        torch.cuda.set_per_process_memory_fraction(gpu_share, int(number) if number else None)
 
 
 def build_engine(model: ModelConfig) -> Engine:

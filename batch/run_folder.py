@@ -16,6 +16,7 @@ import typer
 from ray.exceptions import RayError
 
 from batch import options as cli
+from batch import program
 from batch.cluster import App, find_app
 from batch.display import CONSOLE, LISTED_FAILURES, Counts, failure_text
 from batch.planning.checkpoint_hash import with_checkpoint_hashes
@@ -205,7 +206,7 @@ def _how_to_resume(overwrite: bool) -> str:
 
 def command() -> None:
     """The command's entry point."""
-    typer.run(main)
+    program.run(main)
 
 
 if __name__ == "__main__":

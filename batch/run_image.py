@@ -15,6 +15,7 @@ from typing import Annotated
 import typer
 
 from batch import options as cli
+from batch import program
 from batch.cluster import find_app
 from batch.planning.naming import FORMATS, is_image
 from batch.planning.plan import plan_one
@@ -109,7 +110,7 @@ def _check_extension(output_filename: str | None) -> None:
 
 def command() -> None:
     """The command's entry point."""
-    typer.run(main)
+    program.run(main)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from typing import Annotated, Any
 import typer
 from pydantic import ValidationError
 
+from batch import program
 from batch.planning.naming import FORMATS, shortest
 from batch.record.results import RESULTS_FILE, Result
 from deployments.engine.request import Sampler
@@ -189,7 +190,7 @@ def _notes(record: Result | None) -> Iterator[str]:
 
 def cli() -> None:
     """The command's entry point."""
-    typer.run(main)
+    program.run(main)
 
 
 if __name__ == "__main__":

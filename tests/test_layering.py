@@ -64,11 +64,19 @@ ALLOWED: dict[str, set[str]] = {
     # check the settings of each image before the app runs; errors, which tell what failure to repeat; and ray_private,
     # which starts the app without a port.
     "batch": set(),
-    "batch.run_folder": {*SETTINGS, "batch.cluster", "batch.display", "batch.options", "batch.planning", "batch.record"}
-    | {"batch.running", "batch.storage", "engine.errors"},
-    "batch.run_image": {"batch.cluster", "batch.options", "batch.planning", "batch.running", "batch.storage"}
-    | {"config", "images", "routing"},
-    "batch.show": {"batch.planning", "batch.record", "engine.request", "images", "schemas"},
+    "batch.run_folder": {
+        *SETTINGS,
+        "batch.cluster",
+        "batch.display",
+        "batch.options",
+        "batch.planning",
+        "batch.program",
+    }
+    | {"batch.record", "batch.running", "batch.storage", "engine.errors"},
+    "batch.run_image": {"batch.cluster", "batch.options", "batch.planning", "batch.program", "batch.running"}
+    | {"batch.storage", "config", "images", "routing"},
+    "batch.show": {"batch.planning", "batch.program", "batch.record", "engine.request", "images", "schemas"},
+    "batch.program": set(),
     "batch.options": {"allowed_values", "batch.cluster", "engine.errors", "schemas"},
     "batch.running": {*SETTINGS, "batch.display", "batch.planning", "batch.record", "batch.report", "batch.storage"}
     | {"engine.errors", "errors", "images"},

@@ -1,0 +1,20 @@
+"""Runs a command of this package as a program."""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Callable
+
+import typer
+
+
+def run(main: Callable[..., None]) -> None:
+    """Run the command `main` on the program's arguments.
+
+    Characters that the encoding of the output lacks are printed escaped, as names of files hold any: `\\u6771`.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    typer.run(main)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import glob
+import re
+from urllib.parse import unquote
 
 from batch.storage.storage import FileTooLarge, Storage, StorageError, open_storage
 from deployments.engine.errors import InvalidRequest
 
 MAX_MANIFEST_BYTES = 1024**3
+WILDCARD = re.compile(r"[*?[]")
+ESCAPED = re.compile(r"(%[0-9A-Fa-f]{2})+")
 
 
 def read_file(uri: str, param: str) -> tuple[str, bytes]:
@@ -39,13 +43,39 @@ def path_of(uri: str) -> str:
     return uri.partition("?")[0] if "://" in uri else uri
 
 
-def split_uri(uri: str, is_rest: Callable[[str], bool] = lambda part: False) -> tuple[str, str]:
-    """Split into the folder, with the URI's query, and the rest.
+def split_uri(uri: str) -> tuple[str, str]:
+    """Split into the folder, with the URI's query, and the last part of the path."""
+    parts = path_of(uri).split("/")
+    return _split_at(len(parts) - 1, parts, uri)
 
-    The rest starts at the first part of the path that `is_rest`, or else at the last part.
+
+def split_glob(uri: str) -> tuple[str, str]:
+    """Split into the folder and the glob below it, `**` if there is none.
+
+    A part of the path that is a folder by that very name is no glob. In the glob of a URI an escaped character, such
+    as `%5B`, is the character itself. Raises InvalidRequest if the storage does not answer.
     """
-    path = path_of(uri)
-    parts = path.split("/")
-    cut = next((index for index, part in enumerate(parts) if is_rest(part)), len(parts) - 1)
-    folder = "/".join(parts[:cut]) or ("/" if cut else ".")
-    return folder + uri.removeprefix(path), "/".join(parts[cut:])
+    parts = path_of(uri).split("/")
+    for index, part in enumerate(parts):
+        if WILDCARD.search(part) and not is_folder(_split_at(index + 1, parts, uri)[0]):
+            folder, pattern = _split_at(index, parts, uri)
+            return folder, ESCAPED.sub(_literal, pattern) if "://" in uri else pattern
+    return uri, "**"
+
+
+def is_folder(uri: str) -> bool:
+    """Whether there is a folder of this very name. Raises InvalidRequest."""
+    storage = open_folder(uri)
+    try:
+        return storage.is_folder()
+    except OSError as error:
+        raise InvalidRequest(f"{storage}: {error}", "input") from error
+
+
+def _split_at(index: int, parts: list[str], uri: str) -> tuple[str, str]:
+    folder = "/".join(parts[:index]) or ("/" if index else ".")
+    return folder + uri.removeprefix(path_of(uri)), "/".join(parts[index:])
+
+
+def _literal(escaped: re.Match[str]) -> str:
+    return glob.escape(unquote(escaped.group()))

@@ -9,21 +9,19 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from posixpath import commonpath, dirname, join
 
 from fsspec.utils import glob_translate
 
 from batch.planning.captions import Captions, caption_path, read_captions
-from batch.planning.locations import open_folder, path_of, read_file, roots_of, split_uri
+from batch.planning.locations import is_folder, open_folder, path_of, read_file, roots_of, split_glob, split_uri
 from batch.planning.manifest import NOTHING_SPECIAL, OUR_FILES, READERS, Row, is_manifest, read_lines, read_rows
 from batch.planning.naming import FORMATS, folded, is_image, valid_name
 from batch.record.results import RESULTS_FILE, Result
 from batch.storage.storage import FileInfo, Storage
 from deployments.engine.errors import InvalidRequest
 from deployments.schemas import Img2ImgOptions
-
-WILDCARD = re.compile(r"[*?[]")
 
 Files = dict[str, FileInfo]
 
@@ -63,20 +61,17 @@ class SourceListing:
 def find_sources(input: str, manifest: str | None = None, *, recursive: bool = True) -> SourceListing:
     """The images of `input`, a local path or a URI: a folder, a glob (`**` for any folders), a list or a table.
 
+    What is a folder by that very name is no glob, brackets or not.
     The paths in a list (.txt) or a table (.csv, .jsonl, .parquet) are relative to its own folder, those of `manifest`,
     itself a list or a table, to the folder `input`. A text file beside an image, `photo.txt` for `photo.jpg`, is its
     prompt, unless its row has one. Raises InvalidRequest.
     """
-    path = path_of(input)
-    is_folder = Path(path).is_dir()
-    if manifest is None and is_manifest(path) and not is_folder:
+    if manifest is None and is_manifest(path_of(input)) and not is_folder(input):
         manifest, input = input, split_uri(input)[0]
     if manifest is not None:
         return _in_manifest(input, manifest)
-    if not is_folder and WILDCARD.search(path):
-        input, pattern = split_uri(input, lambda part: bool(WILDCARD.search(part)))
-        return _in_folder(input, pattern, recursive and ("/" in pattern or "**" in pattern))
-    return _in_folder(input, "**", recursive)
+    folder, pattern = split_glob(input)
+    return _in_folder(folder, pattern, recursive and ("/" in pattern or "**" in pattern))
 
 
 def read_prompts(path: str) -> tuple[str, ...]:
@@ -107,6 +102,8 @@ def _in_folder(uri: str, pattern: str, recursive: bool) -> SourceListing:
     files = _files_of(storage, recursive, problems)
     reports = set(map(str, OUR_FILES)) if RESULTS_FILE in files else set()  # the input is the output of another job
     matched = [path for path in files if matches(path) and path not in reports]
+    if not matched and "[" in pattern:
+        raise InvalidRequest(f"no file matches {pattern!r}; a bracket that belongs to a name is written [[]", "input")
     rows = [Row(None, path) for path in matched if is_image(PurePosixPath(path))]
     captions = read_captions(storage, rows, files)
     others = set(matched).difference((row.image for row in rows), map(caption_path, captions))

@@ -50,6 +50,8 @@ class Backend(Protocol):
 
     def delete(self, path: str) -> None: ...
 
+    def is_folder(self) -> bool: ...
+
     def files(self, recursive: bool) -> Iterator[FileInfo | str]:
         """The visible files in any order, and the message of each problem."""
 
@@ -94,6 +96,9 @@ class LocalFolder:
 
     def delete(self, path: str) -> None:
         (self.root / path).unlink(missing_ok=True)
+
+    def is_folder(self) -> bool:
+        return self.root.is_dir()
 
     def files(self, recursive: bool) -> Iterator[FileInfo | str]:
         todo: list[tuple[str, tuple[Identity, ...]]] = [("", (_identity(self.root.stat()),))]
@@ -180,6 +185,10 @@ class RemoteFolder:
     def delete(self, path: str) -> None:
         with suppress(FileNotFoundError):
             self.filesystem.delete_file(f"{self.root}/{path}")
+
+    def is_folder(self) -> bool:
+        info: Any = self.filesystem.get_file_info(self.root)
+        return bool(info.type == FileType.Directory)
 
     def files(self, recursive: bool) -> Iterator[FileInfo | str]:
         above = self.root.strip("/") + "/"

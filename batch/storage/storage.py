@@ -23,6 +23,7 @@ __all__ = ["FileInfo", "FileTooLarge", "Storage", "StorageError", "open_storage"
 ARROW_SCHEMES = ("s3", "gs", "gcs", "abfs", "abfss", "hdfs", "viewfs")  # fsspec has the others
 S3_OPTIONS = {"allow_delayed_open": "true"}  # an image is one PUT, of which a killed writer leaves nothing
 URI_CHARACTERS = "%/:@!$&'()*+,;=~"  # what need not be escaped, or is already
+BARE_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
 
 PERMANENT = (FileNotFoundError, PermissionError, FileExistsError, IsADirectoryError, NotADirectoryError)
 PERMANENT_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL}
@@ -74,6 +75,10 @@ class Storage:
         """Remove the file if it exists."""
         _retry(self.backend.delete, path)
 
+    def is_folder(self) -> bool:
+        """Whether the folder exists. An object store has every folder above an object."""
+        return _retry(self.backend.is_folder)
+
     def files(self, recursive: bool = True, on_problem: Callable[[str], object] = ignore) -> Iterator[FileInfo]:
         """The visible files, sorted by path. Links are followed. One listing, whatever the number of files.
 
@@ -106,9 +111,8 @@ def open_storage(uri: str) -> Storage:
     options = (S3_OPTIONS if scheme == "s3" else {}) | dict(parse_qsl(query))
     try:
         if scheme in ARROW_SCHEMES:
-            filesystem, root = FileSystem.from_uri(
-                f"{quote(address, safe=URI_CHARACTERS)}?{urlencode(options, quote_via=quote)}"
-            )
+            escaped = quote(BARE_PERCENT.sub("%25", address), safe=URI_CHARACTERS)
+            filesystem, root = FileSystem.from_uri(f"{escaped}?{urlencode(options, quote_via=quote)}")
         else:
             inner, root = url_to_fs(uri, use_listings_cache=False)
             filesystem = PyFileSystem(FSSpecHandler(inner))

@@ -7,6 +7,7 @@ import re
 from urllib.parse import unquote
 
 from batch.storage.storage import FileTooLarge, Storage, StorageError, open_storage
+from batch.storage.uris import escape_secret
 from deployments.engine.errors import InvalidRequest
 
 MAX_MANIFEST_BYTES = 1024**3
@@ -45,6 +46,7 @@ def path_of(uri: str) -> str:
 
 def split_uri(uri: str) -> tuple[str, str]:
     """Split into the folder, with the URI's query, and the last part of the path."""
+    uri = escape_secret(uri)
     parts = path_of(uri).split("/")
     return _split_at(len(parts) - 1, parts, uri)
 
@@ -55,6 +57,7 @@ def split_glob(uri: str) -> tuple[str, str]:
     A part of the path that is a folder by that very name is no glob. In the glob of a URI an escaped character, such
     as `%5B`, is the character itself. Raises InvalidRequest if the storage does not answer.
     """
+    uri = escape_secret(uri)
     parts = path_of(uri).split("/")
     for index, part in enumerate(parts):
         if WILDCARD.search(part) and not is_folder(_split_at(index + 1, parts, uri)[0]):

@@ -17,13 +17,13 @@ from pyarrow.fs import FileSystem, FSSpecHandler, PyFileSystem
 from stamina.instrumentation import set_on_retry_hooks
 
 from batch.storage.backends import Backend, FileInfo, FileTooLarge, LocalFolder, RemoteFolder
+from batch.storage.uris import BARE_PERCENT, escape_secret, public_address, without_secrets
 
 __all__ = ["FileInfo", "FileTooLarge", "Storage", "StorageError", "open_storage", "overlap"]
 
 ARROW_SCHEMES = ("s3", "gs", "gcs", "abfs", "abfss", "hdfs", "viewfs")  # fsspec has the others
 S3_OPTIONS = {"allow_delayed_open": "true"}  # an image is one PUT, of which a killed writer leaves nothing
 URI_CHARACTERS = "%/:@!$&'()*+,;=~"  # what need not be escaped, or is already
-BARE_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
 
 PERMANENT = (FileNotFoundError, PermissionError, FileExistsError, IsADirectoryError, NotADirectoryError)
 PERMANENT_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL}
@@ -101,14 +101,15 @@ def open_storage(uri: str) -> Storage:
     A URI's query is for its file system, as in pyarrow.fs.FileSystem.from_uri. The folder need not exist. Raises
     StorageError.
     """
+    uri = escape_secret(uri)
     address, _, query = uri.partition("?")
     scheme, separator, path = address.partition("://")
     if not separator:
         return Storage(LocalFolder(Path(uri).absolute()))  # other processes have other working directories
     if scheme == "file":
         return Storage(LocalFolder(Path(unquote(path.removeprefix("localhost"))).absolute()))
-    public_uri = f"{scheme}://" + re.sub(r"^[^/]*@", "", path.rstrip("/"))  # without credentials
     options = (S3_OPTIONS if scheme == "s3" else {}) | dict(parse_qsl(query))
+    public = public_address(uri)
     try:
         if scheme in ARROW_SCHEMES:
             escaped = quote(BARE_PERCENT.sub("%25", address), safe=URI_CHARACTERS)
@@ -117,10 +118,10 @@ def open_storage(uri: str) -> Storage:
             inner, root = url_to_fs(uri, use_listings_cache=False)
             filesystem = PyFileSystem(FSSpecHandler(inner))
     except (ArrowException, ImportError, OSError, ValueError) as error:
-        raise StorageError(f"{public_uri}: {error}") from error
+        raise StorageError(f"{public}: {without_secrets(str(error), uri)}") from None  # the cause shows the secrets
     if not root:
-        raise StorageError(f"{public_uri}: names no bucket or folder")
-    return Storage(RemoteFolder(filesystem, root.rstrip("/"), public_uri, options.get("endpoint_override", "")))
+        raise StorageError(f"{public}: names no bucket or folder")
+    return Storage(RemoteFolder(filesystem, root.rstrip("/"), public, options.get("endpoint_override", "")))
 
 
 def overlap(first: Storage, second: Storage) -> bool:

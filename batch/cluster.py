@@ -19,7 +19,7 @@ from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import ApplicationStatus, ServeDeploySchema
 
 from deployments.config import AppConfig
-from deployments.ray_private import deploy_apps
+from deployments.ray_private import deploy_apps, ingress_handle
 
 BUILDER = "deployments.app:build_app"  # whose arguments are an AppConfig
 QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
@@ -65,7 +65,7 @@ class App:
             serve.start(proxy_location="Disabled")
             deploy_apps(schema)
         _wait_until_ready(self._name, self._on_progress)
-        return serve.get_app_handle(self._name)
+        return ingress_handle(self._name)
 
 
 @contextmanager

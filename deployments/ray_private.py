@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
+from ray import serve
 from ray.serve.context import _get_global_client, _get_serve_request_context
+from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import ServeDeploySchema
 
 
@@ -14,6 +17,27 @@ def deploy_apps(schema: ServeDeploySchema) -> None:
     Ray 2.60: `ServeControllerClient.deploy_apps`. The public `serve.run` takes no configuration file.
     """
     _get_global_client().deploy_apps(schema)
+
+
+def ingress_handle(app_name: str) -> DeploymentHandle:
+    """The handle to an application's ingress, for programs with and without an event loop.
+
+    Ray 2.60: `DeploymentHandle._init`. With RAY_SERVE_THROUGHPUT_OPTIMIZED=1 a handle would else work in coroutines
+    only.
+    """
+    call_replicas_without_proxy()
+    handle = serve.get_app_handle(app_name)
+    handle._init(_run_router_in_separate_loop=True)
+    return handle
+
+
+def call_replicas_without_proxy() -> None:
+    """Keep this process's calls to replicas off the proxy that http_proxy or https_proxy name.
+
+    Ray 2.60: `RAY_SERVE_USE_GRPC_BY_DEFAULT`, part of RAY_SERVE_THROUGHPUT_OPTIMIZED=1, calls replicas by gRPC, which
+    obeys these variables. An empty grpc_proxy comes first and means none.
+    """
+    os.environ.setdefault("grpc_proxy", "")
 
 
 def deployment_details(app_name: str) -> dict[str, dict[str, Any]]:

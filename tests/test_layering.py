@@ -28,7 +28,8 @@ ALLOWED: dict[str, set[str]] = {
     "deployments": set(),
     "app": {"api", "config", "model", "router"},
     "keys": {"auth"},
-    "router": {*SETTINGS, "api", "engine.request", "handles", "service", "telemetry"},
+    "router": {*SETTINGS, "api", "engine.request", "handles", "ray_private", "service"}
+    | {"telemetry"},
     "model": {"autoscaling", "config", "engine.async_engine", "engine.request", "handles", "images", "replica"}
     | {"telemetry"},
     # api -> service is the rule. Besides: the keys, the counts of calls, and what requests and errors are made of.
@@ -62,7 +63,7 @@ ALLOWED: dict[str, set[str]] = {
     "engine.errors": set(),
     # batch -> images, schemas, config and the router's handle is the rule. Besides: routing and allowed_values, which
     # check the settings of each image before the app runs; errors, which tell what failure to repeat; and ray_private,
-    # which starts the app without a port.
+    # which starts the app without a port and calls it without a proxy.
     "batch": set(),
     "batch.run_folder": {
         *SETTINGS,
@@ -79,7 +80,7 @@ ALLOWED: dict[str, set[str]] = {
     "batch.program": set(),
     "batch.options": {"allowed_values", "batch.cluster", "engine.errors", "schemas"},
     "batch.running": {*SETTINGS, "batch.display", "batch.planning", "batch.record", "batch.report", "batch.storage"}
-    | {"engine.errors", "errors", "images"},
+    | {"engine.errors", "errors", "images", "ray_private"},
     "batch.cluster": {"config", "ray_private"},
     "batch.display": {"batch.record"},
     "batch.planning": {*SETTINGS, "allowed_values", "batch.record", "batch.storage", "engine.errors", "images"}

@@ -18,6 +18,7 @@ from batch.record.results import Job, Result
 from batch.report.thumbnails import Pair
 from batch.running.tracker import STOPPED, Report, Tracker
 from batch.running.worker import ImageWorker
+from deployments.ray_private import call_replicas_without_proxy
 
 BLOCK_IMAGES = 64  # Ray Data's overhead is per block; a block is checked again after its process died
 IMAGES_PER_ACTOR = 16  # decoding and encoding about this many keeps one process busy
@@ -103,6 +104,7 @@ class RowWorker:
     """Runs the worker on rows of a number and a job as JSON, at most `max_running` images at a time in all calls."""
 
     def __init__(self, worker: ImageWorker, tracker: ActorHandle[Tracker], max_running: int) -> None:
+        call_replicas_without_proxy()
         self._worker = worker
         self._tracker = tracker
         self._slots = asyncio.Semaphore(max_running)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -15,15 +16,19 @@ import ray
 import yaml
 from pydantic import ValidationError
 from ray import serve
+from ray.exceptions import RayError
 from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import ApplicationStatus, ServeDeploySchema
 
 from deployments.config import AppConfig
-from deployments.ray_private import deploy_apps, ingress_handle
+from deployments.ray_private import check_cluster, deploy_apps, ingress_handle, one_attempt
 
 BUILDER = "deployments.app:build_app"  # whose arguments are an AppConfig
 QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
 POLL_S = 0.2
+ANNOUNCED_AFTER_S = 5.0
+START_TIMEOUT_S = 1800.0  # for checkpoints to be downloaded and loaded, or for a cluster to get room
+ALONE = "RAY_ADDRESS=local starts the app in a cluster of its own"
 RUNNING = (ApplicationStatus.RUNNING, ApplicationStatus.UNHEALTHY)  # unhealthy: its other models still serve
 SHOWN_CHARS = 2000  # of Serve's reason for a failure: the end, where the traceback names the error
 
@@ -40,7 +45,7 @@ class App:
         self._name = name
         self._on_progress = on_progress
         self._stack = stack
-        self._is_joined = _join(name, stack)
+        self._is_joined = _join(name, on_progress, stack)
 
     @cached_property
     def config(self) -> AppConfig:
@@ -81,18 +86,20 @@ def find_app(config_path: Path, app_name: str, on_progress: Callable[[str], None
         yield App(config_path, app_name, on_progress, stack)
 
 
-def _join(app_name: str, stack: ExitStack) -> bool:
+def _join(app_name: str, on_progress: Callable[[str], None], stack: ExitStack) -> bool:
     """Connect to the app's cluster. Returns whether the app runs there."""
     if not ray.is_initialized() and os.environ.get("RAY_ADDRESS") == "local":
         return False  # a cluster of our own is started only when needed
     chosen = ray.is_initialized() or "RAY_ADDRESS" in os.environ
     if not ray.is_initialized():
+        address = os.environ.get("RAY_ADDRESS", "auto")
         try:
-            ray.init(**({} if chosen else {"address": "auto"}), **QUIET)
-        except ConnectionError as error:
+            with _announced(f"looking for the app {app_name!r} on the Ray cluster {address!r}; {ALONE}", on_progress):
+                _connect(address)
+        except (OSError, ValueError, RayError) as error:
             if not chosen:
                 return False
-            raise AppNotStarted(f"RAY_ADDRESS {os.environ['RAY_ADDRESS']!r}: {error}") from error
+            raise AppNotStarted(f"RAY_ADDRESS {address!r}: {error}. {ALONE}") from error
         stack.callback(ray.shutdown)
     running = serve.status().applications
     if chosen and running and app_name not in running:
@@ -100,6 +107,25 @@ def _join(app_name: str, stack: ExitStack) -> bool:
     if not chosen and app_name not in running:
         ray.shutdown()  # nothing is started in another program's cluster
     return app_name in running
+
+
+def _connect(address: str) -> None:
+    """Join the cluster at `address`, as ray.init takes it. Raises OSError, ValueError, RayError."""
+    if ":" in address and "://" not in address:
+        check_cluster(address)
+    with one_attempt():
+        ray.init(address, **QUIET)
+
+
+@contextmanager
+def _announced(message: str, on_progress: Callable[[str], None]) -> Iterator[None]:
+    """Tell the message if the block takes long."""
+    timer = threading.Timer(ANNOUNCED_AFTER_S, on_progress, [message])
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def read_serve_config(path: Path, app_name: str) -> ServeDeploySchema:
@@ -131,4 +157,7 @@ def _wait_until_ready(app_name: str, on_progress: Callable[[str], None]) -> None
         if app.status == ApplicationStatus.DEPLOY_FAILED:
             reasons = "\n".join([app.message, *(deployment.message for deployment in app.deployments.values())])
             raise AppNotStarted(reasons[-SHOWN_CHARS:])
+        if time.monotonic() - started > START_TIMEOUT_S:
+            waiting = "\n".join(f"{name}: {status}" for name, status in now.items())
+            raise AppNotStarted(f"not ready after {START_TIMEOUT_S / 60:g} minutes: {waiting[-SHOWN_CHARS:]}")
         time.sleep(POLL_S)

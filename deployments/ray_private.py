@@ -8,12 +8,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from ray._raylet import GcsClient
 from ray import serve
+from ray._raylet import GcsClient  # type: ignore[attr-defined]  # it is compiled
 from ray.serve.context import _get_global_client, _get_serve_request_context
 from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import ServeDeploySchema
-
 
 TCP_TIMEOUT_S = 5.0
 
@@ -21,7 +20,8 @@ TCP_TIMEOUT_S = 5.0
 def check_cluster(address: str) -> None:
     """Return if the cluster at HOST:PORT answers this program.
 
-    Raises OSError, and RayError if it refuses the token or is silent for 40 s. Ray 2.60: `ray._raylet.GcsClient`; `ray.init` tries this 20 times, and then names no reason.
+    Raises OSError, and RayError if it refuses the token or is silent for 40 s. Ray 2.60: `ray._raylet.GcsClient`;
+    `ray.init` tries this 20 times, and then names no reason.
     """
     host, _, port = address.rpartition(":")
     socket.create_connection((host.strip("[]"), int(port)), TCP_TIMEOUT_S).close()

@@ -22,7 +22,7 @@ from deployments.ray_private import call_replicas_without_proxy
 
 BLOCK_IMAGES = 64  # Ray Data's overhead is per block; a block is checked again after its process died
 IMAGES_PER_ACTOR = 16  # decoding and encoding about this many keeps one process busy
-CALLS_PER_ACTOR = 2  # the next block starts while the last images of one are running
+CALLS_PER_ACTOR = 2  # at least: the next block starts while the last images of one are running
 ACTOR_CPUS = 0.1  # actors mostly wait, and must fit beside the models on a small machine
 POLL_S = 0.5
 WORKER_DIED = "WorkerDied"
@@ -128,17 +128,23 @@ class RowWorker:
         return Report(number, result.model_dump_json(), pair)
 
 
+def actors_for(num_images: int, max_running: int, num_cpus: int) -> int:
+    """The number of actors: as many as the images that run at a time keep busy, but no more than CPUs."""
+    return max(1, min(math.ceil(min(num_images, max_running) / IMAGES_PER_ACTOR), num_cpus))
+
+
 def _dataset(jobs: dict[int, Job], worker: ImageWorker, tracker: ActorHandle[Tracker], max_running: int) -> Dataset:
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.max_errored_blocks = -1
     rows = [{"number": number, "job": job.model_dump_json()} for number, job in jobs.items()]
-    num_actors = math.ceil(max_running / IMAGES_PER_ACTOR)
-    num_blocks = max(math.ceil(len(rows) / BLOCK_IMAGES), min(len(rows), CALLS_PER_ACTOR * num_actors))
+    num_actors = actors_for(len(rows), max_running, int(ray.cluster_resources().get("CPU", 1)))
+    num_calls = max(CALLS_PER_ACTOR, math.ceil(max_running / num_actors / BLOCK_IMAGES))
+    num_blocks = max(math.ceil(len(rows) / BLOCK_IMAGES), min(len(rows), num_calls * num_actors))
     return ray.data.from_items(rows, override_num_blocks=num_blocks).map(
         RowWorker,
         fn_constructor_args=(worker, tracker, max_running // num_actors),
-        compute=ActorPoolStrategy(size=num_actors, max_concurrent_calls_per_actor=CALLS_PER_ACTOR),
+        compute=ActorPoolStrategy(size=num_actors, max_concurrent_calls_per_actor=num_calls),
         num_cpus=ACTOR_CPUS,
     )

@@ -60,7 +60,8 @@ def ingress_handle(app_name: str) -> DeploymentHandle:
     """
     call_replicas_without_proxy()
     handle = serve.get_app_handle(app_name)
-    handle._init(_run_router_in_separate_loop=True)
+    if not handle.is_initialized:  # Serve's client keeps handles
+        handle._init(_run_router_in_separate_loop=True)
     return handle
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -65,7 +66,7 @@ class App:
             schema = read_serve_config(self._path, self._name)
             if not ray.is_initialized():
                 self._stack.callback(ray.shutdown)
-                ray.init(**QUIET)
+                _start_cluster()
             self._stack.callback(serve.shutdown)
             serve.start(proxy_location="Disabled")
             deploy_apps(schema)
@@ -115,6 +116,21 @@ def _connect(address: str) -> None:
         check_cluster(address)
     with one_attempt():
         ray.init(address, **QUIET)
+
+
+def _start_cluster() -> None:
+    """Start a cluster of our own. Raises AppNotStarted.
+
+    Its token is a new one that nobody else needs, where Ray cannot write one to the home folder.
+    """
+    try:
+        try:
+            ray.init(**QUIET)
+        except OSError:
+            os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+            ray.init(**QUIET)
+    except OSError as error:
+        raise AppNotStarted(f"Ray does not start: {error}") from error
 
 
 @contextmanager

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from queue import SimpleQueue
 
@@ -41,3 +44,12 @@ def test_slow_search_for_a_cluster_says_what_is_looked_for(monkeypatch: pytest.M
     told: SimpleQueue[str] = SimpleQueue()
     with joining._announced("looking for the app", told.put):
         assert told.get(timeout=10) == "looking for the app"
+
+
+@pytest.mark.service
+def test_cluster_of_its_own_needs_no_home_folder():
+    code = "from batch.cluster import _start_cluster as start; import ray; start(); print(ray.is_initialized())"
+    environment = {**os.environ, "RAY_ADDRESS": "local", "HOME": "/dev/null"}
+    environment.pop("RAY_AUTH_TOKEN", None)
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert done.stdout == "True\n", done.stderr

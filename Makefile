@@ -6,9 +6,10 @@ BIN = $(VENV)/bin
 .DEFAULT_GOAL := help
 # How Serve is run where it matters: HAProxy before the routers, gRPC behind them, log lines written as they come; and its
 # controller, its metrics and the search for new log files run once or twice a second, not ten times; no spare worker waits.
+# After a reload the old HAProxy ends what still runs only after every request's deadline (limits.deadline_s, 600 s).
 FAST = RAY_SERVE_ENABLE_HA_PROXY=1 RAY_SERVE_THROUGHPUT_OPTIMIZED=1 RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE=1 \
 	RAY_SERVE_CONTROL_LOOP_INTERVAL_S=0.5 RAY_SERVE_METRICS_EXPORT_INTERVAL_MS=1000 RAY_LOG_MONITOR_MANY_FILES_THRESHOLD=0 \
-	RAY_prestart_worker_first_driver=0
+	RAY_prestart_worker_first_driver=0 RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S=660
 CONFIG ?= serve_config.yaml
 
 .PHONY: help demo serve serve-fast test test-haproxy test-fast lint bench parity clean

@@ -12,7 +12,7 @@ FAST = RAY_SERVE_ENABLE_HA_PROXY=1 RAY_SERVE_THROUGHPUT_OPTIMIZED=1 RAY_SERVE_RE
 	RAY_prestart_worker_first_driver=0 RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S=660
 CONFIG ?= serve_config.yaml
 
-.PHONY: help demo serve serve-fast test test-haproxy test-fast lint bench parity clean
+.PHONY: help demo serve serve-fast test test-haproxy test-fast lint audit bench parity clean
 
 help: ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -44,6 +44,9 @@ lint: $(VENV)/.installed-dev ## style, format and types
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+
+audit: $(VENV)/.installed-dev ## known weaknesses of the pinned versions, Python's and npm's; needs the internet
+	$(BIN)/python -m scripts.audit
 
 bench: $(VENV)/.installed-dev ## this project beside diffusers' pipeline: SD1.5's size, over HTTP, and a queue; 10 minutes
 	$(BIN)/python -m benchmarks.compare.suite

@@ -2,14 +2,14 @@
 
     python -m batch.run_folder --input photos --output paintings --prompt "in the style of picasso"
 
-Exit codes: 0 all done, 1 some images, the storage or the Ray cluster failed, 2 bad usage, 3 stopped at the deadline,
-130 stopped by Ctrl-C.
+Exit codes: 0 all done, 1 some images, the storage or the Ray cluster failed, 2 bad usage, or another job writes to the
+output, 3 stopped at the deadline, 130 stopped by Ctrl-C.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import typer
@@ -29,6 +29,7 @@ from batch.record.ledger import Ledger
 from batch.running.dry_run import estimate
 from batch.running.job import FolderJob, Outcome
 from batch.running.worker import ImageWorker
+from batch.storage.lock import Lock, OutputInUse, output_lock
 from batch.storage.storage import Storage, overlap
 from deployments.config import AppConfig
 from deployments.engine.errors import InvalidRequest
@@ -90,8 +91,13 @@ def main(
     if not listing.sources and not listing.failures:
         return
     spec = JobSpec(listing, outputs, options, sweep, prompts, overwrite, retry_failed, verify)
-    with cli.usage_errors(), find_app(config, app_name, CONSOLE.print) as app, _one_line_failure(overwrite):
-        job = spec.job(app.config)
+    with (
+        cli.usage_errors(),
+        find_app(config, app_name, CONSOLE.print) as app,
+        _one_line_failure(overwrite),
+        nullcontext(Lock()) if dry_run else _lock(outputs) as lock,
+    ):
+        job = spec.job(app.config, lock)
         if dry_run:
             estimate(job.work.todo, job.inputs, app.config.limits, lambda: _worker(app, job), concurrency)
             return
@@ -112,7 +118,7 @@ class JobSpec:
     retry_failed: bool
     verify: bool
 
-    def job(self, config: AppConfig) -> FolderJob:
+    def job(self, config: AppConfig, lock: Lock) -> FolderJob:
         """The job without the work of earlier runs. Raises InvalidRequest for what the app does not allow, OSError."""
         config = with_checkpoint_hashes(config)
         if self.prompts is not None:
@@ -130,7 +136,7 @@ class JobSpec:
             verify=self.verify,
         )
         _print_remaining_work(work, planned.num_duplicates)
-        return FolderJob(work, self.listing.storage, self.outputs, ledger)
+        return FolderJob(work, self.listing.storage, self.outputs, ledger, lock)
 
 
 def _run(job: FolderJob, app: App, concurrency: int, deadline: float | None) -> tuple[Outcome, Counts]:
@@ -169,6 +175,16 @@ def _open_output(uri: str, inputs: Storage) -> Storage:
     if outputs.local is not None and outputs.local.exists() and not outputs.local.is_dir():
         raise InvalidRequest(f"{str(outputs)!r} is not a folder", "output")
     return outputs
+
+
+@contextmanager
+def _lock(outputs: Storage) -> Iterator[Lock]:
+    """The lock of the output. Raises InvalidRequest if another job holds it, OSError."""
+    try:
+        with output_lock(outputs, CONSOLE.print) as lock:
+            yield lock
+    except OutputInUse as error:
+        raise InvalidRequest(str(error), "output") from error
 
 
 def _print_listing(listing: SourceListing) -> None:

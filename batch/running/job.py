@@ -20,6 +20,7 @@ from batch.report.thumbnails import Thumbnails
 from batch.report.writer import REPORT_FILE, write_report
 from batch.running.pipeline import Pipeline
 from batch.running.worker import ImageWorker
+from batch.storage.lock import Lock
 from batch.storage.storage import Storage
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -38,18 +39,19 @@ class Outcome(Enum):
 
 @dataclass(frozen=True, slots=True)
 class FolderJob:
-    """The remaining work, the folders that it reads and writes, and the ledger of results."""
+    """The remaining work, the folders that it reads and writes, the ledger of results, and the lock of the output."""
 
     work: RemainingWork
     inputs: Storage
     outputs: Storage
     ledger: Ledger
+    lock: Lock
 
     def run(self, worker: ImageWorker, concurrency: int, deadline_s: float | None) -> tuple[Outcome, Counts]:
         """Make the images to do, at most `concurrency` at a time. Start no image after `deadline_s`.
 
         The first SIGINT or SIGTERM lets the running images finish, a second one raises KeyboardInterrupt. Raises
-        OSError if a result cannot be recorded.
+        OSError if a result cannot be recorded, LockLost if another job has taken over the output.
         """
         outcome = Outcome.DONE
 
@@ -73,6 +75,7 @@ class FolderJob:
                 timer.start()
             try:
                 for result, pair in pipeline.run(self.work.todo):
+                    self.lock.check()
                     self.ledger.append(result)
                     if pair is not None:
                         thumbnails.add(result, pair)
@@ -87,6 +90,7 @@ class FolderJob:
         They hold every result in the output folder, whichever run made it, and the images without an output that fail
         in this run. Nothing is written if nothing is new. Partial files of killed writers are removed.
         """
+        self.lock.check()
         self.outputs.sweep()
         last, failures = self.ledger.load(), {failure.key: failure for failure in self.work.failures}
         new = [failure for key, failure in failures.items() if last.get(key) != failure]

@@ -15,6 +15,7 @@ from batch.planning.sources import find_sources
 from batch.planning.sweep import Sweep
 from batch.record.results import Result
 from batch.run_folder import JobSpec
+from batch.storage.lock import Lock
 from deployments.config import AppConfig
 from deployments.schemas import Img2ImgOptions
 from tests.support.folders import Folder
@@ -39,7 +40,7 @@ def output(tmp_path: Path) -> Folder:
 def run(source: Folder, output: Folder, config: AppConfig = CONFIG) -> None:
     """A run whose every image gets an image."""
     listing = find_sources(source.uri)
-    job = JobSpec(listing, output.storage, Img2ImgOptions(), Sweep(), None, False, False, False).job(config)
+    job = JobSpec(listing, output.storage, Img2ImgOptions(), Sweep(), None, False, False, False).job(config, Lock())
     for each in job.work.todo:
         output.write(each.output, IMAGE)
         job.ledger.append(Result.of(each, output_bytes=len(IMAGE)))

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from threading import Timer
 
 import pytest
-import ray
 
-from tests.support.folders import Folder, NewFolder, on_this_machine, run_folder
+from batch.storage import lock
+from tests.support.folders import Folder, NewFolder, job_process, on_this_machine, run_folder
 from tests.support.images import gradient
 from tests.support.s3_server import s3_server
 from tests.support.service import eventually
@@ -145,12 +142,6 @@ def test_deadline_lets_images_in_flight_end_and_the_next_run_goes_on(source: Fol
     assert f"{15 - num_done} to make, {num_done} done before" in run_folder(source, output, "--dry-run").output
 
 
-def job_process(source: Folder, output: Folder) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "batch.run_folder", "--input", source.uri, "--output", output.uri]
-    address = {"RAY_ADDRESS": ray.get_runtime_context().gcs_address}
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | address)
-
-
 @on_this_machine
 def test_interrupted_job_finishes_what_is_in_flight_and_says_how_to_go_on(source: Folder, output: Folder):
     for number in range(40):
@@ -173,7 +164,10 @@ def test_interrupted_job_finishes_what_is_in_flight_and_says_how_to_go_on(source
     assert "report.html" in output.names()
 
 
-def test_killed_job_goes_on_after_its_last_recorded_result(source: Folder, output: Folder):
+def test_killed_job_goes_on_after_its_last_recorded_result(
+    source: Folder, output: Folder, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(lock, "STALE_S", 1)
     source.write("stuck.png", asking("never answer"))
     with job_process(source, output) as job:
         guard = Timer(120, job.kill)

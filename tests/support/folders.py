@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
+import ray
 import typer
 from typer.testing import CliRunner, Result
 
@@ -66,6 +70,13 @@ def run_folder(source: Folder, output: Folder, *options: object) -> Result:
     """The command, in this process."""
     arguments = ("--input", source.uri, "--output", output.uri, *options)
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def job_process(source: Folder, output: Folder) -> subprocess.Popen[str]:
+    """The command as a process of its own, which joins the running app."""
+    command = [sys.executable, "-m", "batch.run_folder", "--input", source.uri, "--output", output.uri]
+    address = {"RAY_ADDRESS": ray.get_runtime_context().gcs_address}
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | address)
 
 
 def assert_refused(result: Result, option: str, words: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import mimetypes
 import os
 import re
@@ -11,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
-from typing import Any, Protocol, Self
+from typing import Any, BinaryIO, Protocol, Self
 from urllib.parse import unquote
 
 from pyarrow.fs import FileSelector, FileSystem, FileType
@@ -84,10 +85,11 @@ class LocalFolder:
         part = target.with_name(f".{uuid.uuid4().hex}.part")
         try:
             with part.open("xb") as file:
+                _try_lock(file)
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            part.replace(target)
+                part.replace(target)
         finally:
             part.unlink(missing_ok=True)
 
@@ -131,9 +133,7 @@ class LocalFolder:
 
     def sweep(self) -> int:
         left = [path for path in self.root.rglob(".*.part") if PARTIAL.fullmatch(path.name)]
-        for path in left:
-            path.unlink(missing_ok=True)
-        return len(left)
+        return sum(_remove_unless_written(path) for path in left)
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,6 +210,25 @@ class RemoteFolder:
 def _check_size(num_bytes: int, max_bytes: int) -> None:
     if num_bytes > max_bytes:
         raise FileTooLarge(f"the file has {num_bytes} bytes; at most {max_bytes} are allowed")
+
+
+def _try_lock(file: BinaryIO) -> bool:
+    """Lock the file while it is open, and return whether nobody else has. File systems without locks count as free."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def _remove_unless_written(part: Path) -> bool:
+    with suppress(FileNotFoundError), part.open("rb") as file:
+        if _try_lock(file):
+            part.unlink()
+            return True
+    return False
 
 
 def _problem(path: str, why: str | None) -> str:

@@ -91,7 +91,7 @@ class Storage:
         yield from sorted((item for item in items if isinstance(item, FileInfo)), key=lambda info: info.path)
 
     def sweep(self) -> int:
-        """Remove the partial files of killed writers and return their number. Nobody may write meanwhile."""
+        """Remove the partial files of killed writers and return their number."""
         return self.backend.sweep()
 
 

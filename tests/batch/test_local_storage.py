@@ -49,6 +49,14 @@ def test_sweep_removes_what_killed_writers_left_and_nothing_else(tmp_path: Path)
     assert {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()} == kept
 
 
+def test_sweep_leaves_the_file_that_another_program_is_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    storage = open_storage(str(tmp_path))
+    swept: list[int] = []
+    monkeypatch.setattr(os, "fsync", lambda _: swept.append(storage.sweep()))  # before the file has its name
+    storage.write("a.png", b"x")
+    assert (swept, storage.read("a.png", 1)) == ([0], b"x")
+
+
 def test_links_are_followed_but_never_in_circles(tmp_path: Path):
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "b.png").touch()

@@ -20,19 +20,19 @@ from batch import program
 from batch.cluster import App, find_app
 from batch.display import CONSOLE, LISTED_FAILURES, Counts, failure_text
 from batch.planning.checkpoint_hash import with_checkpoint_hashes
-from batch.planning.locations import open_folder
 from batch.planning.plan import plan
 from batch.planning.remaining_work import RemainingWork, find_remaining_work
 from batch.planning.sources import SourceListing, find_sources, read_prompts
 from batch.planning.sweep import Sweep
+from batch.record.job_file import record_input
 from batch.record.ledger import Ledger
 from batch.running.dry_run import estimate
 from batch.running.job import FolderJob, Outcome
+from batch.running.output import check_input, lock_output, open_output
 from batch.running.worker import ImageWorker
-from batch.storage.lock import Lock, OutputInUse, output_lock
-from batch.storage.storage import Storage, overlap
+from batch.storage.lock import Lock
+from batch.storage.storage import Storage
 from deployments.config import AppConfig
-from deployments.engine.errors import InvalidRequest
 from deployments.schemas import Img2ImgOptions
 
 
@@ -86,7 +86,7 @@ def main(
         sweep = Sweep.parse(swept, seeds)
         prompts = None if prompts_file is None else read_prompts(prompts_file)
         listing = find_sources(input, manifest, recursive=recursive)
-        outputs = _open_output(output, listing.storage)
+        outputs = open_output(output, listing.storage)
     _print_listing(listing)
     if not listing.sources and not listing.failures:
         return
@@ -95,8 +95,10 @@ def main(
         cli.usage_errors(),
         find_app(config, app_name, CONSOLE.print) as app,
         _one_line_failure(overwrite),
-        nullcontext(Lock()) if dry_run else _lock(outputs) as lock,
+        nullcontext(Lock()) if dry_run else lock_output(outputs) as lock,
     ):
+        if not overwrite:
+            check_input(listing.storage, outputs)
         job = spec.job(app.config, lock)
         if dry_run:
             estimate(job.work.todo, job.inputs, app.config.limits, lambda: _worker(app, job), concurrency)
@@ -141,6 +143,7 @@ class JobSpec:
 
 def _run(job: FolderJob, app: App, concurrency: int, deadline: float | None) -> tuple[Outcome, Counts]:
     """Run the job, and start no image after `deadline` minutes. Without anything to do no app is started."""
+    record_input(job.outputs, job.inputs)
     outcome, counts = Outcome.DONE, Counts()
     if job.work.todo:
         outcome, counts = job.run(_worker(app, job), concurrency, None if deadline is None else 60 * deadline)
@@ -164,27 +167,6 @@ def _one_line_failure(overwrite: bool) -> Iterator[None]:
 
 def _worker(app: App, job: FolderJob) -> ImageWorker:
     return ImageWorker(app.router, app.config.limits, job.inputs, job.outputs)
-
-
-def _open_output(uri: str, inputs: Storage) -> Storage:
-    outputs = open_folder(uri, "output")
-    if overlap(inputs, outputs):
-        raise InvalidRequest(
-            f"{str(outputs)!r} and the input folder {str(inputs)!r} must be outside each other", "output"
-        )
-    if outputs.local is not None and outputs.local.exists() and not outputs.local.is_dir():
-        raise InvalidRequest(f"{str(outputs)!r} is not a folder", "output")
-    return outputs
-
-
-@contextmanager
-def _lock(outputs: Storage) -> Iterator[Lock]:
-    """The lock of the output. Raises InvalidRequest if another job holds it, OSError."""
-    try:
-        with output_lock(outputs, CONSOLE.print) as lock:
-            yield lock
-    except OutputInUse as error:
-        raise InvalidRequest(str(error), "output") from error
 
 
 def _print_listing(listing: SourceListing) -> None:

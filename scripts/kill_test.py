@@ -28,7 +28,7 @@ from benchmarks.machine import describe_machine, git_commit
 from scripts.killable_job import CONSOLE, KINDS, JobSetup, job_setup
 
 MAX_RUNS = 4  # of one trial; one that still fails has another cause
-OURS = ("results.jsonl", "results.parquet", "report.html", "contact_sheet.png", "report_files")
+OURS = ("results.jsonl", "results.parquet", "report.html", "contact_sheet.png", "report_files", "job.json")
 
 
 @dataclass(frozen=True, slots=True)

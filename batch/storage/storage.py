@@ -55,6 +55,14 @@ class Storage:
         """The path of a local folder, else None."""
         return self.backend.root if isinstance(self.backend, LocalFolder) else None
 
+    @property
+    def full_address(self) -> str:
+        """One address however the folder is spelled: absolute, without links or credentials, with the endpoint."""
+        if self.local is not None:
+            return str(self.local.resolve())
+        endpoint, scheme, *path = self.backend.address_parts()
+        return f"{scheme}//{'/'.join(path)}" + (f"?endpoint_override={endpoint}" if endpoint else "")
+
     def folder(self, path: str) -> Self:
         """The folder `path` of this storage as a storage."""
         return type(self)(self.backend.folder(path))

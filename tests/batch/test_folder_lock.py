@@ -1,4 +1,4 @@
-"""Two folder jobs never write to one output at a time."""
+"""An output has one job at a time, and one input."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from threading import Timer
 
 import pytest
 
-from tests.support.folders import NewFolder, assert_refused, job_process, run_folder
+from tests.support.folders import NewFolder, assert_refused, job_process, on_this_machine, run_folder
 from tests.support.images import gradient
 from tests.support.service import eventually
 from tests.support.stand_in import asking
@@ -31,3 +31,18 @@ def test_second_job_on_one_output_is_refused_by_the_name_of_the_first(new_folder
         assert planned.exit_code == 0, planned.output
         job.kill()
         guard.cancel()
+
+
+@on_this_machine
+def test_another_input_replaces_results_only_with_overwrite(new_folder: NewFolder):
+    first, second, output = new_folder("2023"), new_folder("2024"), new_folder("out")
+    first.write("a.png", gradient())
+    second.write("a.png", gradient(50, 40))
+    assert run_folder(first, output).exit_code == 0
+    before = output.results()
+    for options in [], ["--dry-run"], ["--retry-failed"]:
+        assert_refused(run_folder(second, output, *options), "--output", first.uri)
+    assert output.results() == before
+    assert run_folder(second, output, "--overwrite").exit_code == 0
+    assert output.results() != before
+    assert_refused(run_folder(first, output), "--output", second.uri)

@@ -20,7 +20,7 @@ from batch.storage.storage import open_storage
 from deployments.images.codec import decode_image
 from tests.support.images import file_of
 
-REPORTS = ("results.jsonl", "results.parquet", "report.html", "contact_sheet.png", "report_files/")
+REPORTS = ("results.jsonl", "results.parquet", "report.html", "contact_sheet.png", "report_files/", "job.json")
 
 app = typer.Typer()
 app.command()(main)

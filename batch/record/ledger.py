@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from types import NoneType
@@ -23,24 +23,65 @@ PARQUET_FILE = "results.parquet"
 ARROW_TYPES = {str: pyarrow.string(), int: pyarrow.int64(), float: pyarrow.float64()}
 
 
-class Ledger:
-    """The results of an output storage. One program writes at a time. `append` is thread-safe.
+class Record:
+    """The last line of every output, parsed once.
 
-    `problems` lists the lines that the last `load` could not parse.
+    `lines` has the bytes of each by `Result.key`, or by its number if it is no result: somebody may still want it.
+    `problems` names those.
     """
 
-    def __init__(self, storage: Storage) -> None:
+    def __init__(self) -> None:
+        self.lines: dict[str | int, bytes] = {}
+        self.results: dict[str, Result] = {}
         self.problems: list[str] = []
+        self.num_lines = 0
+        self.is_changed = False
+
+    def add(self, line: bytes) -> None:
+        """Add the next line of the log."""
+        self.num_lines += 1
+        try:
+            result = Result.model_validate_json(line)
+        except ValidationError as error:
+            self.problems.append(f"{RESULTS_FILE}, line {self.num_lines}: {error.errors()[0]['msg']}")
+            self.lines[self.num_lines] = line
+            return
+        self.lines[result.key] = line
+        self.results[result.key] = result
+
+    def put(self, result: Result) -> None:
+        """Add a result that is not in the log, or replace one."""
+        self.lines[result.key] = line_of(result)
+        self.results[result.key] = result
+        self.is_changed = True
+
+    def forget(self, key: str) -> None:
+        """Drop the result of a key."""
+        del self.lines[key], self.results[key]
+        self.is_changed = True
+
+
+class Ledger:
+    """The results of an output storage. One program writes at a time. `append` is thread-safe."""
+
+    def __init__(self, storage: Storage) -> None:
         self._storage = storage
         self._log = open_log(storage, RESULTS_FILE)
 
     def append(self, result: Result) -> None:
         """Record a result: at once on local storage, within five seconds elsewhere. Raises OSError."""
-        self._log.append(result.model_dump_json().encode())
+        self._log.append(line_of(result))
 
     def load(self) -> dict[str, Result]:
         """The last recorded result of every output, by `Result.key`. Raises OSError."""
-        return {result.key: result for _, result in self._records() if result is not None}
+        return self.read().results
+
+    def read(self) -> Record:
+        """All that is recorded. Raises OSError."""
+        record = Record()
+        for line in self._log.lines():
+            record.add(line)
+        return record
 
     def done(
         self,
@@ -54,7 +95,8 @@ class Ledger:
 
         A job is done if the last result of its output has the job's digest, and `outputs`, the listing of the storage,
         has the output with the recorded size. With `verify`, the input storage, the output must decode as well, and
-        the sources are compared by their bytes, not by their modification times. Raises OSError.
+        the sources are compared by their bytes, not by their modification times; the results have the new times.
+        Nothing is written. Raises OSError.
         """
         jobs, last = list(jobs), self.load()
         if not last:
@@ -73,45 +115,30 @@ class Ledger:
 
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             results = list(map(finished_result, jobs) if verify is None else pool.map(finished_result, jobs))
-        for result in filter(None, results):
-            if result != last[result.key]:
-                self.append(result)
         return [job for job, result in zip(jobs, results, strict=True) if result is None], list(filter(None, results))
 
-    def close(self, forget: Iterable[str] = ()) -> None:
-        """Save everything, and leave one file with one line for every output except the keys to forget.
+    def close(self, record: Record) -> None:
+        """Leave the record, as the last `read` returned it and with its changes since, in one file without duplicates.
 
-        Raises OSError.
+        Nothing may be appended in between. Raises OSError.
         """
         self._log.close()
-        last: dict[str | int, bytes] = {}
-        num_lines = 0
-        for line, result in self._records():
-            last[num_lines if result is None else result.key] = line
-            num_lines += 1
-        for key in forget:
-            last.pop(key, None)
-        if num_lines != len(last) or not self._log.is_one_file():
-            self._log.rewrite(last.values())
+        if record.is_changed or record.num_lines != len(record.lines) or not self._log.is_one_file():
+            self._log.rewrite(record.lines.values())
 
-    def write_parquet(self) -> None:
-        """Write results.parquet: a row for each output, sorted, and a column for each field of Result."""
-        rows = sorted(self.load().values(), key=lambda result: (result.source, result.key))
+    def write_parquet(self, results: Iterable[Result]) -> None:
+        """Write results.parquet: a row for each result, sorted, and a column for each field of Result."""
+        rows = sorted(results, key=lambda result: (result.source, result.key))
         schema = pyarrow.schema([(name, _arrow_type(field.annotation)) for name, field in Result.model_fields.items()])
         table = pyarrow.table({name: [getattr(row, name) for row in rows] for name in schema.names}, schema=schema)
         buffer = BytesIO()
         parquet.write_table(table, buffer, compression="zstd")
         self._storage.write(PARQUET_FILE, buffer.getvalue())
 
-    def _records(self) -> Iterator[tuple[bytes, Result | None]]:
-        """Every line with its result. A line that is no result has None and is kept: somebody may still want it."""
-        self.problems = []
-        for number, line in enumerate(self._log.lines(), 1):
-            try:
-                yield line, Result.model_validate_json(line)
-            except ValidationError as error:
-                self.problems.append(f"{RESULTS_FILE}, line {number}: {error.errors()[0]['msg']}")
-                yield line, None
+
+def line_of(result: Result) -> bytes:
+    """The line of a result in results.jsonl, without its newline."""
+    return result.model_dump_json().encode()
 
 
 def _with_same_bytes(job: Job, result: Result, sources: Storage, outputs: Storage) -> Result | None:

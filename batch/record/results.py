@@ -7,6 +7,8 @@ import json
 from datetime import UTC, datetime
 from typing import Any, Self
 
+from pydantic import ConfigDict
+
 from deployments.config import Strict
 from deployments.schemas import Settings
 
@@ -42,8 +44,10 @@ class Result(Strict):
 
     `width`, `height` and `output_bytes` describe the written image. `total_s` is the wall time from reading to writing.
     `truncated` is the part of the prompts that the text encoder cut off. `digest` is the job's. The two `_sha256` are
-    over the bytes of the files. `finished_at` is ISO 8601 in UTC.
+    over the bytes of the files. `finished_at` is ISO 8601 in UTC. Fields of a later version are kept.
     """
+
+    model_config = ConfigDict(extra="allow")
 
     source: str
     output: str | None = None

@@ -20,6 +20,7 @@ from batch.report.thumbnails import Thumbnails
 INLINE_BYTES = 24 * 1024**2  # of thumbnails in the page itself: 1,000 or so of photographs
 NOT_SHOWN = {"source_bytes", "source_mtime_ns", "source_sha256", "mask_bytes", "mask_mtime_ns", "mask_sha256"}
 NOT_SHOWN |= {"source_width", "source_height", "output_bytes", "digest"}
+SHOWN = set(Result.model_fields) - NOT_SHOWN
 
 _PLACEHOLDER = re.compile(r"\{\{ (\w+) \}\}")
 
@@ -47,7 +48,7 @@ def _read(name: str) -> str:
 
 def _row(result: Result, thumbnails: Thumbnails) -> dict[str, object]:
     """The fields of a result that the page shows. The seed is text, as it may exceed JavaScript's integers."""
-    row: dict[str, object] = result.model_dump(exclude=NOT_SHOWN, exclude_none=True)
+    row: dict[str, object] = result.model_dump(include=SHOWN, exclude_none=True)
     if result.seed is not None:
         row["seed"] = str(result.seed)
     if result.error_type is None and (index := thumbnails.chunk_index(result)):

@@ -14,7 +14,7 @@ from typing import Any
 
 from batch.display import CONSOLE, Counts, Display
 from batch.planning.remaining_work import RemainingWork
-from batch.record.ledger import PARQUET_FILE, Ledger
+from batch.record.ledger import PARQUET_FILE, Ledger, Record
 from batch.record.results import RESULTS_FILE
 from batch.report.thumbnails import Thumbnails
 from batch.report.writer import REPORT_FILE, write_report
@@ -92,20 +92,27 @@ class FolderJob:
         """
         self.lock.check()
         self.outputs.sweep()
-        last, failures = self.ledger.load(), {failure.key: failure for failure in self.work.failures}
-        new = [failure for key, failure in failures.items() if last.get(key) != failure]
-        resolved = [key for key, result in last.items() if result.output is None and key not in failures]
-        for failure in new:
-            self.ledger.append(failure)
-        if not (self.work.todo or new or resolved) and self.outputs.exists(REPORT_FILE):
+        record = self.ledger.read()
+        self._update(record)
+        if not (self.work.todo or record.is_changed) and self.outputs.exists(REPORT_FILE):
             return
-        self.ledger.close(forget=resolved)
-        self.ledger.write_parquet()
+        self.ledger.close(record)
+        self.ledger.write_parquet(record.results.values())
         title = " to ".join(PurePosixPath(str(folder)).name for folder in (self.inputs, self.outputs))
-        write_report(self.ledger.load().values(), self.inputs, self.outputs, title=title)
-        for problem in self.ledger.problems:
+        write_report(record.results.values(), self.inputs, self.outputs, title=title)
+        for problem in record.problems:
             CONSOLE.print(problem)
         CONSOLE.print(f"Wrote {REPORT_FILE}, {RESULTS_FILE} and {PARQUET_FILE} to {self.outputs}")
+
+    def _update(self, record: Record) -> None:
+        """Add what was found before any request: failures, and new times of sources that have the same bytes."""
+        found = {result.key: result for result in (*self.work.done, *self.work.failures)}
+        for key, result in found.items():
+            if record.results.get(key) != result:
+                record.put(result)
+        for key, result in list(record.results.items()):
+            if result.output is None and key not in found:
+                record.forget(key)
 
 
 @contextmanager

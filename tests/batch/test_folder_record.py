@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import re
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pyarrow import parquet
 
 from batch.planning.sources import find_sources
 from batch.planning.sweep import Sweep
+from batch.record.append_log import FileLog
 from batch.record.results import Result
 from batch.run_folder import JobSpec
+from batch.running.job import FolderJob
 from batch.storage.lock import Lock
 from deployments.config import AppConfig
 from deployments.schemas import Img2ImgOptions
@@ -37,13 +42,18 @@ def output(tmp_path: Path) -> Folder:
     return Folder(str(tmp_path / "out"))
 
 
+def new_job(source: Folder, output: Folder, config: AppConfig = CONFIG, *, verify: bool = False) -> FolderJob:
+    listing = find_sources(source.uri)
+    return JobSpec(listing, output.storage, Img2ImgOptions(), Sweep(), None, False, False, verify).job(config, Lock())
+
+
 def run(source: Folder, output: Folder, config: AppConfig = CONFIG) -> None:
     """A run whose every image gets an image."""
-    listing = find_sources(source.uri)
-    job = JobSpec(listing, output.storage, Img2ImgOptions(), Sweep(), None, False, False, False).job(config, Lock())
+    job = new_job(source, output, config)
     for each in job.work.todo:
         output.write(each.output, IMAGE)
-        job.ledger.append(Result.of(each, output_bytes=len(IMAGE)))
+        facts = {"output_bytes": len(IMAGE), "source_sha256": hashlib.sha256(IMAGE).hexdigest()}
+        job.ledger.append(Result.of(each, **facts))
     job.finish()
 
 
@@ -105,3 +115,40 @@ def test_image_is_made_again_when_its_checkpoint_was_changed_in_place(source: Fo
     assert None not in {row["revision"] for row in rows}
     assert rows[1]["revision"] != rows[2]["revision"]
     assert rows[1]["digest"] != rows[2]["digest"]
+
+
+def test_new_time_of_the_same_bytes_is_recorded_at_the_end_of_a_run_and_not_when_it_is_planned(
+    source: Folder, output: Folder, tmp_path: Path
+):
+    run(source, output)
+    row = output.rows()["a.png"]
+    os.utime(tmp_path / "in" / "a.png", ns=(1, 1))
+    job = new_job(source, output, verify=True)
+    assert (job.work.todo, output.rows()["a.png"]) == ([], row)
+    job.finish()
+    assert output.rows()["a.png"] == row | {"source_mtime_ns": 1, "digest": job.work.done[0].digest}
+    assert new_job(source, output).work.todo == []
+
+
+def test_end_of_a_run_reads_the_record_once(source: Folder, output: Folder, monkeypatch: pytest.MonkeyPatch):
+    run(source, output)
+    source.write("b.png", IMAGE)
+    reads: list[FileLog] = []
+    read = FileLog.lines
+    monkeypatch.setattr(FileLog, "lines", lambda log: reads.append(log) or read(log))
+    run(source, output)
+    assert len(reads) == 2  # what is done, and the end
+    assert set(output.rows()) == {"a.png", "b.png"}
+
+
+def test_fields_of_a_later_version_are_kept_and_their_images_are_done(source: Folder, output: Folder):
+    run(source, output)
+    later: dict[str, Any] = output.rows()["a.png"] | {"colour": "red"}
+    output.write("results.jsonl", json.dumps(later).encode() + b"\n")
+    job = new_job(source, output)
+    assert job.work.todo == []
+    assert job.ledger.read().problems == []
+    source.write("b.png", IMAGE)
+    run(source, output)
+    assert output.rows()["a.png"] == later
+    assert parquet.read_table(BytesIO(output.read("results.parquet"))).num_rows == 2

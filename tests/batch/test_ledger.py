@@ -89,7 +89,7 @@ def test_results_from_many_threads_stay_whole(outputs: Storage):
     results = [Result.of(a_job(output=f"{number}.png"), error="x" * 5000) for number in range(2 * SAVE_LINES)]
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(ledger.append, results))
-    ledger.close()
+    ledger.close(ledger.read())
     assert Ledger(outputs).load() == {str(result.output): result for result in results}
 
 
@@ -100,8 +100,8 @@ def test_line_that_was_torn_by_a_kill_is_cut_off(local: Storage, num_left: int):
     written = local.read(RESULTS_FILE, 10**6)
     local.write(RESULTS_FILE, written + (torn.model_dump_json() + "\n").encode()[:num_left])
     ledger = Ledger(local)
-    assert ledger.load() == {"a.png": first}
-    assert ledger.problems == []
+    record_before = ledger.read()
+    assert (record_before.results, record_before.problems) == ({"a.png": first}, [])
     ledger.append(last)
     assert local.read(RESULTS_FILE, 10**6) == written + (last.model_dump_json() + "\n").encode()
 
@@ -119,11 +119,12 @@ def test_damaged_line_is_named_skipped_and_kept(outputs: Storage, damage: bytes)
     lines = [before.model_dump_json().encode(), damage, after.model_dump_json().encode(), b""]
     outputs.write(RESULTS_FILE, b"\n".join(lines))
     ledger = Ledger(outputs)
-    assert ledger.load() == {"a.png": before, "b.png": after}
-    assert len(ledger.problems) == 1
-    assert f"{RESULTS_FILE}, line 2: " in ledger.problems[0]
+    found = ledger.read()
+    assert found.results == {"a.png": before, "b.png": after}
+    assert len(found.problems) == 1
+    assert f"{RESULTS_FILE}, line 2: " in found.problems[0]
     ledger.append(failed(a_job(output="a.png")))
-    ledger.close()
+    ledger.close(ledger.read())
     assert damage in outputs.read(RESULTS_FILE, 10**6).split(b"\n")
 
 
@@ -193,11 +194,8 @@ def test_touched_image_with_the_same_bytes_is_done_when_verified(outputs: Storag
     record(outputs, make(outputs, job))
     touched = job.model_copy(update={"source_mtime_ns": 1, "mask_mtime_ns": 2})
     assert not is_done(outputs, touched)
-    ledger = Ledger(outputs)
-    todo, finished = ledger.done([touched], outputs.files(), verify=sources)
-    ledger.close()
+    todo, finished = Ledger(outputs).done([touched], outputs.files(), verify=sources)
     assert (todo, [result.digest for result in finished]) == ([], [touched.digest])
-    assert is_done(outputs, touched)
 
 
 @pytest.mark.parametrize("name", ["a.png", "mask.png"])
@@ -235,7 +233,7 @@ def test_missing_image_is_not_done_when_verified(local: Storage, sources: Storag
 def test_table_has_a_typed_column_for_every_field(outputs: Storage):
     record(outputs, failed(a_job(source="b.png", output="b_out.png")), Result.of(a_job(), total_s=1.5))
     ledger = Ledger(outputs)
-    ledger.write_parquet()
+    ledger.write_parquet(ledger.load().values())
     table = parquet.read_table(BytesIO(outputs.read(PARQUET_FILE, 10**6)))
     assert table.column_names == list(Result.model_fields)
     assert {name: str(table.schema.field(name).type) for name in ("seed", "strength", "mask", "width")} == {

@@ -46,7 +46,7 @@ def test_remote_ledger_that_was_killed_goes_on(remote: Storage):
     later.append(Result.of(a_job(), attempts=2))
     later.append(Result.of(a_job(output="b.png")))
     assert {name: result.error_type for name, result in later.load().items()} == {"a_out.png": None, "b.png": None}
-    later.close()
+    later.close(later.read())
     assert len(lines_of(remote)) == 2
     assert list(remote.folder(SEGMENTS).files()) == []
 
@@ -59,7 +59,7 @@ def test_remote_ledger_survives_a_kill_while_it_is_merged(remote: Storage):
     second.append(again)
     second.load()
     segments = {info.path: remote.folder(SEGMENTS).read(info.path, 10**6) for info in remote.folder(SEGMENTS).files()}
-    second.close()
+    second.close(second.read())
     oldest, newest = sorted(segments)
     for left in ([oldest, newest], [newest]):  # they are deleted oldest first
         for name in left:
@@ -75,7 +75,7 @@ def test_busy_server_loses_no_result(s3: S3Server, remote: Storage):
     try:
         for number in range(3 * SAVE_LINES):
             ledger.append(Result.of(a_job(output=f"{number}.png")))
-        ledger.close()
+        ledger.close(ledger.read())
         assert len(Ledger(remote).load()) == 3 * SAVE_LINES
     finally:
         s3.failure_rate = 0.0

@@ -60,7 +60,7 @@ def record(outputs: Storage, *results: Result) -> None:
     ledger = Ledger(outputs)
     for result in results:
         ledger.append(result)
-    ledger.close()
+    ledger.close(ledger.read())
 
 
 def is_done(outputs: Storage, job: Job, **choices: Any) -> bool:

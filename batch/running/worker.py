@@ -9,11 +9,13 @@ import asyncio
 import hashlib
 import time
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
-from ray.exceptions import RayActorError
+from ray.exceptions import RayActorError, TaskCancelledError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
 from stamina import AsyncRetryingCaller
@@ -105,13 +107,27 @@ class ImageWorker:
         deadline = asyncio.timeout(self.limits.deadline_s)
         try:
             async with deadline:
-                result: Img2ImgResult = await response
+                with _aborts_by_serve():
+                    result: Img2ImgResult = await response
                 return result
         except TimeoutError as error:
             if not deadline.expired():
                 raise
             response.cancel()
             raise TimeoutError(f"no answer within {self.limits.deadline_s:g} s") from error
+
+
+@contextmanager
+def _aborts_by_serve() -> Iterator[None]:
+    """Raises RequestAborted for a request that Serve cancels, as it does when it stops a replica."""
+    task = asyncio.current_task()
+    assert task is not None
+    try:
+        yield
+    except (asyncio.CancelledError, TaskCancelledError) as error:
+        if task.cancelling():
+            raise
+        raise RequestAborted("the request was cancelled by Serve") from error
 
 
 def _finish(job: Job, image: PreparedImage, before: bytes, result: Img2ImgResult) -> tuple[bytes, Pair]:

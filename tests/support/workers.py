@@ -14,7 +14,7 @@ from deployments.schemas import Img2ImgResult
 from tests.support.images import file_of, gradient
 
 
-def image_worker(folder: Path, errors: list[Exception]) -> ImageWorker:
+def image_worker(folder: Path, errors: list[BaseException]) -> ImageWorker:
     """Its input folder holds a.png. Its router raises `errors`, one a call, before it answers."""
 
     async def img2img(pixels: Any, settings: Any, *_: object) -> Img2ImgResult:

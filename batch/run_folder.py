@@ -22,7 +22,7 @@ from batch.display import CONSOLE, LISTED_FAILURES, Counts, failure_text
 from batch.planning.checkpoint_hash import with_checkpoint_hashes
 from batch.planning.plan import plan
 from batch.planning.remaining_work import RemainingWork, find_remaining_work
-from batch.planning.sources import SourceListing, find_sources, read_prompts
+from batch.planning.sources import SourceListing, check_found, find_sources, read_prompts
 from batch.planning.sweep import Sweep
 from batch.record.job_file import record_input
 from batch.record.ledger import Ledger
@@ -87,9 +87,8 @@ def main(
         prompts = None if prompts_file is None else read_prompts(prompts_file)
         listing = find_sources(input, manifest, recursive=recursive)
         outputs = open_output(output, listing.storage)
+        check_found(listing)
     _print_listing(listing)
-    if not listing.sources and not listing.failures:
-        return
     spec = JobSpec(listing, outputs, options, sweep, prompts, overwrite, retry_failed, verify)
     with (
         cli.usage_errors(),

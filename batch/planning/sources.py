@@ -74,6 +74,15 @@ def find_sources(input: str, manifest: str | None = None, *, recursive: bool = T
     return _in_folder(folder, pattern, recursive and ("/" in pattern or "**" in pattern))
 
 
+def check_found(listing: SourceListing) -> None:
+    """Raises InvalidRequest if there is nothing to do, as after a typing error."""
+    if not listing.sources and not listing.failures:
+        problems = "".join(f"; {problem}" for problem in listing.problems[:1])
+        raise InvalidRequest(
+            f"no image found in {str(listing.storage)!r}; {listing.num_ignored} other files ignored{problems}", "input"
+        )
+
+
 def read_prompts(path: str) -> tuple[str, ...]:
     """The prompts of a text file, one a line. Raises InvalidRequest."""
     name, data = read_file(path, "prompts_file")

@@ -68,11 +68,22 @@ def test_output_of_an_unknown_kind_is_refused(source: Folder, output: Folder):
     assert_refused(run_folder(source, output), "--output", "nosuch")
 
 
-def test_folder_without_images_is_done_at_once(tmp_path: Path, output: Folder):
-    source = Folder(str(tmp_path / "in"))
-    source.write("notes.txt", b"")
-    result = run_folder(source, output, "--config", tmp_path / "none.yaml")
-    assert result.exit_code == 0
+@pytest.mark.parametrize(
+    ("pattern", "reason"),
+    [
+        ("photos/*.jpg", "photos'; 0 other files ignored"),
+        ("heic", "heic'; 1 other files ignored"),
+        ("photos/list.txt", "photos'; 0 other files ignored"),
+    ],
+)
+def test_input_without_images_is_refused_at_once(
+    source: Folder, output: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pattern: str, reason: str
+):
+    source.storage.write("../heic/a.xyz", b"")
+    source.storage.write("list.txt", b"\n")
+    monkeypatch.chdir(tmp_path)
+    source.uri = pattern
+    assert_refused(run_folder(source, output, "--config", tmp_path / "none.yaml"), "--input", reason)
     assert not (tmp_path / "out").exists()
 
 

@@ -26,6 +26,7 @@ CALLS_PER_ACTOR = 2  # at least: the next block starts while the last images of 
 ACTOR_CPUS = 0.1  # actors mostly wait, and must fit beside the models on a small machine
 POLL_S = 0.5
 WORKER_DIED = "WorkerDied"
+NO_RESULT = "NoResult"
 MAX_STARTS = 2  # of an image: Ray Data repeats a block without limit when its process dies
 
 
@@ -48,7 +49,8 @@ class Pipeline:
         """The result of every job and its thumbnails, in order of completion, at most `concurrency` running.
 
         An image that kills its process also ends the images beside it. All of them get a second try, one at a time,
-        so that only the image that kills fails. Raises the exception of Ray Data.
+        so that only the image that kills fails. An image without a result, whose row Ray Data has dropped twice, fails
+        as well. Raises the exception of Ray Data.
         """
         pending = dict(enumerate(jobs))
         for max_running, is_last_try in ((self._concurrency, False), (1, True)):
@@ -59,6 +61,12 @@ class Pipeline:
                 if is_last_try or result.error_type != WORKER_DIED:
                     del pending[report.number]
                     yield result, report.pair
+        if not self._stop.is_set():
+            for job in pending.values():
+                yield (
+                    Result.of(job, error_type=NO_RESULT, error=f"the worker gave no result in {MAX_STARTS} tries"),
+                    None,
+                )
 
     def _reports(self, jobs: dict[int, Job], max_running: int) -> Iterator[Report]:
         """One pass over the jobs. The tracker runs on this program's node, so that it survives the other nodes."""

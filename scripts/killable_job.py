@@ -1,4 +1,4 @@
-"""Folder jobs as processes that can be killed, with their images and a running app, for the kill test."""
+"""Folder jobs as processes that can be killed, with their images and a running app, for tests of several runs."""
 
 from __future__ import annotations
 
@@ -48,13 +48,13 @@ class JobSetup:
     def photos(self) -> Path:
         return self.folder / "photos"
 
-    def start(self, output: Path, *, own_cluster: bool) -> JobProcess:
-        """Start the folder job, with a Ray cluster of its own or on the running app."""
+    def start(self, output: Path, *options: str, own_cluster: bool = False, log: str = "log.txt") -> JobProcess:
+        """Start the folder job, with a Ray cluster of its own or on the running app. `log` is a file of `folder`."""
         command = [sys.executable, "-m", "batch.run_folder", "--config", str(config_of(self.folder))]
-        command += ["--input", str(self.photos), "--output", str(output)]
+        command += ["--input", str(self.photos), "--output", str(output), *options]
         environment = os.environ | {"RAY_ADDRESS": "local" if own_cluster else self.address, **RECONNECT_TIMEOUT}
-        with (self.folder / "log.txt").open("ab") as log:
-            job = subprocess.Popen(command, cwd=REPO_ROOT, env=environment, stdout=log, stderr=log)
+        with (self.folder / log).open("ab") as file:
+            job = subprocess.Popen(command, cwd=REPO_ROOT, env=environment, stdout=file, stderr=file)
         return JobProcess(job, psutil.Process(job.pid if own_cluster else os.getpid()))
 
 

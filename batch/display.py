@@ -73,7 +73,7 @@ class Display:
     def __init__(self, todo_by_model: Mapping[str, int]) -> None:
         self.counts = Counts()
         self._total = sum(todo_by_model.values())
-        self._started = self._last_line_s = time.monotonic()
+        self._last_line_s = self._first_s = time.monotonic()
         self._bars = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -124,10 +124,17 @@ class Display:
         now = time.monotonic()
         if self.count in (1, self._total) or now - self._last_line_s > LINE_EVERY_S:
             self._last_line_s = now
-            speed = self.count / max(now - self._started, 1e-6)
-            left = seconds_text((self._total - self.count) / speed)
             failed = self.counts.failed.total()
-            CONSOLE.print(f"[{self.count}/{self._total}] {rate_text(speed)}, {failed} failed, about {left} left")
+            CONSOLE.print(f"[{self.count}/{self._total}] {failed} failed{self._pace(now)}")
+
+    def _pace(self, now: float) -> str:
+        """The rate, without the first image, which waits for models to start; the time left after LINE_EVERY_S."""
+        if self.count == 1:
+            self._first_s = now
+            return ""
+        speed = (self.count - 1) / max(now - self._first_s, 1e-6)
+        left = seconds_text((self._total - self.count) / speed)
+        return f", {rate_text(speed)}" + (f", about {left} left" if now - self._first_s > LINE_EVERY_S else "")
 
 
 def failure_text(result: Result) -> str:

@@ -176,7 +176,7 @@ def _print_listing(listing: SourceListing) -> None:
 
 
 def _print_remaining_work(work: RemainingWork, num_duplicates: int) -> None:
-    CONSOLE.print(f"{len(work.todo)} to make, {len(work.done)} done before")
+    CONSOLE.print(f"{len(work.todo)} to make, {len(work.done) - len(work.failed_before)} done before")
     if num_duplicates:
         CONSOLE.print(f"{num_duplicates} duplicates skipped")
     if work.failed_before:

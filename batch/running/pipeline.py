@@ -63,10 +63,7 @@ class Pipeline:
                     yield result, report.pair
         if not self._stop.is_set():
             for job in pending.values():
-                yield (
-                    Result.of(job, error_type=NO_RESULT, error=f"the worker gave no result in {MAX_STARTS} tries"),
-                    None,
-                )
+                yield Result.of(job, error_type=NO_RESULT, error="no worker gave a result, in two tries"), None
 
     def _reports(self, jobs: dict[int, Job], max_running: int) -> Iterator[Report]:
         """One pass over the jobs. The tracker runs on this program's node, so that it survives the other nodes."""

@@ -57,7 +57,7 @@ class ImageWorker:
             data, pair = await self.make(job, facts)
             await asyncio.to_thread(self.outputs.write, job.output, data)
             facts["output_bytes"] = len(data)
-        except (Exception, asyncio.CancelledError) as error:
+        except (Exception, SystemExit, asyncio.CancelledError) as error:
             cause, pair = cause_of(error), None
             facts |= {"error_type": type(cause).__name__, "error": str(cause)}
         return Result.of(job, **facts, total_s=time.perf_counter() - started), pair

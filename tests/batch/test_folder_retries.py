@@ -28,6 +28,17 @@ def test_image_is_asked_for_again_when_the_app_could_not_take_it(new_folder: New
 
 
 @on_this_machine
+def test_job_goes_on_in_a_new_process_after_sigterm_to_its_worker(new_folder: NewFolder):
+    source, output = new_folder("in"), new_folder("out")
+    source.write("end the caller once.png", asking("end the caller once", next(WIDTHS)))
+    for number in range(8):
+        source.write(f"{number}.png", asking("take a while"))
+    result = run_folder(source, output)
+    assert result.exit_code == 0, result.output
+    assert len(output.results()) == 9
+
+
+@on_this_machine
 def test_image_refused_by_a_full_app_comes_back_when_it_was_told_to(new_folder: NewFolder):
     source, output = new_folder("in"), new_folder("out")
     source.write("full twice.png", asking("full twice", next(WIDTHS)))

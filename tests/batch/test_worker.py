@@ -66,6 +66,11 @@ async def test_image_of_a_cancelled_job_is_not_asked_for_again(tmp_path: Path):
     assert (await task).error_type == "CancelledError"
 
 
+async def test_image_that_ends_its_process_fails_alone(tmp_path: Path):
+    result = await run(tmp_path, [SystemExit(0)])
+    assert (result.error_type, result.error) == ("SystemExit", "0")
+
+
 async def test_seventh_failure_in_a_row_ends_the_image(tmp_path: Path):
     result = await run(tmp_path, [NOT_READY] * 7)
     assert (result.error_type, result.attempts) == ("ModelNotReady", 7)

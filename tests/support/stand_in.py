@@ -32,6 +32,7 @@ ASKS = {
     (250, 0, 5): "not ready once",
     (250, 0, 6): "never answer",
     (250, 0, 7): "take a while",
+    (250, 0, 8): "end the caller once",
 }
 FULL_TWICE_S = 2.5  # longer than the client would wait by itself
 A_WHILE_S = 0.4
@@ -55,7 +56,7 @@ def asking(ask: str, width: int = 40, height: int = 30) -> Pixels:
 class StandIn:
     """The router's handle methods."""
 
-    def __init__(self, config: AppConfig, notes: str) -> None:
+    def __init__(self, config: AppConfig, notes: str, *_: object) -> None:
         self._config = config
         self._notes = Path(notes)
 
@@ -90,7 +91,9 @@ class StandIn:
         if ask == "die once" and times < 1:
             os.kill(os.getpid(), signal.SIGKILL)
         if ask == "kill the caller":
-            kill_image_workers()
+            signal_image_workers(signal.SIGKILL)
+        if ask == "end the caller once" and times < 1:
+            signal_image_workers(signal.SIGTERM)
         if ask == "not ready once" and times < 1:
             raise ModelNotReady(model, "loading")
 
@@ -103,11 +106,11 @@ class Broken:
         raise FileNotFoundError("no unet in this checkpoint")
 
 
-def kill_image_workers() -> None:
-    """Kill the folder job's processes in this Ray cluster, as the system does when memory runs out."""
+def signal_image_workers(number: signal.Signals) -> None:
+    """Kill the folder job's processes in this Ray cluster, as the system does when memory runs out, or end them."""
     for process in Path("/proc").iterdir():
         if process.name.isdigit() and _is_image_worker(process):
-            os.kill(int(process.name), signal.SIGKILL)
+            os.kill(int(process.name), number)
 
 
 def _is_image_worker(process: Path) -> bool:
@@ -119,7 +122,9 @@ def _is_image_worker(process: Path) -> bool:
 
 
 def build_app(args: dict[str, Any]) -> Application:
-    """For configuration files: `broken: true` has a model that does not load."""
+    """For configuration files: `broken: true` has a model that does not load, `broken: beside` has it beside others."""
+    if args.get("broken") == "beside":
+        return StandIn.bind(AppConfig(models=MODELS), tempfile.mkdtemp(), Broken.options(name="blue").bind())
     if args.get("broken"):
         return Broken.options(name="red").bind()
     return StandIn.bind(AppConfig(models=MODELS), tempfile.mkdtemp())

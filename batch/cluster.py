@@ -7,7 +7,7 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from ray import serve
 from ray.exceptions import RayError
 from ray.serve.handle import DeploymentHandle
-from ray.serve.schema import ApplicationStatus, ServeDeploySchema
+from ray.serve.schema import ApplicationStatus, ApplicationStatusOverview, DeploymentStatus, ServeDeploySchema
 
 from deployments.config import AppConfig
 from deployments.ray_private import check_cluster, deploy_apps, ingress_handle, one_attempt
@@ -31,7 +31,9 @@ ANNOUNCED_AFTER_S = 5.0
 START_TIMEOUT_S = 1800.0  # for checkpoints to be downloaded and loaded, or for a cluster to get room
 ALONE = "RAY_ADDRESS=local starts the app in a cluster of its own"
 RUNNING = (ApplicationStatus.RUNNING, ApplicationStatus.UNHEALTHY)  # unhealthy: its other models still serve
-SHOWN_CHARS = 2000  # of Serve's reason for a failure: the end, where the traceback names the error
+READY = (DeploymentStatus.HEALTHY, DeploymentStatus.UPSCALING, DeploymentStatus.DOWNSCALING)
+FAILED = (DeploymentStatus.DEPLOY_FAILED, DeploymentStatus.UNHEALTHY)
+ROUTER = "router"
 
 
 class AppNotStarted(Exception):
@@ -56,13 +58,16 @@ class App:
             with suppress(ValidationError):  # Serve's own message is clearer
                 if application.import_path == BUILDER:
                     return AppConfig.model_validate(application.args)
-        config: AppConfig = self.router.config.remote().result()
+        config: AppConfig = self.router_for(()).config.remote().result()
         return config
 
-    @cached_property
-    def router(self) -> DeploymentHandle:
-        """The ingress, once every model is ready. Starts the app if it does not run. Raises AppNotStarted."""
+    def router_for(self, models: Collection[str]) -> DeploymentHandle:
+        """The ingress, once all models are ready, or `models` are and others have failed. Raises AppNotStarted.
+
+        Starts the app if it does not run.
+        """
         if not self._is_joined:
+            self._is_joined = True
             schema = read_serve_config(self._path, self._name)
             if not ray.is_initialized():
                 self._stack.callback(ray.shutdown)
@@ -70,7 +75,7 @@ class App:
             self._stack.callback(serve.shutdown)
             serve.start(proxy_location="Disabled")
             deploy_apps(schema)
-        _wait_until_ready(self._name, self._on_progress)
+        _wait_until_ready(self._name, models, self._on_progress)
         return ingress_handle(self._name)
 
 
@@ -157,23 +162,38 @@ def read_serve_config(path: Path, app_name: str) -> ServeDeploySchema:
     return schema.model_copy(update={"applications": apps})
 
 
-def _wait_until_ready(app_name: str, on_progress: Callable[[str], None]) -> None:
-    """Return once Serve has started every deployment of the app. Raises AppNotStarted."""
+def _wait_until_ready(app_name: str, models: Collection[str], on_progress: Callable[[str], None]) -> None:
+    """Return once Serve has started the app, or what `models` need of an app that has failed. Raises AppNotStarted."""
     started = time.monotonic()
     reported: dict[str, str] = {}
     while True:
         app = serve.status().applications[app_name]
-        now = {name: f"{d.status.value.lower()} {d.message}".rstrip() for name, d in app.deployments.items()}
+        now = {name: f"{d.status.value.lower()} {_one_line(d.message)}".rstrip() for name, d in app.deployments.items()}
         for name, status in now.items():
             if reported.get(name) != status:
                 on_progress(f"[{time.monotonic() - started:.1f} s] {name}: {status}")
         reported |= now
         if app.status in RUNNING:
             return
-        if app.status == ApplicationStatus.DEPLOY_FAILED:
-            reasons = "\n".join([app.message, *(deployment.message for deployment in app.deployments.values())])
-            raise AppNotStarted(reasons[-SHOWN_CHARS:])
+        if app.status == ApplicationStatus.DEPLOY_FAILED and _can_serve(app, models):
+            return
         if time.monotonic() - started > START_TIMEOUT_S:
-            waiting = "\n".join(f"{name}: {status}" for name, status in now.items())
-            raise AppNotStarted(f"not ready after {START_TIMEOUT_S / 60:g} minutes: {waiting[-SHOWN_CHARS:]}")
+            waiting = "; ".join(f"{name}: {_one_line(status)}" for name, status in now.items())
+            raise AppNotStarted(f"not ready after {START_TIMEOUT_S / 60:g} minutes: {waiting}")
         time.sleep(POLL_S)
+
+
+def _can_serve(app: ApplicationStatusOverview, models: Collection[str]) -> bool:
+    """Whether an app of which some deployment failed can serve `models`. Raises AppNotStarted if it never will."""
+    needed = [name for name in (ROUTER, *models) if name in app.deployments]
+    failed = [name for name in needed or app.deployments if app.deployments[name].status in FAILED]
+    if failed or not needed:
+        reasons = [f"{name} does not start: {_one_line(app.deployments[name].message)}" for name in failed]
+        raise AppNotStarted("; ".join(reasons) or _one_line(app.message))
+    return all(app.deployments[name].status in READY for name in needed)
+
+
+def _one_line(text: str) -> str:
+    """The first line, but of a traceback the last one, which is the error."""
+    first, *others = text.strip().split("\n")
+    return others[-1] if "Traceback" in text and others else first

@@ -165,7 +165,8 @@ def _one_line_failure(overwrite: bool) -> Iterator[None]:
 
 
 def _worker(app: App, job: FolderJob) -> ImageWorker:
-    return ImageWorker(app.router, app.config.limits, job.inputs, job.outputs)
+    router = app.router_for({each.settings.model for each in job.work.todo})
+    return ImageWorker(router, app.config.limits, job.inputs, job.outputs)
 
 
 def _print_listing(listing: SourceListing) -> None:

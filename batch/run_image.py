@@ -74,7 +74,7 @@ def main(
         if output_filename is not None:
             job = job.model_copy(update={"output": output_filename})
         inputs, outputs = (Storage(LocalFolder(folder.absolute())) for folder in (source.parent, output))
-        worker = ImageWorker(app.router, app.config.limits, inputs, outputs)
+        worker = ImageWorker(app.router_for([settings.model]), app.config.limits, inputs, outputs)
         result, _ = asyncio.run(worker.run(job))
     if result.error_type:
         typer.echo(f"failed: {source}: {result.error_type}: {result.error}", err=True)

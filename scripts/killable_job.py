@@ -136,5 +136,5 @@ def job_setup(num_images: int = NUM_IMAGES) -> Iterator[JobSetup]:
         config_of(folder).write_text(yaml.safe_dump({"applications": [app_config]}))
         quiet = {"include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}
         with ray.init("local", **quiet) as cluster, find_app(config_of(folder), "img2img", CONSOLE.print) as app:
-            app.router  # noqa: B018  starts it
+            app.router_for([MODEL])
             yield JobSetup(folder, cluster.address_info["gcs_address"], num_images)

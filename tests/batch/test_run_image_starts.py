@@ -43,3 +43,12 @@ def test_unusable_configuration_is_bad_usage(cluster: None, photo: Path, tmp_pat
     if text is not None:
         (tmp_path / "serve.yaml").write_text(text)
     assert_refused(run_image(photo, "--config", tmp_path / "serve.yaml"), "--config", "serve.yaml")
+
+
+@pytest.mark.service
+def test_model_that_does_not_load_stops_only_the_commands_that_want_it(cluster: None, photo: Path, tmp_path: Path):
+    config = serve_config(tmp_path, broken="beside")
+    assert run_image(photo, "--config", config, "--model", "red").exit_code == 0
+    refused = run_image(photo, "--config", config, "--model", "blue")
+    assert_refused(refused, "--config", "blue does not start: FileNotFoundError: no unet in this checkpoint")
+    assert "Traceback" not in refused.output

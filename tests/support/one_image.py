@@ -19,7 +19,7 @@ def run_image(*arguments: object) -> Result:
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
-def serve_config(folder: Path, port: int = 8000, **args: bool) -> Path:
+def serve_config(folder: Path, port: int = 8000, **args: bool | str) -> Path:
     application = {"name": "img2img", "import_path": "tests.support.stand_in:build_app", "args": args}
     path = folder / "serve.yaml"
     path.write_text(yaml.safe_dump({"http_options": {"port": port}, "applications": [application]}))

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from io import BytesIO
 from typing import Any, Literal
 
-import numpy as np
-from PIL import ExifTags, Image, ImageCms, ImageOps, PngImagePlugin
+from PIL import ExifTags, Image, PngImagePlugin
 
 from deployments.engine.request import Mask, Pixels
+from deployments.images.colours import read_colours
 
 Format = Literal["jpeg", "png", "webp", "gif", "bmp", "tiff"]
 
@@ -35,7 +35,6 @@ MAX_SIDE: dict[Format, int] = {"jpeg": 65500, "webp": 16383, "gif": 65535}
 # Pillow refuses larger images as decompression bombs, and warns above half of this.
 PILLOW_MAX_PIXELS = 178_956_970
 MAX_JPEG_EXIF_BYTES = 65533
-MAX_ICC_BYTES = 1024**2
 USER_COMMENT_UNICODE = b"UNICODE\0"
 QUICK_PIXELS, QUICK_BYTES = 512 * 512, 512 * 1024
 
@@ -141,44 +140,7 @@ def _read(image: Image.Image) -> SourceImage:
     # Pillow reports a JPEG with a second image inside, which many phones write, as MPO.
     source_format: Format = next((name for name in FORMATS if name.upper() == image.format), "jpeg")
     image.load()
-    with suppress(Exception):  # a damaged EXIF block is no reason to refuse a valid image
-        ImageOps.exif_transpose(image, in_place=True)
-    alpha = np.array(image.convert("RGBA").getchannel("A")) if image.has_transparency_data else None
-    pixels, icc_profile = _to_rgb(image)
-    if alpha is not None:
-        pixels[alpha == 0] = 255  # editors leave black or noise in transparent pixels
-    return SourceImage(pixels, alpha, icc_profile, source_format)
-
-
-def _to_rgb(image: Image.Image) -> tuple[Pixels, bytes | None]:
-    """8-bit RGB and its profile. An RGB profile is kept; a CMYK or grey profile is applied."""
-    if image.mode.startswith(("I", "F")):
-        return _deep_grey_to_rgb(image), None
-    profile: bytes = image.info.get("icc_profile") or b""
-    space = profile[16:20] if len(profile) <= MAX_ICC_BYTES else b""
-    if (image.mode, space) in (("CMYK", b"CMYK"), ("L", b"GRAY")):
-        return _to_srgb(image, BytesIO(profile)), None
-    keeps_profile = space == b"RGB " and image.mode in ("RGB", "RGBA", "P", "PA")
-    rgb = image if image.mode == "RGB" else image.convert("RGB")
-    return np.array(rgb), profile if keeps_profile else None
-
-
-def _to_srgb(image: Image.Image, profile: BytesIO) -> Pixels:
-    try:
-        converted = ImageCms.profileToProfile(image, profile, ImageCms.createProfile("sRGB"), outputMode="RGB")
-    except (ImageCms.PyCMSError, OSError):  # without a usable profile the colours are inexact
-        converted = None
-    return np.array(converted or image.convert("RGB"))
-
-
-def _deep_grey_to_rgb(image: Image.Image) -> Pixels:
-    """Scale grey to 8 bits. White is 65535 in 16 bits; otherwise it is the first common white above the peak."""
-    values = np.nan_to_num(np.asarray(image, np.float32), posinf=0.0)
-    peak = max(float(values.max()), 0.0)
-    whites = (65535.0,) if image.mode.startswith("I;16") else (1.0, 255.0, 65535.0, peak)
-    white = next(white for white in whites if peak <= white)
-    grey = np.round(np.clip(values / white, 0, 1) * 255).astype(np.uint8)
-    return np.repeat(grey[..., None], 3, axis=2)
+    return SourceImage(*read_colours(image), source_format)
 
 
 def encode_image(

@@ -19,6 +19,7 @@ from PIL import ExifTags, Image, PngImagePlugin
 
 from deployments.engine.request import Mask, Pixels
 from deployments.images.colours import read_colours
+from deployments.images.png import SIGNATURE, clean_png
 
 Format = Literal["jpeg", "png", "webp", "gif", "bmp", "tiff"]
 
@@ -124,6 +125,11 @@ def open_image(data: bytes, max_pixels: int = PILLOW_MAX_PIXELS) -> Image.Image:
     """The image with only its header read. Raises ImageTooLarge or NotAnImage."""
     if not data:
         raise NotAnImage("the image is empty (0 bytes)")
+    if data.startswith(SIGNATURE):
+        try:
+            data = clean_png(data)
+        except ValueError as error:
+            raise NotAnImage(f"the PNG image is damaged: {error}") from error
     try:
         image = Image.open(BytesIO(data), formats=FORMATS)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:

@@ -19,6 +19,7 @@ from PIL import ExifTags, Image, PngImagePlugin
 
 from deployments.engine.request import Mask, Pixels
 from deployments.images.colours import read_colours
+from deployments.images.jpeg import check_scans, with_end
 from deployments.images.png import SIGNATURE, clean_png
 
 Format = Literal["jpeg", "png", "webp", "gif", "bmp", "tiff"]
@@ -103,7 +104,7 @@ def decode_image(data: bytes, *, max_bytes: int, max_pixels: int) -> SourceImage
         raise ImageTooLarge(f"the image has {len(data)} bytes; at most {max_bytes} are allowed")
     image = open_image(data, max_pixels)
     try:
-        return _read(image)
+        return _read(image, data)
     except Exception as error:  # Pillow raises many types for damaged files
         raise NotAnImage(f"the {image.format} image is damaged: {error}") from error
 
@@ -142,9 +143,12 @@ def open_image(data: bytes, max_pixels: int = PILLOW_MAX_PIXELS) -> Image.Image:
     return image
 
 
-def _read(image: Image.Image) -> SourceImage:
+def _read(image: Image.Image, data: bytes) -> SourceImage:
     # Pillow reports a JPEG with a second image inside, which many phones write, as MPO.
     source_format: Format = next((name for name in FORMATS if name.upper() == image.format), "jpeg")
+    if source_format == "jpeg":
+        check_scans(data)
+        image = Image.open(BytesIO(with_end(data)), formats=["jpeg"])
     image.load()
     return SourceImage(*read_colours(image), source_format)
 

@@ -21,12 +21,19 @@ from deployments.schemas import Settings
 FORMATS: dict[str, Format] = {
     ".jpg": "jpeg",
     ".jpeg": "jpeg",
+    ".jpe": "jpeg",
+    ".jfif": "jpeg",
     ".png": "png",
     ".webp": "webp",
     ".gif": "gif",
     ".bmp": "bmp",
     ".tif": "tiff",
     ".tiff": "tiff",
+    ".avif": "avif",
+}
+# Images of formats that are not read.
+UNREADABLE = {".heic", ".heif", ".jxl", ".jp2", ".j2k", ".psd", ".svg", ".ico", ".tga", ".exr", ".hdr"} | {
+    *(".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".raf", ".rw2", ".raw")  # of cameras
 }
 SLUG_CHARS = 30
 NAME_BYTES = 255  # the limit of common file systems
@@ -94,6 +101,11 @@ def folded(path: PurePosixPath) -> str:
 def is_image(path: PurePosixPath) -> bool:
     """Whether the extension, in any case, belongs to an image format of FORMATS."""
     return path.suffix.lower() in FORMATS
+
+
+def is_unreadable_image(path: PurePosixPath) -> bool:
+    """Whether the extension, in any case, belongs to an image format that is not read."""
+    return path.suffix.lower() in UNREADABLE
 
 
 def valid_name(path: PurePosixPath) -> bool:

@@ -17,11 +17,13 @@ from fsspec.utils import glob_translate
 from batch.planning.captions import Captions, caption_path, read_captions
 from batch.planning.locations import is_folder, open_folder, path_of, read_file, roots_of, split_glob, split_uri
 from batch.planning.manifest import NOTHING_SPECIAL, OUR_FILES, READERS, Row, is_manifest, read_lines, read_rows
-from batch.planning.naming import FORMATS, folded, is_image, valid_name
+from batch.planning.naming import FORMATS, folded, is_image, is_unreadable_image, valid_name
 from batch.record.results import RESULTS_FILE, Result
 from batch.storage.storage import FileInfo, Storage
 from deployments.engine.errors import InvalidRequest
 from deployments.schemas import Img2ImgOptions
+
+NAMED = 5  # of the images that are left out
 
 Files = dict[str, FileInfo]
 
@@ -48,7 +50,7 @@ class SourceListing:
     """The `sources` in `storage`, and `failures`, the images that cannot be read.
 
     `problems` are messages for people; none of them stops the job. `num_ignored` counts files that are neither images
-    nor captions.
+    nor captions; `problems` names images of formats that are not read.
     """
 
     storage: Storage
@@ -117,7 +119,9 @@ def _in_folder(uri: str, pattern: str, recursive: bool) -> SourceListing:
     captions = read_captions(storage, rows, files)
     others = set(matched).difference((row.image for row in rows), map(caption_path, captions))
     sources, failures = _sources(rows, files, captions)
-    return SourceListing(storage, sources, failures, [*problems, *_look_alikes(sources)], len(others))
+    unreadable = sorted(path for path in others if is_unreadable_image(PurePosixPath(path)))
+    problems += [*_look_alikes(sources), *_unreadable(unreadable)]
+    return SourceListing(storage, sources, failures, problems, len(others) - len(unreadable))
 
 
 def _in_manifest(uri: str, manifest: str) -> SourceListing:
@@ -164,6 +168,12 @@ def _look_alikes(sources: list[Source]) -> Iterator[str]:
     for group in groups.values():
         if len(group) > 1:
             yield f"{' and '.join(group)} are one name on file systems that ignore case or Unicode form"
+
+
+def _unreadable(paths: list[str]) -> Iterator[str]:
+    if paths:
+        more = f" and {len(paths) - NAMED} more" if len(paths) > NAMED else ""
+        yield f"left out, as their format is not read: {', '.join(map(ascii, paths[:NAMED]))}{more}"
 
 
 def _files_of(storage: Storage, recursive: bool, problems: list[str]) -> Files:

@@ -50,7 +50,7 @@ class HuggingFaceRequest(Strict):
 
     inputs: Annotated[
         bytes, BeforeValidator(_decoded), WithJsonSchema({"type": "string", "contentEncoding": "base64"})
-    ] = Field(description="The image in base64 or as a data: URL: JPEG, PNG, WebP, GIF, BMP or TIFF.")
+    ] = Field(description="The image in base64 or as a data: URL: JPEG, PNG, WebP, AVIF, GIF, BMP or TIFF.")
     parameters: Parameters = Field(Parameters(), description="Options of the result.")
 
     @model_validator(mode="before")

@@ -28,7 +28,7 @@ class Img2ImgForm(Img2ImgOptions):
     """The fields of `POST /v1/img2img`."""
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
-    image: Annotated[UploadFile, File(description="JPEG, PNG, WebP, GIF (first frame), BMP or TIFF.")]
+    image: Annotated[UploadFile, File(description="JPEG, PNG, WebP, AVIF, GIF (first frame), BMP or TIFF.")]
     mask: Annotated[UploadFile | None, File(description="An image that marks where the source may change.")] = None
     mask_mode: MaskMode = Field(
         "auto", description="The part of the mask that marks change. `auto`: transparent if any of it is, else white."

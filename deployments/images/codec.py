@@ -22,9 +22,10 @@ from deployments.images.colours import read_colours
 from deployments.images.jpeg import check_scans, with_end
 from deployments.images.png import SIGNATURE, clean_png
 
-Format = Literal["jpeg", "png", "webp", "gif", "bmp", "tiff"]
+Format = Literal["jpeg", "png", "webp", "gif", "bmp", "tiff", "avif"]
 
-FORMATS: tuple[Format, ...] = ("jpeg", "png", "webp", "gif", "bmp", "tiff")
+FORMATS: tuple[Format, ...] = ("jpeg", "png", "webp", "gif", "bmp", "tiff", "avif")
+ALPHA_FORMATS: tuple[Format, ...] = ("png", "webp", "tiff", "avif")
 SAVE_OPTIONS: dict[Format, dict[str, Any]] = {
     "png": {"compress_level": 1},
     "jpeg": {"quality": 92},
@@ -32,8 +33,9 @@ SAVE_OPTIONS: dict[Format, dict[str, Any]] = {
     "tiff": {},  # uncompressed: Pillow writes compressed TIFFs with libtiff, which accepts no EXIF block
     "gif": {},
     "bmp": {},
+    "avif": {"quality": 80},
 }
-MAX_SIDE: dict[Format, int] = {"jpeg": 65500, "webp": 16383, "gif": 65535}
+MAX_SIDE: dict[Format, int] = {"jpeg": 65500, "webp": 16383, "gif": 65535, "avif": 32768}
 # Pillow refuses larger images as decompression bombs, and warns above half of this.
 PILLOW_MAX_PIXELS = 178_956_970
 MAX_JPEG_EXIF_BYTES = 65533
@@ -96,7 +98,7 @@ class SourceImage:
 
 
 def decode_image(data: bytes, *, max_bytes: int, max_pixels: int) -> SourceImage:
-    """Decode the first frame of a JPEG, PNG, WebP, GIF, BMP or TIFF as 8-bit RGB, rotated by its EXIF orientation.
+    """Decode the first frame of an image of one of FORMATS as 8-bit RGB, rotated by its EXIF orientation.
 
     The header is checked against `max_pixels` before any pixel is decoded. Raises ImageTooLarge or NotAnImage.
     """
@@ -136,7 +138,7 @@ def open_image(data: bytes, max_pixels: int = PILLOW_MAX_PIXELS) -> Image.Image:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ImageTooLarge(f"the image has too many pixels; at most {max_pixels} are allowed") from error
     except Exception as error:  # as in decode_image
-        raise NotAnImage("the file is not an image in JPEG, PNG, WebP, GIF, BMP or TIFF") from error
+        raise NotAnImage("the file is not an image in JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF") from error
     width, height = image.size
     if width * height > max_pixels:
         raise ImageTooLarge(f"the image is {width}x{height}; at most {max_pixels} pixels are allowed")
@@ -164,14 +166,14 @@ def encode_image(
 ) -> bytes:
     """Encode pixels as a file that contains `parameters` where `read_parameters` and other tools read them.
 
-    `alpha` is written to PNG, WebP and TIFF. `quality`, 0 to 100, applies to JPEG and WebP. A BMP holds no parameters;
+    `alpha` is written to ALPHA_FORMATS. `quality`, 0 to 100, applies to JPEG, WebP and AVIF. A BMP holds no parameters;
     a JPEG holds up to 64 KB of them. Raises UnusableImage if a side is longer than the format allows.
     """
     height, width = pixels.shape[:2]
     if max(width, height) > MAX_SIDE.get(format, max(width, height)):
         raise UnusableImage(f"the image is {width}x{height}; {format} holds at most {MAX_SIDE[format]} pixels a side")
     image = Image.fromarray(pixels)
-    if alpha is not None and format in ("png", "webp", "tiff"):
+    if alpha is not None and format in ALPHA_FORMATS:
         image.putalpha(Image.fromarray(alpha))
     text = parameters.encode(errors="replace").decode()  # no format holds a lone surrogate
     options = SAVE_OPTIONS[format] | _text_options(text, format)

@@ -193,7 +193,7 @@ def test_bad_field_is_named_with_what_is_allowed(
 
 BAD_IMAGES = [
     (b"", 415, "empty"),
-    (b"just some text", 415, "JPEG, PNG, WebP, GIF, BMP or TIFF"),
+    (b"just some text", 415, "JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF"),
     (file_of(gradient(64, 64), "JPEG")[:400], 415, "not .* JPEG"),  # not even its header is whole
     (file_of(gradient(64, 64), "JPEG")[:700], 415, "JPEG .* is damaged"),
     (file_of(gradient(64, 64), "PNG")[:-60], 415, "PNG .* is damaged"),

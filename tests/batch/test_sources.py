@@ -49,6 +49,24 @@ def test_folder_gives_its_images_in_order_and_leaves_out_what_is_hidden(photos: 
     assert (listing.failures, listing.problems, listing.num_ignored) == ([], [], 1)
 
 
+def test_every_name_of_a_jpeg_is_one_and_avif_is_read(tmp_path: Path):
+    put(tmp_path, "a.jpg", "b.JFIF", "c.jpe", "d.avif")
+    listing = find_sources(str(tmp_path))
+    assert paths_of(listing) == ["a.jpg", "b.JFIF", "c.jpe", "d.avif"]
+    put(tmp_path, "t.csv", text="image\nb.JFIF\nd.avif")
+    assert paths_of(find_sources(str(tmp_path / "t.csv"))) == ["b.JFIF", "d.avif"]
+
+
+def test_images_of_formats_that_are_not_read_are_named_apart_from_other_files(tmp_path: Path):
+    put(tmp_path, "a.jpg", "e.HEIC", "f.txt", "g.mp4", "trip/h.dng")
+    listing = find_sources(str(tmp_path))
+    assert listing.problems == ["left out, as their format is not read: 'e.HEIC', 'trip/h.dng'"]
+    assert listing.num_ignored == 2
+    put(tmp_path, *(f"{number}.psd" for number in range(9)))
+    (problem,) = find_sources(str(tmp_path)).problems
+    assert problem.endswith("'0.psd', '1.psd', '2.psd', '3.psd', '4.psd' and 6 more")
+
+
 def test_link_back_into_the_folder_is_reported_and_not_followed(photos: Path):
     (photos / "trips" / "again").symlink_to(photos)
     listing = find_sources(str(photos))

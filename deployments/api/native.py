@@ -17,7 +17,7 @@ from deployments.api.dependencies import MEDIA_TYPES, Service, read_upload, resu
 from deployments.api.sse import Event, follow, preview_png, respond
 from deployments.engine.errors import InvalidRequest
 from deployments.engine.request import Progress, Timings
-from deployments.images.masks import MASK_BLUR, MAX_MASK_BLUR, MaskFile, MaskMode
+from deployments.images.masks import MASK_BLUR, MASK_MODE_DESCRIPTION, MAX_MASK_BLUR, MaskFile, MaskMode
 from deployments.schemas import ImageReply, Img2ImgOptions, Img2ImgReply, Img2ImgResult
 from deployments.service import Img2ImgService, PreparedRequest
 
@@ -30,9 +30,7 @@ class Img2ImgForm(Img2ImgOptions):
     model_config = ConfigDict(arbitrary_types_allowed=True)
     image: Annotated[UploadFile, File(description="JPEG, PNG, WebP, AVIF, GIF (first frame), BMP or TIFF.")]
     mask: Annotated[UploadFile | None, File(description="An image that marks where the source may change.")] = None
-    mask_mode: MaskMode = Field(
-        "auto", description="The part of the mask that marks change. `auto`: transparent if any of it is, else white."
-    )
+    mask_mode: MaskMode = Field("auto", description=MASK_MODE_DESCRIPTION)
     mask_blur: float = Field(MASK_BLUR, ge=0, le=MAX_MASK_BLUR, description="Feather of the mask's border in pixels.")
 
     @field_validator("prompt", "negative_prompt")

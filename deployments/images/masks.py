@@ -1,4 +1,10 @@
-"""Masks: the part of an image that may change, in every convention of callers."""
+"""Masks: the part of an image that may change, in every convention of callers.
+
+The rule for transparency is the mode's. `white`: what is light changes, and what is transparent counts as black.
+`transparent`: what is transparent changes; `opaque`: what is not. Neither looks at colours. `auto`: `transparent` if
+any pixel is, else `white`. The folder job, its table and the one-image command take `white`. The HTTP API takes `auto`
+unless the caller names a mode; AUTOMATIC1111's takes `opaque` if any pixel is transparent, else `white`.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +20,10 @@ from deployments.engine.request import Mask, Pixels
 from deployments.images.codec import SourceImage, decode_image, image_errors_name
 
 MaskMode = Literal["auto", "white", "transparent", "opaque"]
+MASK_MODE_DESCRIPTION = (
+    "The part of the mask that marks change: `white` (transparent counts as black), `transparent` or `opaque` "
+    "(colours are ignored). `auto`: `transparent` if any pixel is, else `white`."
+)
 MASK_BLUR = 4.0  # pixels; as in AUTOMATIC1111's web UI
 MAX_MASK_BLUR = 64
 
@@ -43,21 +53,28 @@ def decode_mask_file(data: bytes, limits: Limits) -> SourceImage:
 
 
 def read_mask(image: SourceImage, size: tuple[int, int], mode: MaskMode = "auto") -> Mask:
-    """How much each pixel of a source of `size` (width, height) may change: 0 to 255.
+    """How much each pixel of a source of `size` (width, height) may change: 0 to 255, by the module's rule.
 
-    `mode` names the part of `image` that marks change: white, transparent (OpenAI) or opaque. `auto` is transparent
-    if any pixel is, else white. Raises InvalidRequest if the mode needs transparency and the image has none.
+    Raises InvalidRequest if the mode needs transparency and the image has none.
     """
     alpha = image.alpha
     if mode == "auto":
         mode = "white" if alpha is None or alpha.min() == 255 else "transparent"
     if mode == "white":
-        grey = Image.fromarray(image.pixels).convert("L")
+        grey = Image.fromarray(_on_black(image)).convert("L")
     elif alpha is None:
         raise InvalidRequest(f"mask: the image has no transparency, which mode {mode!r} needs", "mask")
     else:
         grey = Image.fromarray(alpha if mode == "opaque" else 255 - alpha)
     return np.array(grey.resize(size, Image.Resampling.BILINEAR))
+
+
+def _on_black(image: SourceImage) -> Pixels:
+    if image.alpha is None:
+        return image.pixels
+    flat = Image.new("RGB", image.size)
+    flat.paste(Image.fromarray(image.pixels), mask=Image.fromarray(image.alpha))
+    return np.array(flat)
 
 
 def fit_mask(mask: Mask, fitted: Pixels) -> Mask:

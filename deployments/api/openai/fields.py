@@ -9,7 +9,7 @@ from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
 from deployments.engine.errors import InvalidRequest
-from deployments.images.masks import MASK_BLUR, MAX_MASK_BLUR, MaskMode
+from deployments.images.masks import MASK_BLUR, MASK_MODE_DESCRIPTION, MAX_MASK_BLUR, MaskMode
 from deployments.schemas import MAX_SEED, Img2ImgOptions, OutputFormat
 
 Quality = Literal["low", "medium", "high"]
@@ -107,9 +107,7 @@ class ImageEditForm(Img2ImgOptions):
     true_cfg_scale: Annotated[Any, _refuse("is not supported: use guidance_scale")] = Field(
         None, description="Refused: use `guidance_scale`."
     )
-    mask_mode: MaskMode = Field(
-        "auto", description="The part of the mask that marks change. `auto`: transparent if any of it is, else white."
-    )
+    mask_mode: MaskMode = Field("auto", description=MASK_MODE_DESCRIPTION)
     mask_blur: float = Field(MASK_BLUR, ge=0, le=MAX_MASK_BLUR, description="Feather of the mask's border in pixels.")
 
     @model_validator(mode="before")

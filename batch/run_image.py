@@ -47,7 +47,7 @@ def main(
     max_side: cli.MaxSide = None,
     loras: cli.Loras = None,
     mask: Annotated[
-        Path | None, typer.Option(help="The mask, found like FILENAME: white changes, black is kept.")
+        Path | None, typer.Option(help="The mask, found like FILENAME: white changes, black and transparent stay.")
     ] = None,
 ) -> None:
     """Make an image of one source image and print its path. Options left out take the app's defaults."""

@@ -88,7 +88,7 @@ class ImageWorker:
 
     def _read_mask(self, path: str) -> MaskFile:
         with image_errors_name("mask"):
-            return MaskFile(self._read(path))
+            return MaskFile(self._read(path), "white")
 
     def _read(self, path: str) -> bytes:
         try:

@@ -11,6 +11,7 @@ Sampler = Literal["dpmpp_2m", "dpmpp_2m_karras", "euler", "euler_ancestral", "dd
 Priority = Literal["interactive", "folder"]
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]  # (height, width, 3), RGB
 Mask = np.ndarray[Any, np.dtype[np.uint8]]  # (height, width)
+MASK_THRESHOLD = 128  # of 255
 Loras = tuple[tuple[str, float], ...]  # LoRA names and weights
 
 

@@ -13,7 +13,7 @@ import torch
 
 from deployments.engine.errors import InvalidRequest, OutOfMemory
 from deployments.engine.networks import Family
-from deployments.engine.request import Img2ImgRequest, Pixels
+from deployments.engine.request import MASK_THRESHOLD, Img2ImgRequest, Pixels
 from deployments.engine.sampling import CIN, affine_step, guide
 from deployments.engine.state import DenoiseState, LatentShape, StepBatch, by_shape
 from deployments.engine.transfers import StepPipeline, is_out_of_memory, one_thread, to_device
@@ -85,6 +85,8 @@ class Runner:
             raise InvalidRequest(f"image: {width}x{height} is not a multiple of {family.size_multiple}", "image")
         if request.num_denoise_steps < 1:
             raise InvalidRequest("strength leaves no step to run", "strength")
+        if request.mask is not None and request.mask[::factor, ::factor].max() < MASK_THRESHOLD:
+            raise InvalidRequest(f"mask: nothing in it is to change: it is finer than {factor} pixels", "mask")
         family.check(request)
         shape = height // factor, width // factor
         table = family.table(request.sampler, request.num_inference_steps, request.num_denoise_steps, shape)

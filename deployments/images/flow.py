@@ -14,7 +14,7 @@ from deployments.config import Limits
 from deployments.engine.request import Mask, Pixels
 from deployments.images.codec import Format, SourceImage, decode_image, encode_image
 from deployments.images.geometry import fit_pixels, restore_size
-from deployments.images.masks import MaskFile, decode_mask, fit_mask, paste_back
+from deployments.images.masks import MaskFile, decode_mask, feather, fit_mask, paste_back
 from deployments.images.metadata import format_parameters
 from deployments.schemas import Settings
 
@@ -91,12 +91,12 @@ def prepare(
 def _default_restore(source: SourceImage, mask: Mask | None, blur: float) -> Restore:
     if mask is None:
         return partial(restore_size, size=source.size)  # holds no pixels of the source
-    return partial(_restore_masked, source.pixels, mask, blur)
+    return partial(_restore_masked, source.pixels, feather(mask, blur))
 
 
-def _restore_masked(source: Pixels, mask: Mask, blur: float, pixels: Pixels) -> Pixels:
+def _restore_masked(source: Pixels, share: Mask, pixels: Pixels) -> Pixels:
     height, width = source.shape[:2]
-    return paste_back(source, restore_size(pixels, (width, height)), mask, blur)
+    return paste_back(source, restore_size(pixels, (width, height)), share)
 
 
 def finish(

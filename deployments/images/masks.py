@@ -16,7 +16,7 @@ from PIL import Image, ImageFilter
 
 from deployments.config import Limits
 from deployments.engine.errors import InvalidRequest
-from deployments.engine.request import Mask, Pixels
+from deployments.engine.request import MASK_THRESHOLD, Mask, Pixels
 from deployments.images.codec import SourceImage, decode_image, image_errors_name
 
 MaskMode = Literal["auto", "white", "transparent", "opaque"]
@@ -78,17 +78,37 @@ def _on_black(image: SourceImage) -> Pixels:
 
 
 def fit_mask(mask: Mask, fitted: Pixels) -> Mask:
-    """The mask in the size of the fitted pixels."""
+    """The mask in the size of the fitted pixels. Raises InvalidRequest if it changes nothing, in either size."""
+    require_change(mask)
     height, width = fitted.shape[:2]
-    return np.array(Image.fromarray(mask).resize((width, height), Image.Resampling.BOX))
+    small = np.array(Image.fromarray(mask).resize((width, height), Image.Resampling.BOX))
+    require_change(small, f" in the model's size, {width}x{height}")
+    return small
 
 
-def paste_back(source: Pixels, result: Pixels, mask: Mask, blur: float = MASK_BLUR) -> Pixels:
-    """Mix `result` where the mask is white with `source` where it is black.
+def require_change(mask: Mask, where: str = "") -> None:
+    """Raise InvalidRequest if no pixel of the mask may change."""
+    if (highest := int(mask.max())) < MASK_THRESHOLD:
+        rule = f"{MASK_THRESHOLD} to 255 change, by the mask's mode"
+        raise InvalidRequest(
+            f"mask: nothing in it is to change{where}: its highest value is {highest} of 255; {rule}", "mask"
+        )
 
-    The border is feathered inwards over about `blur` pixels, so pixels outside the mask keep the source's values.
+
+def feather(mask: Mask, blur: float) -> Mask:
+    """The result's share of each pixel, 0 to 255: the mask, faded inwards over about `blur` pixels of its border.
+
+    Pixels outside the mask keep a share of 0. Raises InvalidRequest if the feather leaves nothing of the mask.
     """
-    feathered = np.asarray(Image.fromarray(mask).filter(ImageFilter.GaussianBlur(blur)))
-    share = np.minimum(mask, feathered)[..., None].astype(np.float32) / 255
-    mixed: Pixels = np.rint(source * (1 - share) + result * share).astype(np.uint8)
+    blurred = np.asarray(Image.fromarray(mask).filter(ImageFilter.GaussianBlur(blur)))
+    share: Mask = np.minimum(mask, blurred)
+    if not share.any():
+        raise InvalidRequest(f"mask: mask_blur {blur:g} leaves nothing of it; use a smaller one", "mask")
+    return share
+
+
+def paste_back(source: Pixels, result: Pixels, share: Mask) -> Pixels:
+    """Mix `result` with `source` by the result's share of each pixel."""
+    weight = share[..., None].astype(np.float32) / 255
+    mixed: Pixels = np.rint(source * (1 - weight) + result * weight).astype(np.uint8)
     return mixed

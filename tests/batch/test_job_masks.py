@@ -47,3 +47,11 @@ async def test_white_changes_and_what_is_transparent_stays(tmp_path: Path, mask:
     reach = HALF - int(3 * MASK_BLUR)  # of the feather, into what may change
     np.testing.assert_array_equal(pixels[:, HALF:], gradient()[:, HALF:])
     np.testing.assert_array_equal(pixels[:, :reach], 255 - gradient()[:, :reach])
+
+
+@pytest.mark.parametrize("brightest", [0, 1, 127])
+async def test_mask_with_nothing_to_change_fails_before_any_step(tmp_path: Path, brightest: int):
+    result, pixels = await made(tmp_path, white_half("L", 0).point(lambda value: value * brightest // 255))
+    assert (result.error_type, pixels, result.attempts) == ("InvalidRequest", None, 0)
+    assert result.error is not None
+    assert result.error.startswith(f"mask: nothing in it is to change: its highest value is {brightest} of 255")

@@ -17,7 +17,7 @@ from deployments.engine.errors import InvalidRequest
 from deployments.engine.models.samplers import SAMPLERS
 from deployments.engine.request import Img2ImgRequest, Mask, Pixels, Sampler
 from deployments.images.codec import SourceImage
-from deployments.images.masks import MaskMode, fit_mask, paste_back, read_mask
+from deployments.images.masks import MaskMode, feather, fit_mask, paste_back, read_mask
 from tests.support.reference import SCHEDULERS, Reference, make_engine, run, smooth_image
 
 SOURCE = smooth_image(5, 64, 48)
@@ -101,10 +101,21 @@ def test_masked_image_equals_diffusers_inpainting_pipeline(kind: str, checkpoint
     assert close(run(make_engine(checkpoints(kind)), [request])[""], expected)
 
 
+def test_mask_that_falls_between_all_latents_is_refused(checkpoints: Callable[[str], Path]) -> None:
+    runner = make_engine(checkpoints("sd15")).runner
+    scratch = np.zeros((48, 64), np.uint8)
+    scratch[:, 3:7] = 255
+    with pytest.raises(InvalidRequest, match="finer than") as caught:
+        runner.prepare(replace(ASK, mask=scratch))
+    assert caught.value.param == "mask"
+    scratch[:, 8] = 255
+    assert runner.prepare(replace(ASK, mask=scratch)).request.mask is not None
+
+
 @pytest.mark.parametrize("blur", [0.0, 4.0, 30.0])
 def test_outside_the_mask_every_pixel_is_the_sources(blur: float) -> None:
     mask, generated = disc(64, 48), 255 - SOURCE
-    result = paste_back(SOURCE, generated, mask, blur)
+    result = paste_back(SOURCE, generated, feather(mask, blur))
     assert np.array_equal(result[mask == 0], SOURCE[mask == 0])
     assert not np.array_equal(result[mask == 255], SOURCE[mask == 255])
 
@@ -113,7 +124,7 @@ def test_border_is_feathered_inwards() -> None:
     mask = np.zeros((9, 90), np.uint8)
     mask[:, 30:] = 255
     black, white = np.zeros((9, 90, 3), np.uint8), np.full((9, 90, 3), 255, np.uint8)
-    row = paste_back(black, white, mask, 4.0)[4, :, 0].astype(int)
+    row = paste_back(black, white, feather(mask, 4.0))[4, :, 0].astype(int)
     assert (row[:30] == 0).all()
     assert (np.diff(row) >= 0).all()
     assert 100 < row[30] < 160

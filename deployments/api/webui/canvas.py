@@ -11,11 +11,10 @@ from PIL import Image, ImageFilter
 
 from deployments.api.webui.schemas import Img2ImgBody
 from deployments.config import Limits
-from deployments.engine.errors import InvalidRequest
 from deployments.engine.request import Mask, Pixels
 from deployments.images.codec import SourceImage
 from deployments.images.flow import PreparedImage, Reshaped
-from deployments.images.masks import MaskFile, MaskMode, decode_mask_file, paste_back
+from deployments.images.masks import MaskFile, MaskMode, decode_mask_file, feather, paste_back, require_change
 
 Plane = np.ndarray[Any, np.dtype[np.uint8]]  # an image or a mask
 Size = tuple[int, int]  # (width, height)
@@ -27,7 +26,7 @@ BLURS = ((256, 1), (64, 1), (16, 2), (4, 4), (2, 2), (0, 1))  # radius in pixels
 
 
 def reshape(body: Img2ImgBody, file: MaskFile | None, source: SourceImage, mask: Mask | None) -> Reshaped:
-    """The image in the requested size, or its masked part. Raises InvalidRequest for an empty mask."""
+    """The image in the requested size, or its masked part. Raises InvalidRequest for a mask that changes nothing."""
     source = _on_white(source)
     size = body.width or source.size[0], body.height or source.size[1]
     if file is None or mask is None:
@@ -40,13 +39,12 @@ def reshape(body: Img2ImgBody, file: MaskFile | None, source: SourceImage, mask:
 
 
 def _edit_mask(body: Img2ImgBody, mode: MaskMode, mask: Mask) -> Mask:
-    """Rounded and inverted as the request says."""
+    """Rounded and inverted as the request says. Raises InvalidRequest."""
     if body.mask_round and mode == "opaque":
         mask = np.where(mask > 128, 255, 0).astype(np.uint8)
     if body.inpainting_mask_invert:
         mask = 255 - mask
-    if not mask.any():
-        raise InvalidRequest("mask: it marks nothing to repaint", "mask")
+    require_change(mask)
     return mask
 
 
@@ -54,15 +52,15 @@ def _masked_part(source: SourceImage, mask: Mask, blur: float, box: Box, size: S
     """The part of the image within `box`, in `size`. The result is the whole image with that part repainted."""
     left, top, right, bottom = box
     part = place(source.pixels[top:bottom, left:right], size, FILL)
-    restore = partial(_restore_part, source.pixels, mask, blur, box)
+    restore = partial(_restore_part, source.pixels, feather(mask, blur), box)
     return Reshaped(replace(source, pixels=part), place(mask[top:bottom, left:right], size, FILL), restore)
 
 
-def _restore_part(source: Pixels, mask: Mask, blur: float, box: Box, part: Pixels) -> Pixels:
+def _restore_part(source: Pixels, share: Mask, box: Box, part: Pixels) -> Pixels:
     left, top, right, bottom = box
     whole = source.copy()
     whole[top:bottom, left:right] = take_out(part, (right - left, bottom - top))
-    return paste_back(source, whole, mask, blur)
+    return paste_back(source, whole, share)
 
 
 def fill_masked(body: Img2ImgBody, image: PreparedImage) -> PreparedImage:

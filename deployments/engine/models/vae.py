@@ -16,13 +16,12 @@ from deployments.engine.errors import NumericalError
 from deployments.engine.models.checkpoint import Checkpoint
 from deployments.engine.models.preview import LatentColours
 from deployments.engine.networks import BackendSlot, TensorFunction
-from deployments.engine.request import Pixels
+from deployments.engine.request import MASK_THRESHOLD, Pixels
 from deployments.engine.state import DenoiseState, InpaintSource
 from deployments.engine.transfers import ToHost, one_thread, to_device
 
 MAX_CACHED_IMAGES = 64
 MAX_BATCH_PIXELS = 4 * 512 * 512  # of one VAE call: its activations take about 0.5 GB a megapixel
-MASK_THRESHOLD = 128  # of 255
 T = TypeVar("T")
 
 

@@ -22,7 +22,7 @@ from deployments.handles.readiness import Readiness
 from deployments.images import flow
 from deployments.images.codec import is_quick, is_quick_to_decode
 from deployments.images.flow import PreparedImage, Reshape, no_reshape
-from deployments.images.masks import MaskFile
+from deployments.images.masks import MaskFile, MaskSource
 from deployments.schemas import Img2ImgOptions, Img2ImgResult, OutputFormat, Settings
 
 OnImageProgress = Callable[[int, Progress], None]  # gets the image's number
@@ -56,7 +56,7 @@ class Img2ImgService:
         options: Img2ImgOptions,
         image: bytes,
         *,
-        mask: MaskFile | None = None,
+        mask: MaskSource | None = None,
         reshape: Reshape = no_reshape,
     ) -> PreparedRequest:
         """Resolve the settings and prepare the image. Raises InvalidRequest (also UnknownModel) or ImageError."""
@@ -65,11 +65,11 @@ class Img2ImgService:
         model_id = routing.first_ready(model_id, self.config, await self._readiness.ready(model_id))
         settings = routing.resolve(options, self.config, model_id, seed)
         prepare = partial(self._prepare_image, image, settings.max_side, mask, reshape)
-        quick = mask is None and reshape is no_reshape and is_quick_to_decode(image)
+        quick = not isinstance(mask, MaskFile) and reshape is no_reshape and is_quick_to_decode(image)
         prepared = prepare() if quick else await asyncio.to_thread(prepare)
         return PreparedRequest(settings, options.num_images, options.output_format, prepared)
 
-    def _prepare_image(self, image: bytes, max_side: int, mask: MaskFile | None, reshape: Reshape) -> PreparedImage:
+    def _prepare_image(self, image: bytes, max_side: int, mask: MaskSource | None, reshape: Reshape) -> PreparedImage:
         limits = self.config.limits
         return flow.prepare(flow.decode(image, limits), limits, max_side, mask, reshape)
 

@@ -14,7 +14,7 @@ from deployments.config import Limits
 from deployments.engine.request import Mask, Pixels
 from deployments.images.codec import Format, SourceImage, decode_image, encode_image
 from deployments.images.geometry import fit_pixels, restore_size
-from deployments.images.masks import MaskFile, decode_mask, feather, fit_mask, paste_back
+from deployments.images.masks import MaskSource, feather, fit_mask, mask_of, paint_over, paste_back
 from deployments.images.metadata import format_parameters
 from deployments.schemas import Settings
 
@@ -46,8 +46,9 @@ def no_reshape(source: SourceImage, mask: Mask | None) -> Reshaped:
 class PreparedImage:
     """The model's inputs, and what `finish` needs of the source.
 
-    `pixels` (height, width, 3) and `mask` (height, width) go to the model. `size` (width, height), `alpha` and
-    `icc_profile` are the result's. The source's full-size pixels are held by `restore`, and only with a mask.
+    `pixels` (height, width, 3) and `mask` (height, width) go to the model. `size` (width, height), `alpha` (opaque
+    where it is painted) and `icc_profile` are the result's. The source's full-size pixels are held by `restore`, and
+    only with a mask.
     """
 
     pixels: Pixels
@@ -75,23 +76,29 @@ def prepare(
     source: SourceImage,
     limits: Limits,
     max_side: int,
-    mask: MaskFile | None = None,
+    mask: MaskSource | None = None,
     reshape: Reshape = no_reshape,
 ) -> PreparedImage:
     """Fit a source and its mask to a longest side of `max_side`. Raises ImageError or InvalidRequest."""
-    area, blur = (None, 0.0) if mask is None else (decode_mask(mask, source.size, limits), mask.blur)
+    area, blur = (None, 0.0) if mask is None else (mask_of(mask, source, limits), mask.blur)
     reshaped = reshape(source, area)
     source, area = reshaped.source, reshaped.mask
     pixels = fit_pixels(source.pixels, max_side=max_side, min_side=limits.min_side)
     fitted_mask = None if area is None else fit_mask(area, pixels)
-    restore = reshaped.restore or _default_restore(source, area, blur)
-    return PreparedImage(pixels, fitted_mask, source.size, source.alpha, source.icc_profile, restore)
+    restore, alpha = reshaped.restore, source.alpha
+    if restore is None:
+        restore, alpha = _default_restore(source, area, blur)
+    return PreparedImage(pixels, fitted_mask, source.size, alpha, source.icc_profile, restore)
 
 
-def _default_restore(source: SourceImage, mask: Mask | None, blur: float) -> Restore:
+def _default_restore(source: SourceImage, mask: Mask | None, blur: float) -> tuple[Restore, Mask | None]:
+    """The Restore, and the result's alpha."""
     if mask is None:
-        return partial(restore_size, size=source.size)  # holds no pixels of the source
-    return partial(_restore_masked, source.pixels, feather(mask, blur))
+        return partial(restore_size, size=source.size), source.alpha  # holds no pixels of the source
+    share, alpha = feather(mask, blur, source.alpha), source.alpha
+    if alpha is not None:
+        share, alpha = paint_over(alpha, share)
+    return partial(_restore_masked, source.pixels, share), alpha
 
 
 def _restore_masked(source: Pixels, share: Mask, pixels: Pixels) -> Pixels:

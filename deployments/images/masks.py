@@ -41,6 +41,26 @@ class MaskFile:
     image: SourceImage | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class ErasedPart:
+    """The source as its own mask, by OpenAI's rule: what is transparent in it changes.
+
+    A source without a fully transparent pixel has no such mask. `blur` is the feather in pixels.
+    """
+
+    blur: float = MASK_BLUR
+
+
+MaskSource = MaskFile | ErasedPart
+
+
+def mask_of(mask: MaskSource, source: SourceImage, limits: Limits) -> Mask | None:
+    """The mask in the source's size; None for a source without an ErasedPart. Raises as decode_mask."""
+    if isinstance(mask, MaskFile):
+        return decode_mask(mask, source.size, limits)
+    return None if source.alpha is None or source.alpha.all() else 255 - source.alpha
+
+
 def decode_mask(mask: MaskFile, size: tuple[int, int], limits: Limits) -> Mask:
     """The mask of a source of `size` (width, height). Raises ImageError or InvalidRequest, both naming the mask."""
     return read_mask(mask.image or decode_mask_file(mask.data, limits), size, mask.mode)
@@ -95,16 +115,31 @@ def require_change(mask: Mask, where: str = "") -> None:
         )
 
 
-def feather(mask: Mask, blur: float) -> Mask:
+def feather(mask: Mask, blur: float, alpha: Mask | None = None) -> Mask:
     """The result's share of each pixel, 0 to 255: the mask, faded inwards over about `blur` pixels of its border.
 
-    Pixels outside the mask keep a share of 0. Raises InvalidRequest if the feather leaves nothing of the mask.
+    Pixels outside the mask keep a share of 0. Where the source's `alpha` is transparent, nothing is faded: there is
+    nothing to fade to. Raises InvalidRequest if the feather leaves nothing of the mask.
     """
     blurred = np.asarray(Image.fromarray(mask).filter(ImageFilter.GaussianBlur(blur)))
+    if alpha is not None:
+        blurred = np.maximum(blurred, 255 - alpha)
     share: Mask = np.minimum(mask, blurred)
     if not share.any():
         raise InvalidRequest(f"mask: mask_blur {blur:g} leaves nothing of it; use a smaller one", "mask")
     return share
+
+
+def paint_over(alpha: Mask, share: Mask) -> tuple[Mask, Mask]:
+    """The share of the result in each pixel's colour, and the alpha of both together, for a source with `alpha`.
+
+    The result is opaque in its share of the pixel, and the source fills the rest as far as its alpha goes.
+    """
+    opacity: Mask = alpha + np.minimum(share, 255 - alpha)
+    weight, mixed = share.copy(), (share > 0) & (alpha < 255)
+    parts = share[mixed].astype(np.uint16) * 255
+    weight[mixed] = (parts + opacity[mixed] // 2) // opacity[mixed]
+    return weight, opacity
 
 
 def paste_back(source: Pixels, result: Pixels, share: Mask) -> Pixels:

@@ -202,7 +202,7 @@ def test_output_compression_is_the_files_quality(output_format: str, client: ope
 
 def test_background_opaque_drops_the_sources_transparency(client: openai.OpenAI) -> None:
     source = Image.fromarray(IMAGE).convert("RGBA")
-    source.putalpha(Image.linear_gradient("L").resize(source.size))
+    source.putalpha(Image.linear_gradient("L").resize(source.size).point(lambda alpha: max(alpha, 1)))
     kept, dropped = (edit(client, file_of(source, "png"), background=background) for background in ("auto", "opaque"))
     assert (kept.background, dropped.background) == ("transparent", "opaque")
     image = Image.open(io.BytesIO(only(kept)))

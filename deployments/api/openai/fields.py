@@ -37,8 +37,8 @@ class ImageEditForm(Img2ImgOptions):
         UploadFile | None,
         File(
             validation_alias=AliasChoices("mask", "mask_image"),
-            description="Marks where the image may change: transparent if any of it is, else white. "
-            "Alias: `mask_image`.",
+            description="Marks where the image may change: transparent if any of it is, else white. Without it, what "
+            "is fully transparent in the image, if anything. Alias: `mask_image`.",
         ),
     ] = None
     prompt: str = Field(description="What the result should show.")
@@ -66,8 +66,8 @@ class ImageEditForm(Img2ImgOptions):
         _refuse("must be auto or opaque: no model here makes a background transparent", "transparent"),
     ] = Field(
         "auto",
-        description="`auto` keeps the source's transparency, `opaque` removes it. `transparent` is refused: "
-        "no model here makes a background transparent.",
+        description="`auto` keeps the source's transparency outside the mask, `opaque` removes it. "
+        "`transparent` is refused: no model here makes a background transparent.",
     )
     quality: Literal["auto", "standard", "low", "medium", "high"] = Field(
         "auto",

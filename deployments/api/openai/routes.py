@@ -21,10 +21,8 @@ from deployments.api.openai.fields import EditedImage, ImageEditForm, ImageMetad
 from deployments.api.sse import Event, follow, respond
 from deployments.config import AppConfig
 from deployments.engine.errors import InvalidRequest
-from deployments.engine.request import Mask, Progress
-from deployments.images.codec import SourceImage
-from deployments.images.flow import Reshape, Reshaped
-from deployments.images.masks import MaskFile
+from deployments.engine.request import Progress
+from deployments.images.masks import ErasedPart, MaskFile, MaskSource
 from deployments.service import Img2ImgService, PreparedRequest
 
 routes = APIRouter()
@@ -67,11 +65,12 @@ async def _prepare(service: Img2ImgService, form: ImageEditForm) -> PreparedRequ
     steps = form.num_inference_steps or _steps(form, config, seed)
     options = form.model_copy(update={"seed": seed, "num_inference_steps": steps})
     options, reshape = in_size(options, _size(form.size), config.limits, "size")
-    mask = None
+    mask: MaskSource = ErasedPart(form.mask_blur)
     if form.mask is not None:
         mask = MaskFile(await read_upload(form.mask, config.limits, "mask"), form.mask_mode, form.mask_blur)
     image = await read_upload(_single_upload(form), config.limits)
-    return await service.prepare(options, image, mask=mask, reshape=_opaque(reshape) if _is_opaque(form) else reshape)
+    prepared = await service.prepare(options, image, mask=mask, reshape=reshape)
+    return replace(prepared, image=replace(prepared.image, alpha=None)) if _is_opaque(form) else prepared
 
 
 def _single_upload(form: ImageEditForm) -> UploadFile:
@@ -99,13 +98,6 @@ def _steps(form: ImageEditForm, config: AppConfig, seed: int) -> int | None:
         return min(2 * usual, config.limits.max_steps)
     strength = defaults.strength if form.strength is None else form.strength
     return next((steps for steps in range(max(usual // 2, 1), usual) if int(steps * strength) >= 1), usual)
-
-
-def _opaque(reshape: Reshape) -> Reshape:
-    def without_alpha(source: SourceImage, mask: Mask | None) -> Reshaped:
-        return reshape(replace(source, alpha=None), mask)
-
-    return without_alpha
 
 
 def _is_opaque(form: ImageEditForm) -> bool:

@@ -10,6 +10,9 @@ from PIL import Image, ImageOps
 from deployments.engine.request import Pixels
 from deployments.images.codec import UnusableImage
 
+# Of an image that is larger than what it is made from and what is made of it: 64 MB. Only very flat images come near.
+MAX_PIXELS_BETWEEN = 2**24
+
 
 def fit_pixels(pixels: Pixels, *, max_side: int, min_side: int) -> Pixels:
     """Scale down to a longest side of `max_side`, keeping the aspect ratio. Smaller pixels are returned unchanged.
@@ -39,10 +42,23 @@ def restore_size(pixels: Pixels, size: tuple[int, int]) -> Pixels:
     """Resize to `size` (width, height) with LANCZOS. Pixels of that size are returned unchanged."""
     if (pixels.shape[1], pixels.shape[0]) == size:
         return pixels
-    return np.array(Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS))
+    return resize(pixels, size)
+
+
+def resize(plane: np.ndarray[Any, Any], size: tuple[int, int]) -> np.ndarray[Any, Any]:
+    """Pixels, alpha or a mask stretched to `size` (width, height)."""
+    image, resample = Image.fromarray(np.ascontiguousarray(plane)), _resample(plane)
+    width, height = size
+    # Pillow scales the width first, to width x image.height. For a tall image that becomes wide, the height is first.
+    if width > image.width and height < image.height and width * image.height > MAX_PIXELS_BETWEEN:
+        image = image.resize((image.width, height), resample)
+    return np.array(image.resize(size, resample))
 
 
 def crop_to(pixels: np.ndarray[Any, Any], size: tuple[int, int]) -> np.ndarray[Any, Any]:
     """Crop pixels, alpha or a mask around the centre to the aspect ratio of `size` (width, height), then scale."""
-    resample = Image.Resampling.LANCZOS if pixels.ndim == 3 else Image.Resampling.BILINEAR  # a mask must not ring
-    return np.array(ImageOps.fit(Image.fromarray(pixels), size, resample))
+    return np.array(ImageOps.fit(Image.fromarray(pixels), size, _resample(pixels)))
+
+
+def _resample(plane: np.ndarray[Any, Any]) -> Image.Resampling:
+    return Image.Resampling.LANCZOS if plane.ndim == 3 else Image.Resampling.BILINEAR  # a mask must not ring

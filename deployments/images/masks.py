@@ -18,6 +18,7 @@ from deployments.config import Limits
 from deployments.engine.errors import InvalidRequest
 from deployments.engine.request import MASK_THRESHOLD, Mask, Pixels
 from deployments.images.codec import SourceImage, decode_image, image_errors_name
+from deployments.images.geometry import resize
 
 MaskMode = Literal["auto", "white", "transparent", "opaque"]
 MASK_MODE_DESCRIPTION = (
@@ -81,12 +82,12 @@ def read_mask(image: SourceImage, size: tuple[int, int], mode: MaskMode = "auto"
     if mode == "auto":
         mode = "white" if alpha is None or alpha.min() == 255 else "transparent"
     if mode == "white":
-        grey = Image.fromarray(_on_black(image)).convert("L")
+        grey = np.array(Image.fromarray(_on_black(image)).convert("L"))
     elif alpha is None:
         raise InvalidRequest(f"mask: the image has no transparency, which mode {mode!r} needs", "mask")
     else:
-        grey = Image.fromarray(alpha if mode == "opaque" else 255 - alpha)
-    return np.array(grey.resize(size, Image.Resampling.BILINEAR))
+        grey = alpha if mode == "opaque" else 255 - alpha
+    return resize(grey, size)
 
 
 def _on_black(image: SourceImage) -> Pixels:

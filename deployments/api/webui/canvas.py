@@ -11,9 +11,11 @@ from PIL import Image, ImageFilter
 
 from deployments.api.webui.schemas import Img2ImgBody
 from deployments.config import Limits
+from deployments.engine.errors import InvalidRequest
 from deployments.engine.request import Mask, Pixels
 from deployments.images.codec import SourceImage
 from deployments.images.flow import PreparedImage, Reshaped
+from deployments.images.geometry import MAX_PIXELS_BETWEEN, crop_to, resize
 from deployments.images.masks import MaskFile, MaskMode, decode_mask_file, feather, paste_back, require_change
 
 Plane = np.ndarray[Any, np.dtype[np.uint8]]  # an image or a mask
@@ -28,7 +30,7 @@ BLURS = ((256, 1), (64, 1), (16, 2), (4, 4), (2, 2), (0, 1))  # radius in pixels
 def reshape(body: Img2ImgBody, file: MaskFile | None, source: SourceImage, mask: Mask | None) -> Reshaped:
     """The image in the requested size, or its masked part. Raises InvalidRequest for a mask that changes nothing."""
     source = _on_white(source)
-    size = body.width or source.size[0], body.height or source.size[1]
+    size = _size_of(body, source)
     if file is None or mask is None:
         return Reshaped(replace(source, pixels=place(source.pixels, size, body.resize_mode)), None)
     mask = _edit_mask(body, file.mode, mask)
@@ -36,6 +38,17 @@ def reshape(body: Img2ImgBody, file: MaskFile | None, source: SourceImage, mask:
         return _masked_part(source, mask, file.blur, part_around(mask, body.inpaint_full_res_padding, size), size)
     placed = replace(source, pixels=place(source.pixels, size, body.resize_mode))
     return Reshaped(placed, place(mask, size, body.resize_mode))
+
+
+def _size_of(body: Img2ImgBody, source: SourceImage) -> Size:
+    """The requested size. Raises InvalidRequest if a side that is the image's own makes it too large."""
+    width, height = body.width or source.size[0], body.height or source.size[1]
+    if width * height > max(source.size[0] * source.size[1], MAX_PIXELS_BETWEEN):
+        param = "width" if body.width is None else "height"
+        raise InvalidRequest(
+            f"{param} may not be null: {width}x{height} has more than {MAX_PIXELS_BETWEEN} pixels", param
+        )
+    return width, height
 
 
 def _edit_mask(body: Img2ImgBody, mode: MaskMode, mask: Mask) -> Mask:
@@ -91,6 +104,8 @@ def _on_white(source: SourceImage) -> SourceImage:
 def place(plane: Plane, size: Size, mode: int) -> Plane:
     """Stretch, crop, or pad with edge pixels to `size`, by resize_mode."""
     (width, height), (wide, high) = size, _scaled(_size(plane), size, mode)
+    if wide * high > max(width * height, MAX_PIXELS_BETWEEN):
+        return crop_to(plane, size)  # crops first
     left, top = width // 2 - wide // 2, height // 2 - high // 2
     scaled = _resize(plane, (wide, high))
     cut = scaled[max(-top, 0) :, max(-left, 0) :][:height, :width]
@@ -124,10 +139,7 @@ def _scaled(content: Size, size: Size, mode: int) -> Size:
 
 
 def _resize(plane: Plane, size: Size) -> Plane:
-    if _size(plane) == size:
-        return plane
-    resample = Image.Resampling.LANCZOS if plane.ndim == 3 else Image.Resampling.BILINEAR  # a mask must not ring
-    return np.array(Image.fromarray(np.ascontiguousarray(plane)).resize(size, resample))
+    return plane if _size(plane) == size else resize(plane, size)
 
 
 def part_around(mask: Mask, padding: int, size: Size) -> Box:

@@ -14,8 +14,9 @@ from deployments.config import Limits
 from deployments.engine.request import Mask, Pixels
 from deployments.images.codec import Format, SourceImage, decode_image, encode_image
 from deployments.images.geometry import fit_pixels, restore_size
-from deployments.images.masks import MaskSource, feather, fit_mask, mask_of, paint_over, paste_back
+from deployments.images.masks import MaskSource, feather, fit_mask, mask_of, paint_over
 from deployments.images.metadata import format_parameters
+from deployments.images.strips import mix
 from deployments.schemas import Settings
 
 Restore = Callable[[Pixels], Pixels]
@@ -103,7 +104,7 @@ def _default_restore(source: SourceImage, mask: Mask | None, blur: float) -> tup
 
 def _restore_masked(source: Pixels, share: Mask, pixels: Pixels) -> Pixels:
     height, width = source.shape[:2]
-    return paste_back(source, restore_size(pixels, (width, height)), share)
+    return mix(source, restore_size(pixels, (width, height)), share)
 
 
 def finish(

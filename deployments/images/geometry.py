@@ -9,6 +9,7 @@ from PIL import Image, ImageOps
 
 from deployments.engine.request import Pixels
 from deployments.images.codec import UnusableImage
+from deployments.images.strips import to_array
 
 # Of an image that is larger than what it is made from and what is made of it: 64 MB. Only very flat images come near.
 MAX_PIXELS_BETWEEN = 2**24
@@ -52,12 +53,12 @@ def resize(plane: np.ndarray[Any, Any], size: tuple[int, int]) -> np.ndarray[Any
     # Pillow scales the width first, to width x image.height. For a tall image that becomes wide, the height is first.
     if width > image.width and height < image.height and width * image.height > MAX_PIXELS_BETWEEN:
         image = image.resize((image.width, height), resample)
-    return np.array(image.resize(size, resample))
+    return to_array(image.resize(size, resample))
 
 
 def crop_to(pixels: np.ndarray[Any, Any], size: tuple[int, int]) -> np.ndarray[Any, Any]:
     """Crop pixels, alpha or a mask around the centre to the aspect ratio of `size` (width, height), then scale."""
-    return np.array(ImageOps.fit(Image.fromarray(pixels), size, _resample(pixels)))
+    return to_array(ImageOps.fit(Image.fromarray(pixels), size, _resample(pixels)))
 
 
 def _resample(plane: np.ndarray[Any, Any]) -> Image.Resampling:

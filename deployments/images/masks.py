@@ -19,6 +19,7 @@ from deployments.engine.errors import InvalidRequest
 from deployments.engine.request import MASK_THRESHOLD, Mask, Pixels
 from deployments.images.codec import SourceImage, decode_image, image_errors_name
 from deployments.images.geometry import resize
+from deployments.images.strips import lightness, strips
 
 MaskMode = Literal["auto", "white", "transparent", "opaque"]
 MASK_MODE_DESCRIPTION = (
@@ -82,20 +83,12 @@ def read_mask(image: SourceImage, size: tuple[int, int], mode: MaskMode = "auto"
     if mode == "auto":
         mode = "white" if alpha is None or alpha.min() == 255 else "transparent"
     if mode == "white":
-        grey = np.array(Image.fromarray(_on_black(image)).convert("L"))
+        grey = lightness(image.pixels, alpha)
     elif alpha is None:
         raise InvalidRequest(f"mask: the image has no transparency, which mode {mode!r} needs", "mask")
     else:
         grey = alpha if mode == "opaque" else 255 - alpha
     return resize(grey, size)
-
-
-def _on_black(image: SourceImage) -> Pixels:
-    if image.alpha is None:
-        return image.pixels
-    flat = Image.new("RGB", image.size)
-    flat.paste(Image.fromarray(image.pixels), mask=Image.fromarray(image.alpha))
-    return np.array(flat)
 
 
 def fit_mask(mask: Mask, fitted: Pixels) -> Mask:
@@ -136,15 +129,9 @@ def paint_over(alpha: Mask, share: Mask) -> tuple[Mask, Mask]:
 
     The result is opaque in its share of the pixel, and the source fills the rest as far as its alpha goes.
     """
-    opacity: Mask = alpha + np.minimum(share, 255 - alpha)
-    weight, mixed = share.copy(), (share > 0) & (alpha < 255)
-    parts = share[mixed].astype(np.uint16) * 255
-    weight[mixed] = (parts + opacity[mixed] // 2) // opacity[mixed]
+    weight, opacity = np.empty_like(share), np.empty_like(share)
+    for rows in strips(share.shape[1], share.shape[0]):
+        opacity[rows] = alpha[rows] + np.minimum(share[rows], 255 - alpha[rows])
+        parts = share[rows].astype(np.uint16) * 255 + opacity[rows] // 2
+        weight[rows] = parts // np.maximum(opacity[rows], 1)
     return weight, opacity
-
-
-def paste_back(source: Pixels, result: Pixels, share: Mask) -> Pixels:
-    """Mix `result` with `source` by the result's share of each pixel."""
-    weight = share[..., None].astype(np.float32) / 255
-    mixed: Pixels = np.rint(source * (1 - weight) + result * weight).astype(np.uint8)
-    return mixed

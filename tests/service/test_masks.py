@@ -17,7 +17,8 @@ from deployments.engine.errors import InvalidRequest
 from deployments.engine.models.samplers import SAMPLERS
 from deployments.engine.request import Img2ImgRequest, Mask, Pixels, Sampler
 from deployments.images.codec import SourceImage
-from deployments.images.masks import MaskMode, feather, fit_mask, paste_back, read_mask
+from deployments.images.masks import MaskMode, feather, fit_mask, read_mask
+from deployments.images.strips import mix
 from tests.support.reference import SCHEDULERS, Reference, make_engine, run, smooth_image
 
 SOURCE = smooth_image(5, 64, 48)
@@ -115,7 +116,7 @@ def test_mask_that_falls_between_all_latents_is_refused(checkpoints: Callable[[s
 @pytest.mark.parametrize("blur", [0.0, 4.0, 30.0])
 def test_outside_the_mask_every_pixel_is_the_sources(blur: float) -> None:
     mask, generated = disc(64, 48), 255 - SOURCE
-    result = paste_back(SOURCE, generated, feather(mask, blur))
+    result = mix(SOURCE, generated, feather(mask, blur))
     assert np.array_equal(result[mask == 0], SOURCE[mask == 0])
     assert not np.array_equal(result[mask == 255], SOURCE[mask == 255])
 
@@ -124,7 +125,7 @@ def test_border_is_feathered_inwards() -> None:
     mask = np.zeros((9, 90), np.uint8)
     mask[:, 30:] = 255
     black, white = np.zeros((9, 90, 3), np.uint8), np.full((9, 90, 3), 255, np.uint8)
-    row = paste_back(black, white, feather(mask, 4.0))[4, :, 0].astype(int)
+    row = mix(black, white, feather(mask, 4.0))[4, :, 0].astype(int)
     assert (row[:30] == 0).all()
     assert (np.diff(row) >= 0).all()
     assert 100 < row[30] < 160
@@ -133,7 +134,7 @@ def test_border_is_feathered_inwards() -> None:
 
 def test_full_mask_without_feather_is_the_generated_image() -> None:
     generated = 255 - SOURCE
-    assert np.array_equal(paste_back(SOURCE, generated, np.full((48, 64), 255, np.uint8)), generated)
+    assert np.array_equal(mix(SOURCE, generated, np.full((48, 64), 255, np.uint8)), generated)
 
 
 def mask_file(white: Mask, alpha: Mask | None = None) -> SourceImage:

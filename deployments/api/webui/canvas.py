@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 from PIL import Image, ImageFilter
@@ -16,9 +15,9 @@ from deployments.engine.request import Mask, Pixels
 from deployments.images.codec import SourceImage
 from deployments.images.flow import PreparedImage, Reshaped
 from deployments.images.geometry import MAX_PIXELS_BETWEEN, crop_to, resize
-from deployments.images.masks import MaskFile, MaskMode, decode_mask_file, feather, paste_back, require_change
+from deployments.images.masks import MaskFile, MaskMode, decode_mask_file, feather, require_change
+from deployments.images.strips import Plane, mix
 
-Plane = np.ndarray[Any, np.dtype[np.uint8]]  # an image or a mask
 Size = tuple[int, int]  # (width, height)
 Box = tuple[int, int, int, int]  # left, top, right, bottom
 
@@ -54,7 +53,7 @@ def _size_of(body: Img2ImgBody, source: SourceImage) -> Size:
 def _edit_mask(body: Img2ImgBody, mode: MaskMode, mask: Mask) -> Mask:
     """Rounded and inverted as the request says. Raises InvalidRequest."""
     if body.mask_round and mode == "opaque":
-        mask = np.where(mask > 128, 255, 0).astype(np.uint8)
+        mask = np.where(mask > 128, np.uint8(255), np.uint8(0))
     if body.inpainting_mask_invert:
         mask = 255 - mask
     require_change(mask)
@@ -65,15 +64,17 @@ def _masked_part(source: SourceImage, mask: Mask, blur: float, box: Box, size: S
     """The part of the image within `box`, in `size`. The result is the whole image with that part repainted."""
     left, top, right, bottom = box
     part = place(source.pixels[top:bottom, left:right], size, FILL)
-    restore = partial(_restore_part, source.pixels, feather(mask, blur), box)
+    share = feather(mask, blur)[top:bottom, left:right].copy()  # not the whole
+    restore = partial(_restore_part, source.pixels, share, box)
     return Reshaped(replace(source, pixels=part), place(mask[top:bottom, left:right], size, FILL), restore)
 
 
 def _restore_part(source: Pixels, share: Mask, box: Box, part: Pixels) -> Pixels:
     left, top, right, bottom = box
     whole = source.copy()
-    whole[top:bottom, left:right] = take_out(part, (right - left, bottom - top))
-    return paste_back(source, whole, share)
+    within = whole[top:bottom, left:right]
+    within[:] = mix(within, take_out(part, (right - left, bottom - top)), share)
+    return whole
 
 
 def fill_masked(body: Img2ImgBody, image: PreparedImage) -> PreparedImage:
@@ -96,9 +97,8 @@ def open_mask(data: bytes, blur: float, limits: Limits) -> MaskFile:
 def _on_white(source: SourceImage) -> SourceImage:
     if source.alpha is None:
         return source
-    share = source.alpha[..., None].astype(np.float32) / 255
-    pixels = np.rint(source.pixels * share + 255 * (1 - share)).astype(np.uint8)
-    return replace(source, pixels=pixels, alpha=None)
+    white = np.broadcast_to(np.uint8(255), source.pixels.shape)
+    return replace(source, pixels=mix(white, source.pixels, source.alpha), alpha=None)
 
 
 def place(plane: Plane, size: Size, mode: int) -> Plane:

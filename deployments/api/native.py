@@ -51,10 +51,7 @@ async def post_img2img(
     wants_json, wants_events = "application/json" in accepted, "text/event-stream" in accepted
     if form.num_images > 1 and not (wants_json or wants_events):
         raise InvalidRequest("num_images above 1 needs the header Accept: application/json", "num_images")
-    mask = None
-    if form.mask is not None:
-        mask = MaskFile(await read_upload(form.mask, service.config.limits, "mask"), form.mask_mode, form.mask_blur)
-    prepared = await service.prepare(form, await read_upload(form.image, service.config.limits), mask=mask)
+    prepared = await _prepare(service, form)
     request_id = request.headers.get("x-request-id", "")
     if wants_events:
         return await respond(_events(service, prepared, request_id), {"x-model": prepared.settings.model})
@@ -76,6 +73,14 @@ async def get_models(service: Service) -> dict[str, Any]:
 async def get_healthz() -> dict[str, str]:
     """Whether the HTTP API is up; `GET /v1/models` has the state of each model."""
     return {"status": "ok"}
+
+
+async def _prepare(service: Img2ImgService, form: Img2ImgForm) -> PreparedRequest:
+    """In a function of its own, so that a request that waits does not hold its files."""
+    mask = None
+    if form.mask is not None:
+        mask = MaskFile(await read_upload(form.mask, service.config.limits, "mask"), form.mask_mode, form.mask_blur)
+    return await service.prepare(form, await read_upload(form.image, service.config.limits), mask=mask)
 
 
 async def _events(service: Img2ImgService, prepared: PreparedRequest, request_id: str) -> AsyncGenerator[Event, None]:

@@ -34,12 +34,7 @@ routes = APIRouter(route_class=WebuiRoute)
 @routes.post("/sdapi/v1/img2img", response_model=Img2ImgReply)
 async def post_img2img(body: Img2ImgBody, service: Service, tasks: Tasks) -> Img2ImgReply:
     """Transform one image. An interrupted request replies with the images finished by then."""
-    image, mask = _init_image(body), await _mask(body, service)
-    options = to_options(body, await _model(body, service.config, tasks), service.config.limits)
-    with image_errors_name("init_images"):
-        prepared = await service.prepare(options, image, mask=mask, reshape=partial(canvas.reshape, body, mask))
-    filled = await asyncio.to_thread(canvas.fill_masked, body, prepared.image)
-    prepared = replace(_without_empty_negative(prepared), image=filled)
+    prepared = await _prepare(body, service, tasks)
     results = await tasks.images(service, prepared, body.force_task_id or f"task({uuid.uuid4().hex[:15]})")
     return Img2ImgReply(
         images=await asyncio.gather(*(_encoded(service, prepared, result) for result in results)),
@@ -92,6 +87,16 @@ async def post_png_info(body: PngInfoBody) -> dict[str, Any]:
 
 
 routes.include_router(lists.routes)
+
+
+async def _prepare(body: Img2ImgBody, service: Img2ImgService, tasks: WebuiTasks) -> PreparedRequest:
+    """In a function of its own, so that a request that waits does not hold the decoded mask."""
+    image, mask = _init_image(body), await _mask(body, service)
+    options = to_options(body, await _model(body, service.config, tasks), service.config.limits)
+    with image_errors_name("init_images"):
+        prepared = await service.prepare(options, image, mask=mask, reshape=partial(canvas.reshape, body, mask))
+    filled = await asyncio.to_thread(canvas.fill_masked, body, prepared.image)
+    return replace(_without_empty_negative(prepared), image=filled)
 
 
 def _init_image(body: Img2ImgBody) -> bytes:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from deployments.api.webui import canvas
 from deployments.api.webui.schemas import Img2ImgBody
@@ -16,6 +16,7 @@ from deployments.images.codec import SourceImage
 from deployments.images.flow import prepare
 from deployments.images.geometry import MAX_PIXELS_BETWEEN, crop_to
 from deployments.images.masks import MaskFile, read_mask
+from tests.support.bounds import no_image_above
 from tests.support.images import file_of
 
 LIMITS = Limits()
@@ -23,18 +24,9 @@ Size = tuple[int, int]
 
 
 @pytest.fixture(autouse=True)
-def bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pillow's resize refuses to make what is over the bound, its own image in between included."""
-    resize = Image.Image.resize
-
-    def counted(image: Image.Image, size: Size, *args: object, **options: object) -> Image.Image:
-        left, top, right, bottom = options.get("box") or (0, 0, *image.size)  # type: ignore[misc]
-        rows = min(bottom - top + 8, image.height)  # Pillow scales the rows of the box first, with some around it
-        most = max(size[0] * size[1], size[0] * rows if size[0] != image.width else 0)
-        assert most <= MAX_PIXELS_BETWEEN, f"{image.size} to {size}"
-        return resize(image, size, *args, **options)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(Image.Image, "resize", counted)
+def bounded() -> Iterator[None]:
+    with no_image_above(MAX_PIXELS_BETWEEN):
+        yield
 
 
 def plane(size: Size) -> np.ndarray:

@@ -15,6 +15,11 @@ MAX_SEED = 2**63 - 1
 MAX_LORA_WEIGHT = 4.0
 
 
+def encodable(text: str) -> str:
+    """The text with `?` for each lone surrogate, which JSON can hold but tokenizers, replies and files cannot."""
+    return text if text.isascii() else text.encode(errors="replace").decode()
+
+
 def parse_loras(text: str) -> Loras:
     """LoRAs and weights of "name:0.8,other"; the default weight is 1. Raises ValueError."""
     loras: dict[str, float] = {}

@@ -12,7 +12,7 @@ from PIL import ExifTags
 
 from deployments.engine.request import Sampler
 from deployments.images.codec import USER_COMMENT_UNICODE, open_image
-from deployments.schemas import Settings
+from deployments.schemas import Settings, encodable
 
 # "Sampler" and "Schedule type". Automatic means Karras for DPM++ 2M in the web UI, so the plain one is Uniform.
 SAMPLER_NAMES: dict[Sampler, tuple[str, str]] = {
@@ -24,10 +24,15 @@ SAMPLER_NAMES: dict[Sampler, tuple[str, str]] = {
     "lcm": ("LCM", "Automatic"),
 }
 NEGATIVE = "Negative prompt:"
-MIN_PAIRS = 3  # a last line with fewer pairs belongs to the prompt
+STEPS = "Steps: "  # every web UI's settings start with it
+MIN_PAIRS = 3  # settings with fewer pairs belong to the prompt
+BYTE_ORDER_MARK = "\ufeff"
+COMMENT_CODES = (USER_COMMENT_UNICODE, b"ASCII\0\0\0", b"JIS\0\0\0\0\0", bytes(8))
 
-# A quoted value runs to its closing quote or the line's end and is never retried: linear time on any text.
-_PAIR = re.compile(r'(?:^|,)\s*(\w[\w \-/]+):\s*("(?:\\.|[^\\"])*+"?|[^,]*)')
+_SETTINGS = re.compile(rf"^{STEPS}\d+,", re.MULTILINE)
+# Pairs end at a comma or a line's end, but a quoted value runs to its closing quote. Only the last quote of a text can
+# be without one, so a text is scanned at most twice: linear time.
+_PAIR = re.compile(r'(?:^|[,\n])[^\S\n]*(\w[\w \-/]++):[^\S\n]*("(?:\\[\s\S]|[^\\"])*+"|[^,\n]*)')
 _SIZE = re.compile(r"(\d+)x(\d+)")
 
 
@@ -60,15 +65,19 @@ def format_parameters(settings: Settings, size: tuple[int, int]) -> str:
 
 
 def parse_parameters(text: str) -> dict[str, str]:
-    """`Prompt`, `Negative prompt` ("" if none) and the last line's pairs, with `Size` as `Size-1` and `Size-2`.
+    """`Prompt`, `Negative prompt` ("" if none) and the settings' pairs, with `Size` as `Size-1` and `Size-2`.
 
-    The exact inverse of `format_parameters`; also parses the web UI's own text.
+    The exact inverse of `format_parameters`. Also parses the text of web UIs: the settings are the last line that
+    starts with "Steps: ", with all lines after it, or else the last line. Of equal names the first counts.
     """
-    *lines, last = text.rstrip().split("\n")
-    pairs = {name: _unquote(value) for name, value in _PAIR.findall(last)}
+    text = text.rstrip()
+    prompts, settings = _split_settings(text)
+    pairs: dict[str, str] = {}
+    for name, value in _PAIR.findall(settings):
+        pairs.setdefault(name, _unquote(value))
     if len(pairs) < MIN_PAIRS:
-        lines, pairs = [*lines, last], {}
-    prompt, negative = _split_prompts("\n".join(lines))
+        prompts, pairs = text, {}
+    prompt, negative = _split_prompts(prompts)
     if size := _SIZE.fullmatch(pairs.get("Size", "")):
         del pairs["Size"]
         pairs |= {"Size-1": size[1], "Size-2": size[2]}
@@ -76,7 +85,7 @@ def parse_parameters(text: str) -> dict[str, str]:
 
 
 def read_parameters(data: bytes) -> str | None:
-    """The text that `encode_image` or AUTOMATIC1111's web UI wrote into an image file, or None.
+    """The text that `encode_image`, AUTOMATIC1111's web UI or another tool wrote into an image file, or None.
 
     Raises NotAnImage or ImageTooLarge.
     """
@@ -84,17 +93,42 @@ def read_parameters(data: bytes) -> str | None:
     if "parameters" in image.info:
         return str(image.info["parameters"])
     with suppress(Exception):  # a damaged EXIF block
-        comment: bytes = image.getexif().get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.UserComment]
-        if comment.startswith(USER_COMMENT_UNICODE):
-            return comment.removeprefix(USER_COMMENT_UNICODE).decode("utf-16-be", errors="replace")
+        comment = image.getexif().get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.UserComment]
+        return _comment_text(comment.encode("latin-1") if isinstance(comment, str) else comment)
     if image.format == "GIF" and "comment" in image.info:
         return str(image.info["comment"], errors="replace")
     return None
 
 
+def _comment_text(comment: bytes) -> str | None:
+    """The settings in a UserComment, whatever encoding they have: tools differ from what its first 8 bytes say.
+
+    A comment that starts with `UNICODE` may also hold other text, in big-endian UTF-16.
+    """
+    body = comment[8:] if comment.startswith(COMMENT_CODES) else comment
+    big_endian = body.decode("utf-16-be", errors="replace")
+    texts = big_endian, body.decode("utf-16-le", errors="replace"), _decode_bytes(body)
+    other = big_endian if comment.startswith(USER_COMMENT_UNICODE) else None
+    found = next((text for text in texts if STEPS in text), other)
+    return found and found.removeprefix(BYTE_ORDER_MARK).rstrip("\0")
+
+
+def _decode_bytes(text: bytes) -> str:
+    try:
+        return text.decode()
+    except UnicodeDecodeError:
+        return text.decode("latin-1")
+
+
+def _split_settings(text: str) -> tuple[str, str]:
+    """The prompts and the settings."""
+    starts = [match.start() for match in _SETTINGS.finditer(text)] or [text.rfind("\n") + 1]
+    return text[: starts[-1]].removesuffix("\n"), text[starts[-1] :]
+
+
 def _split_prompts(text: str) -> tuple[str, str]:
     prompt, found, negative = f"\n{text}".partition(f"\n{NEGATIVE}")
-    return prompt.removeprefix("\n"), negative.removeprefix(" ") if found else ""
+    return prompt.removeprefix("\n").removeprefix(BYTE_ORDER_MARK), negative.removeprefix(" ") if found else ""
 
 
 def _quote(value: str) -> str:
@@ -103,10 +137,11 @@ def _quote(value: str) -> str:
 
 
 def _unquote(value: str) -> str:
+    """The text of a quoted value; any other value without the spaces around it. No half characters."""
     if len(value) < 2 or not value.startswith('"'):
         return value.strip()
     try:
-        return str(json.loads(value))
+        return encodable(str(json.loads(value, strict=False)))
     except ValueError:
         return value
 

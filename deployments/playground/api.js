@@ -1,4 +1,4 @@
-// What the page asks of the server: the models, and images with their progress.
+// What the page asks of the server: the models, an image's settings, and images with their progress.
 
 const KEY = "img2img-key";
 const address = (path) => new URL(path, document.baseURI).href;
@@ -19,6 +19,17 @@ export const hasKey = () => sessionStorage.getItem(KEY) !== null;
 export async function models() {
   const reply = await ask("v1/models", {});
   return (await reply.json()).data;
+}
+
+/** The settings inside an image's file, by the names of AUTOMATIC1111's web UI; empty if there are none. */
+export async function pngInfo(file) {
+  const image = await new Promise((resolve, reject) => {
+    const reader = Object.assign(new FileReader(), { onload: () => resolve(reader.result), onerror: reject });
+    reader.readAsDataURL(file);
+  });
+  const headers = { "content-type": "application/json" };
+  const reply = await ask("sdapi/v1/png-info", { method: "POST", body: JSON.stringify({ image }), headers });
+  return (await reply.json()).parameters;
 }
 
 /** Events `progress` and, last, `completed`, as [name, data]. Aborting the signal frees the server. */

@@ -95,8 +95,9 @@ async function openFile(file) {
     return complain(error);
   }
   clearComplaints();
+  if (!(file.size <= settings.model()?.limits.max_upload_bytes)) return;
   const inside = await settingsInside(file);
-  if (!inside) return;
+  if (!inside || stage.source().blob !== file) return; // another image was opened meanwhile
   const before = settings.read();
   settings.write(inside);
   keepLink();

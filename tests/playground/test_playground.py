@@ -26,6 +26,7 @@ from tests.support.browser import (
     values,
     visit,
 )
+from tests.support.images import exif, file_of
 from tests.support.service import Service, pixels_of
 
 pytestmark = [pytest.mark.chromium, pytest.mark.service, pytest.mark.xdist_group("playground")]
@@ -165,6 +166,15 @@ def test_dropped_output_restores_its_settings(
     assert page.locator("[data-lora=ink]").input_value() == "0.75"
     page.get_by_role("button", name="Undo").click()
     assert values(page, "prompt", "seed") == ["in the style of picasso", ""]
+
+
+def test_dropped_image_of_another_tool_restores_its_settings(page: Any) -> None:
+    text = "a fox\nNegative prompt: blur\nSteps: 20, Sampler: Euler a, CFG scale: 7, Seed: 5, Size: 96x64"
+    comment = b"UNICODE\0" + f'{text}, Note: "one\ntwo", Version: v1.5'.encode("utf-16-le")
+    drop(page, file_of(pixels_of(PHOTO), "jpeg", exif=exif(user_comment=comment)), "fox.jpeg")
+    expect(page.locator("#toast")).to_contain_text("The settings in this image are in the form.")
+    names = ("prompt", "negative_prompt", "num_inference_steps", "sampler", "guidance_scale", "seed", "max_side")
+    assert values(page, *names) == ["a fox", "blur", "20", "euler_ancestral", "7", "5", "96"]
 
 
 def test_pasted_image_becomes_the_input(page: Any) -> None:

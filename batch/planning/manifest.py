@@ -118,6 +118,8 @@ def _read_jsonl(name: str, data: bytes) -> Iterator[Cells]:
             record = json.loads(line)
         except json.JSONDecodeError as error:
             raise ValueError(f"{where}: not JSON: {error.msg} at character {error.colno}") from error
+        except (RecursionError, ValueError) as error:  # nested too deeply, or a number of too many digits
+            raise ValueError(f"{where}: not JSON: {error}") from error
         if not isinstance(record, dict):
             raise ValueError(f"{where}: must be an object, one a line, not {line[:40]!r}")
         yield where, _columns(where, list(record)), list(record.values())
@@ -199,9 +201,9 @@ def _path(column: str, value: Any, roots: tuple[str, ...]) -> str:
 
 def _check_output(output: str) -> None:
     path = PurePosixPath(output)
+    if any(len(part.encode(errors="replace")) > NAME_BYTES for part in path.parts):
+        raise ValueError(f"column output: {output!r} must have at most {NAME_BYTES} bytes in each part")
     if not is_image(path):
         raise ValueError(f"column output: {output!r} must end in one of {' '.join(FORMATS)}")
     if folded(path) in map(folded, OUR_FILES) or any(part.startswith(".") for part in path.parts):
         raise ValueError(f"column output: {output!r} must not be hidden, nor be {OUR_FILES[0]}")
-    if any(len(part.encode(errors="replace")) > NAME_BYTES for part in path.parts):
-        raise ValueError(f"column output: {output!r} must have at most {NAME_BYTES} bytes in each part")

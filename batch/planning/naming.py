@@ -36,6 +36,7 @@ UNREADABLE = {".heic", ".heif", ".jxl", ".jp2", ".j2k", ".psd", ".svg", ".ico", 
     *(".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".raf", ".rw2", ".raw")  # of cameras
 }
 SLUG_CHARS = 30
+SLUG_SOURCE_CHARS = 4000  # of the prompt; bounds the time, since normalization sorts runs of marks in quadratic time
 NAME_BYTES = 255  # the limit of common file systems
 STEM_BYTES = 32  # of a name, kept for the stem beside a long slug
 DIGITS = 6  # of the digest
@@ -84,7 +85,7 @@ def output_name(
 
 def prompt_slug(prompt: str) -> str:
     """At most 30 characters of the prompt: letters and digits of any script, with `_` between words."""
-    words = re.sub(r"[^\w\s-]", "", unicodedata.normalize("NFC", prompt))
+    words = re.sub(r"[^\w\s-]", "", unicodedata.normalize("NFC", prompt[:SLUG_SOURCE_CHARS]))
     return re.sub(r"[\s_-]+", "_", words).strip("_")[:SLUG_CHARS].rstrip("_")
 
 

@@ -1,6 +1,4 @@
 import itertools
-import time
-import timeit
 from typing import Any
 
 import pytest
@@ -115,16 +113,3 @@ def test_last_line_with_too_few_pairs_belongs_to_the_prompt() -> None:
         "Prompt": "a fox\nstyle: ink, mood: calm",
         "Negative prompt": "",
     }
-
-
-@pytest.mark.parametrize(
-    "piece",
-    ["aa", "aa:", ',aa:"\\"', " ", ", ", '"', "\\", "aa: , ", "\nNegative prompt:", "\n", "\nSteps: 1,", ',aa:"\\\n']
-    + ["\n,aa: ", "aa\n", "Steps: 1,"],
-)
-def test_reading_a_hostile_text_takes_linear_time(piece: str) -> None:
-    def seconds(count: int) -> float:
-        text = piece * count + '"x'
-        return min(timeit.repeat(lambda: parse_parameters(text), timer=time.process_time, number=1, repeat=3))
-
-    assert seconds(160_000) < 64 * seconds(10_000)  # 16 if it is linear, 256 if it is quadratic

@@ -22,7 +22,7 @@ SCHEDULERS = ("automatic", "uniform", "karras")
 FORMATS: dict[str, OutputFormat] = {"png": "png", "jpg": "jpeg", "jpeg": "jpeg", "webp": "webp"}
 HASH_CHARS = 10
 
-_NETWORK = re.compile(r"<(lora|lyco|hypernet):([^>]*)>")
+_NETWORK = re.compile(r"<(lora|lyco|hypernet):([^<>]*)>")
 
 
 def to_options(body: Img2ImgBody, model: str | None, limits: Limits) -> Img2ImgOptions:
@@ -114,7 +114,7 @@ def title_of(model_id: str, model: ModelConfig) -> str:
 
 def find_model(name: str, config: AppConfig, param: str) -> str:
     """The id of the model with this title, name, id or alias, in any case. Raises InvalidRequest."""
-    plain = re.sub(r"\s*\[\w*\]$", "", name.strip()).casefold()
+    plain = re.sub(r"\[\w*\]$", "", name.strip()).rstrip().casefold()
     names = {plain, plain.removesuffix(".safetensors")}
     for model_id, model in config.models.items():
         if names & {known.casefold() for known in (model_id, *model.aliases)}:

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from batch.cluster import AppNotStarted
 from deployments.allowed_values import allowed
 from deployments.engine.errors import InvalidRequest
-from deployments.schemas import Img2ImgOptions
+from deployments.schemas import Img2ImgOptions, encodable
 
 SEVERAL = "; comma-separated values make every combination."
 
@@ -71,9 +71,9 @@ def usage_errors() -> Iterator[None]:
     try:
         yield
     except InvalidRequest as error:
-        raise typer.BadParameter(error.message, param_hint=option(error.param)) from error
+        raise typer.BadParameter(encodable(error.message), param_hint=option(error.param)) from error
     except AppNotStarted as error:
-        raise typer.BadParameter(str(error), param_hint="--config") from error
+        raise typer.BadParameter(encodable(str(error)), param_hint="--config") from error
 
 
 def option(param: str) -> str:

@@ -17,7 +17,7 @@ import typer
 from batch import options as cli
 from batch import program
 from batch.cluster import find_app
-from batch.planning.naming import FORMATS, is_image
+from batch.planning.naming import FORMATS, is_image, valid_name
 from batch.planning.plan import plan_one
 from batch.planning.sources import Source
 from batch.running.worker import ImageWorker
@@ -84,7 +84,7 @@ def main(
 
 def _find(filename: Path, param: str) -> Path:
     for path in (filename, cli.INPUT_FOLDER / filename):
-        if path.is_file() and is_image(PurePosixPath(path.name)):
+        if path.is_file() and is_image(PurePosixPath(path.name)) and valid_name(PurePosixPath(path)):
             return path
     extensions = " ".join(FORMATS)
     raise typer.BadParameter(f"no image {str(filename)!r}; image files end in {extensions}", param_hint=param)
@@ -102,9 +102,11 @@ def _mask_info(mask: Path, folder: Path, limits: Limits) -> FileInfo:
 
 
 def _check_extension(output_filename: str | None) -> None:
-    if output_filename is not None and not is_image(PurePosixPath(output_filename)):
+    path = None if output_filename is None else PurePosixPath(output_filename)
+    if path is not None and not (is_image(path) and valid_name(path)):
         raise typer.BadParameter(
-            f"{output_filename!r} must end in one of {' '.join(FORMATS)}", param_hint="--output-filename"
+            f"{output_filename!r} must end in one of {' '.join(FORMATS)}, and be valid UTF-8",
+            param_hint="--output-filename",
         )
 
 

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from deployments.schemas import Img2ImgOptions
 
+SHOWN_CHARS = 100
 NUMBERS = {"integer": "a whole number", "number": "a number"}
 
 
@@ -16,7 +17,7 @@ def refusal(error: ValidationError) -> tuple[str, str]:
     """The first refused field of an Img2ImgOptions, and the reason: ("strength", "'2' is not a number from 0 to 1")."""
     first = error.errors()[0]
     field = str(first["loc"][0])
-    return field, f"{first['input']!r} is not {allowed(field)}"
+    return field, f"{_shown(first['input'])} is not {allowed(field)}"
 
 
 @cache
@@ -25,7 +26,7 @@ def allowed(field: str) -> str:
     schema = _schema(field)
     if "enum" in schema:
         return "one of " + ", ".join(schema["enum"])
-    return allowed_numbers(field) or "text"
+    return allowed_numbers(field) or f"text of at most {schema['maxLength']} characters"
 
 
 @cache
@@ -41,6 +42,11 @@ def with_range(kind: str, schema: dict[str, Any]) -> str:
     if least is None:
         return kind if most is None else f"{kind} of at most {most}"
     return f"{kind} of at least {least}" if most is None else f"{kind} from {least} to {most}"
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= SHOWN_CHARS else f"{text[:SHOWN_CHARS]}..."
 
 
 def _text(number: float | None) -> str | None:

@@ -12,6 +12,10 @@ from deployments.engine.request import Sampler
 
 REPO_ROOT = Path(__file__).resolve().parent.parent
 ModelId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
+MAX_NAME_CHARS = 200
+MAX_PROMPT_CHARS = 100_000
+MAX_UPLOAD_BYTES = 768 * 1024**2
+PromptDefault = Annotated[str, Field(max_length=MAX_PROMPT_CHARS)]
 LoraName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_. -]*$", max_length=100)]
 
 ROUTER = "router"
@@ -40,8 +44,8 @@ class Strict(BaseModel):
 class Defaults(Strict):
     """Default values of a request's fields. A model's own defaults precede the app's."""
 
-    prompt: str = "in the style of picasso"
-    negative_prompt: str | None = None
+    prompt: PromptDefault = "in the style of picasso"
+    negative_prompt: PromptDefault | None = None
     strength: float = Field(0.3, ge=0, le=1, allow_inf_nan=False)
     guidance_scale: float = Field(12.0, ge=0, le=50, allow_inf_nan=False)
     num_inference_steps: int = Field(20, ge=1, le=1000)
@@ -52,13 +56,13 @@ class Defaults(Strict):
 class Limits(Strict):
     """The limits of one request."""
 
-    max_upload_bytes: int = Field(32 * 1024**2, ge=1)
+    max_upload_bytes: int = Field(32 * 1024**2, ge=1, le=MAX_UPLOAD_BYTES)
     max_pixels: int = Field(64_000_000, ge=1, le=178_956_970, description="of the uploaded image")
     min_side: int = Field(16, ge=1, description="of the image after it is fitted to max_side")
     max_side: int = Field(2048, ge=16)
     max_steps: int = Field(150, ge=1, le=1000)
     max_images: int = Field(8, ge=1)
-    max_prompt_chars: int = Field(4000, ge=1)
+    max_prompt_chars: int = Field(4000, ge=1, le=MAX_PROMPT_CHARS)
     deadline_s: float = Field(600.0, gt=0)
 
 
@@ -78,7 +82,7 @@ class ModelConfig(Strict):
 
     checkpoint: str
     revision: str | None = None
-    aliases: tuple[str, ...] = ()
+    aliases: tuple[Annotated[str, Field(max_length=MAX_NAME_CHARS)], ...] = ()
     weight: float = Field(1.0, ge=0, allow_inf_nan=False)
     fallback: tuple[str, ...] = ()
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
@@ -152,7 +156,7 @@ class AppConfig(Strict):
     models: dict[ModelId, ModelConfig] = Field(min_length=1)
     defaults: Defaults = Defaults()
     limits: Limits = Limits()
-    prompts: tuple[str, ...] = (
+    prompts: tuple[PromptDefault, ...] = (
         "with a cat in the corner",
         "in the style of picasso",
         "45mm focus with a studio camera",

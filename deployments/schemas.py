@@ -5,19 +5,33 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
 
-from deployments.config import Strict
+from deployments.config import MAX_NAME_CHARS, MAX_PROMPT_CHARS, MAX_UPLOAD_BYTES, Strict
 from deployments.engine.request import Loras, Pixels, Sampler, Timings
 
 OutputFormat = Literal["png", "jpeg", "webp"]
 MAX_SEED = 2**63 - 1
 MAX_LORA_WEIGHT = 4.0
+MAX_LORAS_CHARS = 10_000
+MAX_BASE64_CHARS = MAX_UPLOAD_BYTES * 4 // 3
 
 
 def encodable(text: str) -> str:
     """The text with `?` for each lone surrogate, which JSON can hold but tokenizers, replies and files cannot."""
     return text if text.isascii() else text.encode(errors="replace").decode()
+
+
+def _encodable(value: Any) -> Any:
+    return encodable(value) if isinstance(value, str) else value
+
+
+# Texts of callers: without lone surrogates, and bounded before anything parses them. The configuration's
+# `max_prompt_chars` is at most the bound of a prompt.
+PromptText = Annotated[str, Field(max_length=MAX_PROMPT_CHARS), BeforeValidator(_encodable)]
+NameText = Annotated[str, Field(max_length=MAX_NAME_CHARS), BeforeValidator(_encodable)]
+LorasText = Annotated[str, Field(max_length=MAX_LORAS_CHARS), BeforeValidator(_encodable)]
+Base64Text = Annotated[str, Field(max_length=MAX_BASE64_CHARS)]
 
 
 def parse_loras(text: str) -> Loras:
@@ -42,8 +56,10 @@ def _canonical_loras(text: str | None) -> str | None:
 class ImageOptions(Strict):
     """The options of an image. Omitted ones take the model's defaults, then the app's."""
 
-    prompt: str | None = Field(None, description="What the result should show.")
-    negative_prompt: str | None = Field(None, description="What the result should avoid. Needs guidance_scale above 1.")
+    prompt: PromptText | None = Field(None, description="What the result should show.")
+    negative_prompt: PromptText | None = Field(
+        None, description="What the result should avoid. Needs guidance_scale above 1."
+    )
     strength: float | None = Field(
         None, ge=0, le=1, allow_inf_nan=False, description="0 keeps the source, 1 ignores it."
     )
@@ -55,7 +71,7 @@ class ImageOptions(Strict):
     )
     seed: int | None = Field(None, ge=0, le=MAX_SEED, description="Image i of a request uses seed + i.")
     sampler: Sampler | None = Field(None, description="The sampling method.")
-    loras: Annotated[str | None, AfterValidator(_canonical_loras)] = Field(
+    loras: Annotated[LorasText | None, AfterValidator(_canonical_loras)] = Field(
         None, description="LoRAs of the model and their weights, `name:0.8,other:0.5`."
     )
     max_side: int | None = Field(None, ge=16, description="Longest side of the model's input; never enlarged.")
@@ -64,7 +80,7 @@ class ImageOptions(Strict):
 class Img2ImgOptions(ImageOptions):
     """The options of a request."""
 
-    model: str | None = Field(None, description="Model id, alias, or `auto` for a seeded random choice.")
+    model: NameText | None = Field(None, description="Model id, alias, or `auto` for a seeded random choice.")
     output_format: OutputFormat = Field("png", description="Format of the result.")
     num_images: int = Field(1, ge=1, description="Number of images, up to the server's `max_images`.")
 

@@ -16,7 +16,7 @@ from deployments.allowed_values import allowed_numbers
 from deployments.engine.errors import InvalidRequest, RequestAborted
 from deployments.errors import ModelNotReady, QueueFull, UnknownModel, cause_of
 from deployments.images.codec import ImageError, ImageTooLarge, NotAnImage, UnusableImage
-from deployments.schemas import ErrorDetail, ErrorReply
+from deployments.schemas import ErrorDetail, ErrorReply, encodable
 
 logger = logging.getLogger(__name__)
 RETRY_AFTER_S = 2
@@ -80,7 +80,8 @@ def _known(error: Exception) -> tuple[ErrorSpec, str]:
 
 
 def _body(spec: ErrorSpec, message: str) -> ErrorReply:
-    return ErrorReply(error=ErrorDetail(message=message, type=spec.type, param=spec.param, code=spec.code))
+    param = spec.param and encodable(spec.param)  # a field's name in JSON may hold lone surrogates
+    return ErrorReply(error=ErrorDetail(message=encodable(message), type=spec.type, param=param, code=spec.code))
 
 
 def reply(spec: ErrorSpec, message: str, retry_after_s: float | None = None) -> JSONResponse:

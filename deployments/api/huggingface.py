@@ -12,9 +12,9 @@ from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 from pydantic_core import PydanticCustomError
 
 from deployments.api.dependencies import MEDIA_TYPES, Service, in_size, result_headers
-from deployments.config import Strict
+from deployments.config import MAX_NAME_CHARS, Strict
 from deployments.images.codec import image_errors_name
-from deployments.schemas import ImageOptions, Img2ImgOptions, OutputFormat
+from deployments.schemas import MAX_BASE64_CHARS, ImageOptions, Img2ImgOptions, OutputFormat
 
 routes = APIRouter()
 DATA_URL = re.compile(r"data:[^,]{0,100},")
@@ -49,7 +49,9 @@ class HuggingFaceRequest(Strict):
     """The JSON body. A body of another type is the image itself."""
 
     inputs: Annotated[
-        bytes, BeforeValidator(_decoded), WithJsonSchema({"type": "string", "contentEncoding": "base64"})
+        bytes,
+        BeforeValidator(_decoded),
+        WithJsonSchema({"type": "string", "contentEncoding": "base64", "maxLength": MAX_BASE64_CHARS}),
     ] = Field(description="The image in base64 or as a data: URL: JPEG, PNG, WebP, AVIF, GIF, BMP or TIFF.")
     parameters: Parameters = Field(Parameters(), description="Options of the result.")
 
@@ -66,7 +68,7 @@ class HuggingFaceRequest(Strict):
     openapi_extra={"requestBody": {"content": {"image/*": {"schema": {"type": "string", "format": "binary"}}}}},
 )
 async def post_model(
-    model: Annotated[str, Path(description="Model id, alias, or `auto`.")],
+    model: Annotated[str, Path(max_length=MAX_NAME_CHARS, description="Model id, alias, or `auto`.")],
     request: Request,
     body: HuggingFaceRequest,
     service: Service,

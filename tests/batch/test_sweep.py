@@ -61,4 +61,4 @@ def test_seeds_must_be_at_least_one():
 
 
 def test_prompts_may_be_any_text():
-    assert allowed("prompt") == allowed("negative_prompt") == "text"
+    assert allowed("prompt") == allowed("negative_prompt") == "text of at most 100000 characters"

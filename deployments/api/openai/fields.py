@@ -10,7 +10,7 @@ from pydantic_core import PydanticCustomError
 
 from deployments.engine.errors import InvalidRequest
 from deployments.images.masks import MASK_BLUR, MASK_MODE_DESCRIPTION, MAX_MASK_BLUR, MaskMode
-from deployments.schemas import MAX_SEED, Img2ImgOptions, OutputFormat
+from deployments.schemas import MAX_SEED, Img2ImgOptions, NameText, OutputFormat, PromptText
 
 Quality = Literal["low", "medium", "high"]
 
@@ -41,14 +41,14 @@ class ImageEditForm(Img2ImgOptions):
             "is fully transparent in the image, if anything. Alias: `mask_image`.",
         ),
     ] = None
-    prompt: str = Field(description="What the result should show.")
+    prompt: PromptText = Field(description="What the result should show.")
     num_images: int = Field(
         1,
         ge=1,
         validation_alias=AliasChoices("n", "num_images_per_prompt", "num_images"),
         description="Number of images, up to the server's `max_images`. Also `num_images_per_prompt`, `num_images`.",
     )
-    size: str = Field(
+    size: NameText = Field(
         "auto",
         description="`auto` for the source's size, or WIDTHxHEIGHT. The source is cropped around its centre and scaled "
         "to that size, not stretched. Without max_side it is also the size of the model's input.",

@@ -19,7 +19,7 @@ from deployments import routing
 from deployments.api.dependencies import Service, in_size, read_upload, result_headers
 from deployments.api.openai.fields import EditedImage, ImageEditForm, ImageMetadata, ImagesReply, Usage
 from deployments.api.sse import Event, follow, respond
-from deployments.config import AppConfig
+from deployments.config import MAX_NAME_CHARS, AppConfig
 from deployments.engine.errors import InvalidRequest
 from deployments.engine.request import Progress
 from deployments.images.masks import ErasedPart, MaskFile, MaskSource
@@ -49,7 +49,9 @@ async def post_edits(
 
 
 @routes.get("/v1/models/{model:path}")
-async def get_model(model: Annotated[str, Path(description="Model id or alias.")], service: Service) -> dict[str, Any]:
+async def get_model(
+    model: Annotated[str, Path(max_length=MAX_NAME_CHARS, description="Model id or alias.")], service: Service
+) -> dict[str, Any]:
     """The model of this id or alias, as in `GET /v1/models`."""
     model_id = routing.model_id_of(model, service.config)
     return next(card for card in await service.model_cards() if card["id"] == model_id)

@@ -18,6 +18,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError, core_schema
 
 from deployments.images.masks import MAX_MASK_BLUR
+from deployments.schemas import Base64Text, NameText, PromptText
 
 
 @dataclass(frozen=True)
@@ -57,12 +58,7 @@ class WebuiBody(BaseModel):
         if not isinstance(data, dict):
             return data
         kept = ("width", "height")  # null has a meaning of its own
-        return {name: _encodable(value) for name, value in data.items() if value is not None or name in kept}
-
-
-def _encodable(value: Any) -> Any:
-    """Replace lone surrogates, which JSON can hold but tokenizers and replies cannot."""
-    return value if not isinstance(value, str) or value.isascii() else value.encode(errors="replace").decode()
+        return {name: value for name, value in data.items() if value is not None or name in kept}
 
 
 SamplesFormat = Annotated[Literal["png", "jpg", "jpeg", "webp"], BeforeValidator(lambda v: str(v).lower())]
@@ -95,14 +91,14 @@ class WebuiSettings(WebuiBody):
 class Overrides(WebuiSettings):
     """The settings of one request."""
 
-    sd_model_checkpoint: str = Field("", description="The model of this request: title, name, id or alias.")
+    sd_model_checkpoint: NameText = Field("", description="The model of this request: title, name, id or alias.")
     samples_format: SamplesFormat = Field("png", description="Format of the images.")
 
 
 class WebuiOptions(WebuiSettings):
     """The settings shared by all later requests."""
 
-    sd_model_checkpoint: str = Field(
+    sd_model_checkpoint: NameText = Field(
         "", description="The model of requests under /sdapi that name none: title, name, id or alias."
     )
     samples_format: Annotated[str, only("png")] = Field(
@@ -113,23 +109,23 @@ class WebuiOptions(WebuiSettings):
 class Img2ImgFields(WebuiBody):
     """The fields of an img2img request that have an effect."""
 
-    init_images: list[str] = Field(
+    init_images: list[Base64Text] = Field(
         default_factory=list, description="One image as base64, with or without `data:image/...;base64,`. Required."
     )
-    prompt: str = Field(
+    prompt: PromptText = Field(
         "",
         description="What the result should show. `<lora:name:weight>` applies a LoRA of the model. "
         "Weights such as (word:1.2) are plain text.",
     )
-    negative_prompt: str = Field("", description="What the result should avoid.")
+    negative_prompt: PromptText = Field("", description="What the result should avoid.")
     denoising_strength: float = Field(0.75, ge=0, le=1, description="int(min(this, 0.999) * steps) + 1 steps run.")
     steps: int = Field(50, ge=1, description="Steps of the schedule; denoising_strength runs the last part.")
     cfg_scale: float = Field(7.0, ge=0, le=50, description="How closely to follow the prompt. Guidance is off up to 1.")
-    sampler_name: str = Field(
+    sampler_name: NameText = Field(
         "", description="A name or alias of `GET /sdapi/v1/samplers`, optionally followed by the scheduler."
     )
-    sampler_index: str = Field("Euler", description="Used if sampler_name is empty.")
-    scheduler: str = Field(
+    sampler_index: NameText = Field("Euler", description="Used if sampler_name is empty.")
+    scheduler: NameText = Field(
         "automatic",
         description="`karras` or `uniform` with DPM++ 2M (`automatic`: karras). Other samplers have a fixed one.",
     )
@@ -141,7 +137,9 @@ class Img2ImgFields(WebuiBody):
     )
     batch_size: int = Field(1, ge=1, description="The request makes batch_size * n_iter images.")
     n_iter: int = Field(1, ge=1, description="The request makes batch_size * n_iter images.")
-    mask: str = Field("", description="An image as base64. Repaints white, or opaque if any of it is transparent.")
+    mask: Base64Text = Field(
+        "", description="An image as base64. Repaints white, or opaque if any of it is transparent."
+    )
     mask_blur: int | None = Field(
         None, ge=0, le=MAX_MASK_BLUR, description="Feather of the mask's border in pixels, inside the mask."
     )
@@ -160,7 +158,7 @@ class Img2ImgFields(WebuiBody):
     override_settings: Overrides = Field(
         default_factory=Overrides, description="Settings of this request; others are ignored."
     )
-    force_task_id: str = Field("", description="The task's id for `POST /internal/progress`.")
+    force_task_id: NameText = Field("", description="The task's id for `POST /internal/progress`.")
 
 
 class Img2ImgBody(Img2ImgFields):
@@ -215,12 +213,12 @@ class Img2ImgReply(BaseModel):
 class PngInfoBody(WebuiBody):
     """An image whose settings to read."""
 
-    image: str = Field("", description="As base64, with or without `data:image/...;base64,`.")
+    image: Base64Text = Field("", description="As base64, with or without `data:image/...;base64,`.")
 
 
 class ProgressBody(WebuiBody):
     """A task to report on."""
 
-    id_task: str = Field("", description="The force_task_id of a request.")
+    id_task: NameText = Field("", description="The force_task_id of a request.")
     id_live_preview: int = Field(-1, description="The preview that the client has, which is not sent again.")
     live_preview: bool = Field(True, description="Whether to send a preview.")

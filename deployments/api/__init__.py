@@ -6,7 +6,8 @@ from fastapi import FastAPI
 
 from deployments.api import huggingface, native
 from deployments.api.errors import install_error_handlers
-from deployments.api.middleware import BodyLimit, KeyGate
+from deployments.api.key_gate import KeyGate
+from deployments.api.middleware import BodyLimit
 from deployments.api.openai import routes as openai
 from deployments.api.playground import install_playground
 from deployments.api.webui import routes as webui

@@ -1,24 +1,10 @@
-"""ASGI middleware: the limit on a request's body, and API keys with their rate and concurrency limits."""
+"""ASGI middleware: the limit on a request's body."""
 
 from __future__ import annotations
 
-import base64
-import binascii
-import time
-from collections import Counter
-from collections.abc import Callable, Sequence
-from fnmatch import fnmatchcase
-
 from fastapi import HTTPException
 from fastapi.datastructures import Headers
-from limits.storage import MemoryStorage
-from limits.strategies import MovingWindowRateLimiter
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-
-from deployments.api.errors import AUTHENTICATION, LIMITED, reply
-from deployments.auth.key_store import Key, Keys
-
-KEY_REQUIRED = "an API key is required in the header Authorization: Bearer KEY"
 
 
 class BodyLimit:
@@ -42,61 +28,3 @@ class BodyLimit:
             return message
 
         await self._app(scope, limited, send)
-
-
-class KeyGate:
-    """Requires an API key for all paths but the `public` ones. Each replica of the router counts separately.
-
-    `on_reply` is called for each reply with the name of the request's key ("unknown" without one) and the status.
-    """
-
-    def __init__(self, app: ASGIApp, keys: Keys, public: Sequence[str], on_reply: Callable[[str, int], None]) -> None:
-        self._app = app
-        self._keys = keys
-        self._public = public
-        self._on_reply = on_reply
-        self._limiter = MovingWindowRateLimiter(MemoryStorage())
-        self._running = Counter[str]()
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or any(fnmatchcase(scope["path"], path) for path in self._public):
-            await self._app(scope, receive, send)
-        elif (key := self._keys.find(token_of(Headers(scope=scope).get("authorization", "")))) is None:
-            await reply(AUTHENTICATION, KEY_REQUIRED)(scope, receive, self._counted(send, "unknown"))
-        elif (refusal := self._refusal(key)) is not None:
-            await refusal(scope, receive, self._counted(send, key.name))
-        else:
-            self._running[key.name] += 1
-            try:
-                await self._app(scope, receive, self._counted(send, key.name))
-            finally:
-                self._running[key.name] -= 1
-
-    def _counted(self, send: Send, name: str) -> Send:
-        async def count(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                self._on_reply(name, message["status"])
-            await send(message)
-
-        return count
-
-    def _refusal(self, key: Key) -> ASGIApp | None:
-        if key.concurrency is not None and self._running[key.name] >= key.concurrency:
-            return reply(LIMITED, f"this key allows {key.concurrency} concurrent requests", 1.0)
-        if key.rate is not None and not self._limiter.hit(key.rate, key.name):
-            wait_s = self._limiter.get_window_stats(key.rate, key.name).reset_time - time.time()
-            return reply(LIMITED, f"this key allows {key.rate} requests", max(wait_s, 1.0))
-        return None
-
-
-def token_of(authorization: str) -> str:
-    """The key of `Bearer KEY`, or the password of `Basic ...`, which AUTOMATIC1111's clients send; "" without one."""
-    scheme, _, value = authorization.partition(" ")
-    if scheme.lower() == "bearer":
-        return value.strip()
-    if scheme.lower() == "basic":
-        try:
-            return base64.b64decode(value, validate=True).decode(errors="replace").partition(":")[2]
-        except binascii.Error:
-            return ""
-    return ""

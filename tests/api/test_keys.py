@@ -25,7 +25,7 @@ from starlette.routing import Route
 from typer import Typer
 from typer.testing import CliRunner
 
-from deployments.api.middleware import KeyGate, token_of
+from deployments.api.key_gate import KeyGate, token_of
 from deployments.auth.key_store import Keys
 from deployments.config import KeysConfig
 from deployments.keys import main
@@ -104,6 +104,10 @@ def test_bad_rate_is_refused_in_the_configuration() -> None:
         ("Basic " + base64.b64encode(f"anyone:{SECRET}".encode()).decode(), SECRET),
         ("Basic %%%", ""),
         ("Basic " + base64.b64encode(b"\xff").decode(), ""),
+        ("Basic \xe9", ""),
+        ("Basic", ""),
+        ("Basic a", ""),
+        ("Bearer \xe9", "\xe9"),
         ("Digest abc", ""),
         ("", ""),
     ],
@@ -139,6 +143,13 @@ async def test_rate_is_each_keys_own_and_says_when_to_come_back(file: Path) -> N
     assert Counter(calls) == {
         ("alice", 200): 3, ("alice", 429): 1, ("bob", 200): 2, ("bob", 429): 1, ("carol", 200): 1, ("unknown", 401): 1
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("header", [b"Basic \xe9", b"Basic a", b"Bearer \xe9", b"Basic", b"\xff", b"Bearer \x00"])
+async def test_malformed_credential_is_refused_like_a_wrong_one(header: bytes, file: Path) -> None:
+    async with gated(KeysConfig(file=str(file)), hello, []) as client:
+        refusal = await client.get("/work", headers=[(b"authorization", header)])
+    assert (refusal.status_code, refusal.json()["error"]["code"]) == (401, "invalid_api_key")
 
 
 async def test_concurrency_counts_what_runs_at_once(file: Path) -> None:

@@ -1,32 +1,53 @@
-"""Whether each model can take requests, from Serve's status, which is cached for a second while the model is ready."""
+"""Whether each model can take requests, from Serve's status, and what the loaded checkpoints are.
+
+No request depends on Serve's controller: while it does not answer, the last known status holds.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ray.serve.handle import DeploymentHandle
 
 from deployments.ray_private import deployment_details
 
+logger = logging.getLogger(__name__)
 MAX_AGE_S = 1.0
-DESCRIBE_TIMEOUT_S = 5.0
+STATUS_WAIT_S = 2.0  # after this long, the last known status is used
+DESCRIBE_WAIT_S = 0.5
+DESCRIBE_TIMEOUT_S = 30.0
+SERVING = {"RUNNING", "RECOVERING"}  # states of a replica; a new controller calls all replicas RECOVERING at first
+
+Details = dict[str, dict[str, Any]]
 
 
 class Readiness:
-    """The state of the application's models. Each router replica has its own."""
+    """The state of the application's models. Each router replica has its own.
 
-    def __init__(self, app_name: str, models: Mapping[str, DeploymentHandle]) -> None:
+    `fetch` gets the application's name and returns what `deployment_details` returns; it is called in a thread.
+    """
+
+    def __init__(
+        self,
+        app_name: str,
+        models: Mapping[str, DeploymentHandle],
+        fetch: Callable[[str], Details] = deployment_details,
+    ) -> None:
         self._app_name = app_name
         self._models = models
+        self._fetch = fetch
         self._reasons: dict[str, str] = {}  # why a model is not ready
+        self._running: set[str] = set()  # models with a replica
+        self._started = self._refreshed = -math.inf  # when the last status was asked for: any, and one that ended
+        self._fetching: asyncio.Task[None] | None = None
         self._cards: dict[str, dict[str, Any]] = {}
-        self._refreshed = -math.inf
-        self._lock = asyncio.Lock()
+        self._describing: dict[str, asyncio.Task[None]] = {}
 
     async def ready(self, wanted: str | None = None) -> set[str]:
         """Ids of the models that have a running replica, or are scaled to zero and start on demand.
@@ -44,18 +65,13 @@ class Readiness:
         await self.ready(model_id)
         return self._reasons.get(model_id, "")
 
-    async def _refresh(self, since: float) -> None:
-        """Fetch Serve's status if the last one is older than `since`."""
-        async with self._lock:
-            started = time.monotonic()
-            if self._refreshed < since:
-                self._reasons = await asyncio.to_thread(self._fetch_reasons)
-                self._refreshed = started
-
     async def describe(self) -> dict[str, dict[str, Any]]:
-        """Each model's state and, once it has been ready, the description of its loaded checkpoint."""
+        """Each model's state and the latest description of its checkpoint, if it ever gave one.
+
+        Starts no model, and waits half a second at most for those that run.
+        """
         ready = await self.ready()
-        await asyncio.gather(*(self._fetch_card(model_id) for model_id in ready))
+        await self._refresh_cards(self._running & ready)
         return {
             model_id: {
                 "ready": model_id in ready,
@@ -65,6 +81,45 @@ class Readiness:
             for model_id in self._models
         }
 
+    async def _refresh(self, since: float) -> None:
+        """Have a status that was asked for after `since`, unless the controller does not answer in time."""
+        while self._refreshed < since:
+            if self._fetching is None or self._fetching.done():
+                self._started = time.monotonic()
+                self._fetching = asyncio.create_task(self._fetch_status(self._started))
+            wait_s = self._started + STATUS_WAIT_S - time.monotonic()
+            if wait_s <= 0 or not (await asyncio.wait([self._fetching], timeout=wait_s))[0]:
+                return
+
+    async def _fetch_status(self, started: float) -> None:
+        try:
+            deployments = await asyncio.to_thread(self._fetch, self._app_name)
+        except Exception as error:
+            logger.warning("Serve's controller did not tell the status; the last one holds: %r", error)
+        else:
+            if deployments:  # none during a redeployment, when the replicas still answer as before
+                self._use(deployments)
+        self._refreshed = started
+
+    def _use(self, deployments: Details) -> None:
+        details = {model_id: deployments.get(model_id) for model_id in self._models}
+        self._running = {model_id for model_id, found in details.items() if found and _serves(found)}
+        self._reasons = {
+            model_id: _explain(found)
+            for model_id, found in details.items()
+            if model_id not in self._running and (found is None or found["status"] != "HEALTHY")
+        }
+
+    async def _refresh_cards(self, models: set[str]) -> None:
+        """Ask the models that have no question open, and wait a moment for their answers."""
+        started = []
+        for model_id in models:
+            if model_id not in self._describing or self._describing[model_id].done():
+                self._describing[model_id] = asyncio.create_task(self._fetch_card(model_id))
+                started.append(self._describing[model_id])
+        if started:
+            await asyncio.wait(started, timeout=DESCRIBE_WAIT_S)
+
     async def _fetch_card(self, model_id: str) -> None:
         try:
             async with asyncio.timeout(DESCRIBE_TIMEOUT_S):
@@ -72,16 +127,9 @@ class Readiness:
         except Exception:  # the last card, or none, is enough for the list of models
             return
 
-    def _fetch_reasons(self) -> dict[str, str]:
-        deployments = deployment_details(self._app_name)
-        if not deployments:  # during a redeployment the replicas still answer as before
-            return self._reasons
-        return {
-            model_id: _explain(details)
-            for model_id in self._models
-            if (details := deployments.get(model_id)) is None
-            or not (details["status"] == "HEALTHY" or "RUNNING" in _replica_states(details))
-        }
+
+def _serves(details: dict[str, Any]) -> bool:
+    return bool(SERVING & _replica_states(details).keys())
 
 
 def _explain(details: dict[str, Any] | None) -> str:

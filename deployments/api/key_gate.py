@@ -17,12 +17,20 @@ from deployments.api.errors import AUTHENTICATION, LIMITED, reply
 from deployments.auth.key_store import Key, Keys
 
 KEY_REQUIRED = "an API key is required in the header Authorization: Bearer KEY"
+CALLER = "img2img.caller"  # of a request's scope
+
+
+def caller_of(scope: Scope) -> str:
+    """The name of the request's key; "" without keys, or on a public path."""
+    caller: str = scope.get(CALLER, "")
+    return caller
 
 
 class KeyGate:
     """Requires an API key for all paths but the `public` ones. Each replica of the router counts separately.
 
     `on_reply` is called for each reply with the name of the request's key ("unknown" without one) and the status.
+    `caller_of` returns the name to the routes.
     """
 
     def __init__(self, app: ASGIApp, keys: Keys, public: Sequence[str], on_reply: Callable[[str, int], None]) -> None:
@@ -43,7 +51,7 @@ class KeyGate:
         else:
             self._running[key.name] += 1
             try:
-                await self._app(scope, receive, self._counted(send, key.name))
+                await self._app({**scope, CALLER: key.name}, receive, self._counted(send, key.name))
             finally:
                 self._running[key.name] -= 1
 

@@ -24,8 +24,8 @@ class State:
     """A handle of the shared state that stops no task."""
 
     def __init__(self) -> None:
-        self.update = SimpleNamespace(remote=lambda report: asyncio.sleep(0, True))
-        self.finish = SimpleNamespace(remote=lambda task: None)
+        self.update = SimpleNamespace(remote=lambda caller, report: asyncio.sleep(0, True))
+        self.finish = SimpleNamespace(remote=lambda caller, task: None)
 
 
 class FullForTheFirst:
@@ -55,6 +55,6 @@ async def test_failure_of_one_image_cancels_the_others() -> None:
     state: Any = State()
     service: Any = FullForTheFirst()
     with pytest.raises(QueueFull):
-        await WebuiTasks(state).images(service, two_images(), "task")
+        await WebuiTasks(state).images(service, two_images())
     async with asyncio.timeout(1):
         await service.cancelled.wait()

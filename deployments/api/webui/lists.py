@@ -94,7 +94,7 @@ async def get_options(service: Service, tasks: Tasks) -> dict[str, Any]:
 
 @routes.post("/sdapi/v1/options")
 async def post_options(body: WebuiOptions, service: Service, tasks: Tasks) -> None:
-    """Change settings; clients may send all of them back. Unknown settings are ignored."""
+    """Change settings, with keys those of this key; clients may send all of them back. Unknown ones are ignored."""
     if body.sd_model_checkpoint:
         await tasks.pick(find_model(body.sd_model_checkpoint, service.config, "sd_model_checkpoint"))
 

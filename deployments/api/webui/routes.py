@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
-import uuid
 from dataclasses import replace
 from functools import partial
 from typing import Annotated, Any
@@ -35,7 +34,7 @@ routes = APIRouter(route_class=WebuiRoute)
 async def post_img2img(body: Img2ImgBody, service: Service, tasks: Tasks) -> Img2ImgReply:
     """Transform one image. An interrupted request replies with the images finished by then."""
     prepared = await _prepare(body, service, tasks)
-    results = await tasks.images(service, prepared, body.force_task_id or f"task({uuid.uuid4().hex[:15]})")
+    results = await tasks.images(service, prepared, body.force_task_id)
     return Img2ImgReply(
         images=await asyncio.gather(*(_encoded(service, prepared, result) for result in results)),
         parameters=_echo(body),
@@ -47,13 +46,13 @@ async def post_img2img(body: Img2ImgBody, service: Service, tasks: Tasks) -> Img
 async def get_progress(
     tasks: Tasks, skip_current_image: Annotated[bool, Query(description="Omits the preview.")] = False
 ) -> dict[str, Any]:
-    """The progress of all img2img requests under /sdapi together."""
+    """The progress of all img2img requests under /sdapi together, with keys those of this key."""
     return overall_progress(await tasks.running(), with_image=not skip_current_image)
 
 
 @routes.post("/sdapi/v1/interrupt")
 async def post_interrupt(tasks: Tasks) -> dict[str, Any]:
-    """Stop every running img2img request under /sdapi."""
+    """Stop every running img2img request under /sdapi, with keys those of this key."""
     await tasks.stop("interrupted")
     return {}
 

@@ -158,7 +158,7 @@ class Img2ImgFields(WebuiBody):
     override_settings: Overrides = Field(
         default_factory=Overrides, description="Settings of this request; others are ignored."
     )
-    force_task_id: NameText = Field("", description="The task's id for `POST /internal/progress`.")
+    force_task_id: NameText = Field("", description="The task's id for `POST /internal/progress`; none that runs.")
 
 
 class Img2ImgBody(Img2ImgFields):

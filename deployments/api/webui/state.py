@@ -1,4 +1,4 @@
-"""The state that router replicas share for web UI clients: the picked model and all tasks.
+"""The state that router replicas share for web UI clients: each caller's picked model and tasks.
 
 A deployment with one replica, which starts at the first call and keeps running.
 """
@@ -6,8 +6,8 @@ A deployment with one replica, which starts at the first call and keeps running.
 from __future__ import annotations
 
 import time
-from collections import deque
-from dataclasses import dataclass
+from collections import defaultdict, deque
+from dataclasses import dataclass, field
 from typing import Literal
 
 from ray import serve
@@ -51,6 +51,21 @@ class _Task:
     stop: Stop | None = None
 
 
+@dataclass(slots=True)
+class _Caller:
+    """The picked model and the tasks of one caller."""
+
+    picked: str | None = None
+    tasks: dict[str, _Task] = field(default_factory=dict)
+    finished: deque[str] = field(default_factory=lambda: deque(maxlen=NUM_REMEMBERED))
+
+    def running(self) -> dict[str, _Task]:
+        """The tasks, oldest first, without those whose router has died."""
+        now = time.monotonic()
+        self.tasks = {name: task for name, task in self.tasks.items() if now - task.reported < TASK_TIMEOUT_S}
+        return self.tasks
+
+
 @serve.deployment(
     autoscaling_config={
         "min_replicas": 0,
@@ -63,44 +78,51 @@ class _Task:
     ray_actor_options={"num_cpus": 0},
 )
 class WebuiState:
-    """Called through handles only. A restart loses the picked model and some progress."""
+    """Called through handles only. A restart loses the picked models and some progress.
+
+    `caller` is the name of an API key, "" without keys: each caller has a picked model and tasks of its own.
+    """
 
     def __init__(self) -> None:
-        self._picked: str | None = None
-        self._tasks: dict[str, _Task] = {}
-        self._finished: deque[str] = deque(maxlen=NUM_REMEMBERED)
+        self._callers: defaultdict[str, _Caller] = defaultdict(_Caller)
 
-    async def pick(self, model: str) -> None:
-        """Make `model` the default of requests that name none."""
-        self._picked = model
+    async def pick(self, caller: str, model: str) -> None:
+        """Make `model` the default of the caller's requests that name none."""
+        self._callers[caller].picked = model
 
-    async def picked(self) -> str | None:
-        """The model that was picked last, if any."""
-        return self._picked
+    async def picked(self, caller: str) -> str | None:
+        """The model that the caller picked last, if any."""
+        return self._callers[caller].picked
 
-    async def update(self, report: TaskReport) -> bool:
+    async def start(self, caller: str, report: TaskReport) -> bool:
+        """Store the first report of a task. False if the caller has a running task of this id."""
+        if report.task in self._callers[caller].running():
+            return False
+        return await self.update(caller, report)
+
+    async def update(self, caller: str, report: TaskReport) -> bool:
         """Store a task's report. False means that the task must stop."""
         now = time.monotonic()
-        task = self._tasks.setdefault(report.task, _Task(report, now, now))
+        task = self._callers[caller].tasks.setdefault(report.task, _Task(report, now, now))
         task.report, task.reported = report, now
         return task.stop is None
 
-    async def finish(self, task: str) -> None:
+    async def finish(self, caller: str, task: str) -> None:
         """Mark a task as ended, whatever its outcome."""
-        if self._tasks.pop(task, None) is not None:
-            self._finished.append(task)
+        if self._callers[caller].tasks.pop(task, None) is not None:
+            self._callers[caller].finished.append(task)
 
-    async def stop(self, how: Stop) -> None:
-        """Request every running task to stop."""
-        for task in self._tasks.values():
+    async def stop(self, caller: str, how: Stop) -> None:
+        """Request every running task of the caller to stop."""
+        for task in self._callers[caller].tasks.values():
             task.stop = how
 
-    async def tasks(self) -> list[TaskState]:
-        """The running tasks, oldest first."""
+    async def tasks(self, caller: str) -> list[TaskState]:
+        """The caller's running tasks, oldest first."""
         now = time.monotonic()
-        self._tasks = {name: task for name, task in self._tasks.items() if now - task.reported < TASK_TIMEOUT_S}
-        return [TaskState(task.report, now - task.started, task.stop) for task in self._tasks.values()]
+        running = self._callers[caller].running().values()
+        return [TaskState(task.report, now - task.started, task.stop) for task in running]
 
-    async def is_finished(self, task: str) -> bool:
-        """Whether the task ended recently."""
-        return task in self._finished
+    async def is_finished(self, caller: str, task: str) -> bool:
+        """Whether the caller's task ended recently."""
+        return task in self._callers[caller].finished

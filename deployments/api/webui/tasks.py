@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
 from collections.abc import Awaitable
 from contextlib import suppress
 from dataclasses import replace
@@ -12,8 +13,10 @@ from typing import Annotated, Any, TypeVar
 from fastapi import Depends, Request
 from ray.serve.handle import DeploymentHandle
 
+from deployments.api.key_gate import caller_of
 from deployments.api.webui.state import Stop, TaskReport, TaskState
 from deployments.config import WEBUI_STATE
+from deployments.engine.errors import InvalidRequest
 from deployments.engine.request import Pixels, Progress
 from deployments.schemas import Img2ImgResult
 from deployments.service import Img2ImgService, OnImageProgress, PreparedRequest, translate_serve_errors
@@ -25,37 +28,45 @@ REPORT_INTERVAL_S = 0.1
 
 
 class WebuiTasks:
-    """A client of the shared state, and the tasks of this router replica."""
+    """A client of the shared state for one caller, and the caller's tasks on this router replica."""
 
-    def __init__(self, state: DeploymentHandle) -> None:
+    def __init__(self, state: DeploymentHandle, caller: str = "") -> None:
         self._state = state
+        self._caller = caller
+
+    def of(self, caller: str) -> WebuiTasks:
+        """The tasks of this caller."""
+        return WebuiTasks(self._state, caller)
 
     async def picked(self) -> str | None:
-        """The default model of requests that name none, if one was picked."""
-        return await _reply(self._state.picked.remote())
+        """The default model of the caller's requests that name none, if one was picked."""
+        return await _reply(self._state.picked.remote(self._caller))
 
     async def pick(self, model: str) -> None:
-        """Make `model` the default of requests that name none."""
-        await _reply(self._state.pick.remote(model))
+        """Make `model` the default of the caller's requests that name none."""
+        await _reply(self._state.pick.remote(self._caller, model))
 
     async def stop(self, how: Stop) -> None:
         """Stop every running task."""
-        await _reply(self._state.stop.remote(how))
+        await _reply(self._state.stop.remote(self._caller, how))
 
     async def running(self) -> list[TaskState]:
         """The running tasks of all routers, oldest first."""
-        return await _reply(self._state.tasks.remote())
+        return await _reply(self._state.tasks.remote(self._caller))
 
     async def is_finished(self, task: str) -> bool:
         """Whether a task ended recently."""
-        return await _reply(self._state.is_finished.remote(task))
+        return await _reply(self._state.is_finished.remote(self._caller, task))
 
-    async def images(self, service: Img2ImgService, prepared: PreparedRequest, task: str) -> list[Img2ImgResult]:
+    async def images(self, service: Img2ImgService, prepared: PreparedRequest, name: str = "") -> list[Img2ImgResult]:
         """As `service.images`, as a task. After a stop request, the images finished by then.
 
-        The first failure cancels the other images.
+        The first failure cancels the other images. Raises InvalidRequest if a running task has this name.
         """
+        task = name or f"task({uuid.uuid4().hex[:15]})"
         progress = _TaskProgress(task, prepared)
+        if name and not await _reply(self._state.start.remote(self._caller, progress.report())):
+            raise InvalidRequest("force_task_id: a running request has this id", "force_task_id")
         singles = [replace(prepared, settings=settings, num_images=1) for settings in prepared.image_settings()]
         makers = [
             asyncio.create_task(service.images(single, progress.on_progress(number)))
@@ -71,7 +82,7 @@ class WebuiTasks:
         finally:
             for unfinished in (images, stopped, *makers):
                 unfinished.cancel()
-            self._state.finish.remote(task)
+            self._state.finish.remote(self._caller, task)
 
     async def _report_until_stopped(self, progress: _TaskProgress) -> None:
         """Send the latest report after each change and at least once a second, until a stop request."""
@@ -84,7 +95,7 @@ class WebuiTasks:
 
     async def _may_continue(self, report: TaskReport) -> bool:
         try:
-            return bool(await self._state.update.remote(report))
+            return bool(await self._state.update.remote(self._caller, report))
         except Exception:  # a failed report must not fail the image
             return True
 
@@ -143,7 +154,7 @@ async def _reply(answer: Awaitable[T]) -> T:
 
 def _tasks(request: Request) -> WebuiTasks:
     tasks: WebuiTasks = request.app.state.webui_tasks
-    return tasks
+    return tasks.of(caller_of(request.scope))
 
 
 Tasks = Annotated[WebuiTasks, Depends(_tasks)]

@@ -7,7 +7,7 @@ from fastapi import FastAPI
 from deployments.api import huggingface, native
 from deployments.api.errors import install_error_handlers
 from deployments.api.key_gate import KeyGate
-from deployments.api.middleware import BodyLimit
+from deployments.api.middleware import BodyLimit, HeadAsGet
 from deployments.api.openai import routes as openai
 from deployments.api.playground import install_playground
 from deployments.api.webui import routes as webui
@@ -46,6 +46,7 @@ def build_api(service: Img2ImgService, webui_tasks: WebuiTasks | None = None) ->
     api.add_middleware(BodyLimit, max_bytes=max_bytes)
     if (keys := service.config.keys) is not None:
         api.add_middleware(KeyGate, keys=Keys(keys), public=keys.public, on_reply=CallMetrics())
+    api.add_middleware(HeadAsGet)
     install_error_handlers(api)
     for tag, (routes, _) in CONTRACTS.items():
         api.include_router(routes, tags=[tag])

@@ -1,4 +1,4 @@
-"""ASGI middleware: the limit on a request's body."""
+"""ASGI middleware: the limit on a request's body, and HEAD."""
 
 from __future__ import annotations
 
@@ -28,3 +28,20 @@ class BodyLimit:
             return message
 
         await self._app(scope, limited, send)
+
+
+class HeadAsGet:
+    """Answers HEAD as GET without the body, which Starlette does by itself and FastAPI's routes do not."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] != "HEAD":
+            await self._app(scope, receive, send)
+            return
+
+        async def without_body(message: Message) -> None:
+            await send({**message, "body": b""} if message["type"] == "http.response.body" else message)
+
+        await self._app({**scope, "method": "GET"}, receive, without_body)

@@ -44,6 +44,6 @@ def install_playground(api: FastAPI) -> None:
     files = _Files(directory=FOLDER)
     api.mount("/playground", files, name="playground")
 
-    @api.api_route("/", methods=["GET", "HEAD"], include_in_schema=False)
+    @api.get("/", include_in_schema=False)
     async def page(request: Request) -> Response:
         return await files.get_response("index.html", request.scope)

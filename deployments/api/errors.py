@@ -32,6 +32,8 @@ class ErrorSpec(NamedTuple):
 
 
 AUTHENTICATION = ErrorSpec(401, "authentication_error", "invalid_api_key")
+FOREIGN_HOST = ErrorSpec(403, "permission_error", "host_not_allowed")
+FOREIGN_ORIGIN = ErrorSpec(403, "permission_error", "cross_site_request")
 LIMITED = ErrorSpec(429, "rate_limit_error", "rate_limit_exceeded")
 # The first matching entry wins; every other exception is a 500 whose details are only logged.
 _ERRORS: tuple[tuple[type[Exception], ErrorSpec], ...] = (

@@ -7,6 +7,7 @@ from starlette.types import ASGIApp
 
 from deployments.api import huggingface, native
 from deployments.api.browsers import HostGate, OriginGate, allow_origins
+from deployments.api.documentation import install_documentation
 from deployments.api.errors import install_error_handlers
 from deployments.api.key_gate import KeyGate
 from deployments.api.middleware import BodyLimit, HeadAsGet
@@ -50,6 +51,8 @@ def build_api(service: Img2ImgService, webui_tasks: WebuiTasks | None = None) ->
     max_bytes = MAX_PARTS * config.limits.max_upload_bytes + FIELDS_BYTES
     api = _Api(
         title="img2img-serve",
+        docs_url=None,  # FastAPI's pages load their files from other hosts
+        redoc_url=None,
         description="Stable Diffusion image-to-image. Requests of all kinds share one running UNet batch.",
         openapi_tags=[{"name": tag, "description": description} for tag, (_, description) in CONTRACTS.items()],
         responses={code: {"model": ErrorReply} for code in (400, 401, 403, 404, 413, 415, 429, 503, 504)},
@@ -66,13 +69,5 @@ def build_api(service: Img2ImgService, webui_tasks: WebuiTasks | None = None) ->
     for tag, (routes, _) in CONTRACTS.items():
         api.include_router(routes, tags=[tag])
     install_playground(api)
-    _document_only_our_errors(api)
+    install_documentation(api, config.keys)
     return api
-
-
-def _document_only_our_errors(api: FastAPI) -> None:
-    """Remove the 422 that FastAPI documents for every route with fields: here an invalid field is a 400."""
-    document = api.openapi()  # FastAPI caches this document
-    for methods in document["paths"].values():
-        for route in methods.values():
-            route["responses"].pop("422", None)

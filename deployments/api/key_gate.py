@@ -13,6 +13,7 @@ from limits.storage import MemoryStorage
 from limits.strategies import MovingWindowRateLimiter
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from deployments.api.documentation import PAGES
 from deployments.api.errors import AUTHENTICATION, LIMITED, reply
 from deployments.auth.key_store import Key, Keys
 
@@ -42,12 +43,15 @@ class KeyGate:
         self._running = Counter[str]()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or any(fnmatchcase(scope["path"], path) for path in self._public):
+        if scope["type"] != "http" or matches(scope, self._public):
             await self._app(scope, receive, send)
         elif (key := self._keys.find(token_of(Headers(scope=scope).get("authorization", "")))) is None:
-            await reply(AUTHENTICATION, KEY_REQUIRED)(scope, receive, self._counted(send, "unknown"))
-        elif (refusal := self._refusal(key)) is not None:
-            await refusal(scope, receive, self._counted(send, key.name))
+            refusal = reply(AUTHENTICATION, KEY_REQUIRED)
+            if matches(scope, PAGES):
+                refusal.headers.append("WWW-Authenticate", 'Basic realm="API key as password"')
+            await refusal(scope, receive, self._counted(send, "unknown"))
+        elif (limited := self._limited(key)) is not None:
+            await limited(scope, receive, self._counted(send, key.name))
         else:
             self._running[key.name] += 1
             try:
@@ -63,13 +67,21 @@ class KeyGate:
 
         return count
 
-    def _refusal(self, key: Key) -> ASGIApp | None:
+    def _limited(self, key: Key) -> ASGIApp | None:
         if key.concurrency is not None and self._running[key.name] >= key.concurrency:
             return reply(LIMITED, f"this key allows {key.concurrency} concurrent requests", 1.0)
         if key.rate is not None and not self._limiter.hit(key.rate, key.name):
             wait_s = self._limiter.get_window_stats(key.rate, key.name).reset_time - time.time()
             return reply(LIMITED, f"this key allows {key.rate} requests", max(wait_s, 1.0))
         return None
+
+
+def matches(scope: Scope, patterns: Sequence[str]) -> bool:
+    """Whether the request's path within the application, without its `route_prefix`, matches one of the patterns."""
+    path, root = scope["path"], scope.get("root_path", "").rstrip("/")
+    if root and f"{path}/".startswith(f"{root}/"):
+        path = path[len(root) :] or "/"
+    return any(fnmatchcase(path, pattern) for pattern in patterns)
 
 
 def token_of(authorization: str) -> str:

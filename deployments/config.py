@@ -18,6 +18,11 @@ MAX_UPLOAD_BYTES = 768 * 1024**2
 PromptDefault = Annotated[str, Field(max_length=MAX_PROMPT_CHARS)]
 LoraName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_. -]*$", max_length=100)]
 
+# No server allows more than these; `limits` of the configuration sets what one does.
+MAX_STEPS = 1000
+MAX_SIDE = 2**16 - 1
+MAX_IMAGES = 1000
+
 ROUTER = "router"
 WEBUI_STATE = "webui-state"
 RESERVED_NAMES = {
@@ -51,9 +56,9 @@ class Defaults(Strict):
     negative_prompt: PromptDefault | None = None
     strength: float = Field(0.3, ge=0, le=1, allow_inf_nan=False)
     guidance_scale: float = Field(12.0, ge=0, le=50, allow_inf_nan=False)
-    num_inference_steps: int = Field(20, ge=1, le=1000)
+    num_inference_steps: int = Field(20, ge=1, le=MAX_STEPS)
     sampler: Sampler = "dpmpp_2m"
-    max_side: int = Field(512, ge=16)
+    max_side: int = Field(512, ge=16, le=MAX_SIDE)
 
 
 class Limits(Strict):
@@ -62,9 +67,9 @@ class Limits(Strict):
     max_upload_bytes: int = Field(32 * 1024**2, ge=1, le=MAX_UPLOAD_BYTES)
     max_pixels: int = Field(64_000_000, ge=1, le=178_956_970, description="of the uploaded image")
     min_side: int = Field(16, ge=1, description="of the image after it is fitted to max_side")
-    max_side: int = Field(2048, ge=16)
-    max_steps: int = Field(150, ge=1, le=1000)
-    max_images: int = Field(8, ge=1)
+    max_side: int = Field(2048, ge=16, le=MAX_SIDE)
+    max_steps: int = Field(150, ge=1, le=MAX_STEPS)
+    max_images: int = Field(8, ge=1, le=MAX_IMAGES)
     max_prompt_chars: int = Field(4000, ge=1, le=MAX_PROMPT_CHARS)
     deadline_s: float = Field(600.0, gt=0)
 

@@ -7,7 +7,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
 
-from deployments.config import MAX_NAME_CHARS, MAX_PROMPT_CHARS, MAX_UPLOAD_BYTES, Strict
+from deployments.config import (
+    MAX_IMAGES,
+    MAX_NAME_CHARS,
+    MAX_PROMPT_CHARS,
+    MAX_SIDE,
+    MAX_STEPS,
+    MAX_UPLOAD_BYTES,
+    Strict,
+)
 from deployments.engine.request import Loras, Pixels, Sampler, Timings
 
 OutputFormat = Literal["png", "jpeg", "webp"]
@@ -67,14 +75,16 @@ class ImageOptions(Strict):
         None, ge=0, le=50, allow_inf_nan=False, description="How closely to follow the prompt. Guidance is off up to 1."
     )
     num_inference_steps: int | None = Field(
-        None, ge=1, description="Steps of the schedule; int(steps * strength) of them run."
+        None, ge=1, le=MAX_STEPS, description="Steps of the schedule; int(steps * strength) of them run."
     )
     seed: int | None = Field(None, ge=0, le=MAX_SEED, description="Image i of a request uses seed + i.")
     sampler: Sampler | None = Field(None, description="The sampling method.")
     loras: Annotated[LorasText | None, AfterValidator(_canonical_loras)] = Field(
         None, description="LoRAs of the model and their weights, `name:0.8,other:0.5`."
     )
-    max_side: int | None = Field(None, ge=16, description="Longest side of the model's input; never enlarged.")
+    max_side: int | None = Field(
+        None, ge=16, le=MAX_SIDE, description="Longest side of the model's input; never enlarged."
+    )
 
 
 class Img2ImgOptions(ImageOptions):
@@ -82,7 +92,7 @@ class Img2ImgOptions(ImageOptions):
 
     model: NameText | None = Field(None, description="Model id, alias, or `auto` for a seeded random choice.")
     output_format: OutputFormat = Field("png", description="Format of the result.")
-    num_images: int = Field(1, ge=1, description="Number of images, up to the server's `max_images`.")
+    num_images: int = Field(1, ge=1, le=MAX_IMAGES, description="Number of images, up to the server's `max_images`.")
 
 
 class Settings(Strict):

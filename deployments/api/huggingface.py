@@ -12,11 +12,12 @@ from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 from pydantic_core import PydanticCustomError
 
 from deployments.api.dependencies import MEDIA_TYPES, Service, in_size, result_headers
-from deployments.config import MAX_NAME_CHARS, Strict
+from deployments.api.json_body import JsonRoute
+from deployments.config import MAX_NAME_CHARS, MAX_SIDE, Strict
 from deployments.images.codec import image_errors_name
 from deployments.schemas import MAX_BASE64_CHARS, ImageOptions, Img2ImgOptions, OutputFormat
 
-routes = APIRouter()
+routes = APIRouter(route_class=JsonRoute)
 DATA_URL = re.compile(r"data:[^,]{0,100},")
 
 
@@ -33,8 +34,8 @@ def _decoded(inputs: Any) -> Any:
 class TargetSize(Strict):
     """The size of the reply in pixels. The source is cropped around its centre and scaled, not stretched."""
 
-    width: int = Field(description="Pixels, within the server's limits.")
-    height: int = Field(description="Pixels, within the server's limits.")
+    width: int = Field(ge=1, le=MAX_SIDE, description="Pixels, within the server's limits.")
+    height: int = Field(ge=1, le=MAX_SIDE, description="Pixels, within the server's limits.")
 
 
 class Parameters(ImageOptions):

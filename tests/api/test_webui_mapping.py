@@ -168,8 +168,7 @@ def test_half_a_character_is_replaced() -> None:
     [
         ({"width": 2049}, "width"),
         ({"height": 15}, "height"),
-        ({"seed": -2}, "seed"),
-        ({"seed": 2**63}, "seed"),
+        ({"batch_size": 4, "n_iter": 3}, "batch_size"),
         ({"sampler_name": "Euler a", "eta": 0}, "eta"),
     ],
 )

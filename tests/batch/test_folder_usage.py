@@ -30,7 +30,7 @@ def output(tmp_path: Path) -> Folder:
     ("option", "value", "allowed"),
     [
         ("--strength", "1.5", "'1.5' is not a number from 0 to 1"),
-        ("--num-inference-steps", "0", "a whole number of at least 1"),
+        ("--num-inference-steps", "0", "a whole number from 1 to 1000"),
         ("--seeds", "0", "at least 1"),
         ("--output-format", "avif", "'webp'"),
         ("--concurrency", "0", "greater than or equal to 1"),

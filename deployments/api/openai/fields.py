@@ -8,10 +8,12 @@ from fastapi import File, UploadFile
 from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from deployments.config import MAX_IMAGES
 from deployments.engine.errors import InvalidRequest
 from deployments.images.masks import MASK_BLUR, MASK_MODE_DESCRIPTION, MAX_MASK_BLUR, MaskMode
 from deployments.schemas import MAX_SEED, Img2ImgOptions, NameText, OutputFormat, PromptText
 
+MAX_UPLOADS = 16  # which OpenAI takes; more than one are refused by name
 Quality = Literal["low", "medium", "high"]
 
 
@@ -31,8 +33,10 @@ class ImageEditForm(Img2ImgOptions):
 
     model_config = ConfigDict(extra="ignore", arbitrary_types_allowed=True)
 
-    image: Annotated[list[UploadFile], File(description="The image to edit, exactly one.")] = []
-    image_list: Annotated[list[UploadFile], File(alias="image[]", description="The image, as a list of one.")] = []
+    image: Annotated[list[UploadFile], File(max_length=MAX_UPLOADS, description="The image to edit, exactly one.")] = []
+    image_list: Annotated[
+        list[UploadFile], File(alias="image[]", max_length=MAX_UPLOADS, description="The image, as a list of one.")
+    ] = []
     mask: Annotated[
         UploadFile | None,
         File(
@@ -45,6 +49,7 @@ class ImageEditForm(Img2ImgOptions):
     num_images: int = Field(
         1,
         ge=1,
+        le=MAX_IMAGES,
         validation_alias=AliasChoices("n", "num_images_per_prompt", "num_images"),
         description="Number of images, up to the server's `max_images`. Also `num_images_per_prompt`, `num_images`.",
     )

@@ -9,7 +9,7 @@ from deployments.config import AppConfig, Limits, ModelConfig
 from deployments.engine.errors import InvalidRequest
 from deployments.engine.request import Sampler
 from deployments.images.metadata import SAMPLER_NAMES
-from deployments.schemas import MAX_SEED, Img2ImgOptions, OutputFormat, parse_loras
+from deployments.schemas import Img2ImgOptions, OutputFormat, parse_loras
 
 SAMPLER_ALIASES = {
     "DPM++ 2M": ("k_dpmpp_2m",),
@@ -27,11 +27,12 @@ _NETWORK = re.compile(r"<(lora|lyco|hypernet):([^<>]*)>")
 
 def to_options(body: Img2ImgBody, model: str | None, limits: Limits) -> Img2ImgOptions:
     """The request as Img2ImgOptions for `model`. Raises InvalidRequest that names the web UI's field."""
-    if not -1 <= body.seed <= MAX_SEED:
-        raise InvalidRequest(f"seed must be -1 (random) or 0 to {MAX_SEED}, not {body.seed}", "seed")
     for param, side in (("width", body.width), ("height", body.height)):
         if side is not None and not limits.min_side <= side <= limits.max_side:
             raise InvalidRequest(f"{param} must be {limits.min_side} to {limits.max_side}, not {side}", param)
+    if (num_images := body.batch_size * body.n_iter) > limits.max_images:
+        message = f"batch_size * n_iter must be at most {limits.max_images}, not {num_images}"
+        raise InvalidRequest(message, "batch_size")
     prompt, loras = split_loras(body.prompt)
     sampler = find_sampler(body.sampler_name or body.sampler_index, body.scheduler)
     if sampler == "euler_ancestral" and body.eta == 0:
@@ -48,7 +49,7 @@ def to_options(body: Img2ImgBody, model: str | None, limits: Limits) -> Img2ImgO
         loras=loras,
         max_side=max(body.width or limits.max_side, body.height or limits.max_side, 16),
         output_format=FORMATS[body.override_settings.samples_format],
-        num_images=body.batch_size * body.n_iter,
+        num_images=num_images,
     )
 
 

@@ -10,8 +10,8 @@ from typing import Any
 from fastapi import Request, Response
 from fastapi.exceptions import HTTPException
 from fastapi.responses import JSONResponse
-from fastapi.routing import APIRoute
 
+from deployments.api.json_body import JsonRoute
 from deployments.engine.errors import InvalidRequest
 from deployments.errors import cause_of
 
@@ -26,7 +26,7 @@ WEBUI_FIELDS = {  # the web UI's field for each of ours
 }
 
 
-class WebuiRoute(APIRoute):
+class WebuiRoute(JsonRoute):
     """A route whose errors have the web UI's field names and `detail`."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:

@@ -17,8 +17,12 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError, core_schema
 
+from deployments.config import MAX_IMAGES, MAX_SIDE, MAX_STEPS
 from deployments.images.masks import MAX_MASK_BLUR
-from deployments.schemas import Base64Text, NameText, PromptText
+from deployments.schemas import MAX_SEED, Base64Text, NameText, PromptText
+
+MAX_ARGS = 1000
+MAX_SIGMA = 1e9
 
 
 @dataclass(frozen=True)
@@ -110,7 +114,9 @@ class Img2ImgFields(WebuiBody):
     """The fields of an img2img request that have an effect."""
 
     init_images: list[Base64Text] = Field(
-        default_factory=list, description="One image as base64, with or without `data:image/...;base64,`. Required."
+        default_factory=list,
+        max_length=MAX_IMAGES,
+        description="One image as base64, with or without `data:image/...;base64,`. Required.",
     )
     prompt: PromptText = Field(
         "",
@@ -119,7 +125,9 @@ class Img2ImgFields(WebuiBody):
     )
     negative_prompt: PromptText = Field("", description="What the result should avoid.")
     denoising_strength: float = Field(0.75, ge=0, le=1, description="int(min(this, 0.999) * steps) + 1 steps run.")
-    steps: int = Field(50, ge=1, description="Steps of the schedule; denoising_strength runs the last part.")
+    steps: int = Field(
+        50, ge=1, le=MAX_STEPS, description="Steps of the schedule; denoising_strength runs the last part."
+    )
     cfg_scale: float = Field(7.0, ge=0, le=50, description="How closely to follow the prompt. Guidance is off up to 1.")
     sampler_name: NameText = Field(
         "", description="A name or alias of `GET /sdapi/v1/samplers`, optionally followed by the scheduler."
@@ -129,14 +137,18 @@ class Img2ImgFields(WebuiBody):
         "automatic",
         description="`karras` or `uniform` with DPM++ 2M (`automatic`: karras). Other samplers have a fixed one.",
     )
-    seed: int = Field(-1, description="Image i uses seed + i; -1 is random.")
-    width: int | None = Field(512, description="Width of the reply and of the model's input; null: the image's.")
-    height: int | None = Field(512, description="Height of the reply and of the model's input; null: the image's.")
+    seed: int = Field(-1, ge=-1, le=MAX_SEED, description="Image i uses seed + i; -1 is random.")
+    width: int | None = Field(
+        512, ge=0, le=MAX_SIDE, description="Width of the reply and of the model's input; null: the image's."
+    )
+    height: int | None = Field(
+        512, ge=0, le=MAX_SIDE, description="Height of the reply and of the model's input; null: the image's."
+    )
     resize_mode: Annotated[int, only(0, 1, 2)] = Field(
         0, description="0 stretches, 1 crops, 2 fills the borders with the image's edge; 3 is refused."
     )
-    batch_size: int = Field(1, ge=1, description="The request makes batch_size * n_iter images.")
-    n_iter: int = Field(1, ge=1, description="The request makes batch_size * n_iter images.")
+    batch_size: int = Field(1, ge=1, le=MAX_IMAGES, description="The request makes batch_size * n_iter images.")
+    n_iter: int = Field(1, ge=1, le=MAX_IMAGES, description="The request makes batch_size * n_iter images.")
     mask: Base64Text = Field(
         "", description="An image as base64. Repaints white, or opaque if any of it is transparent."
     )
@@ -153,7 +165,9 @@ class Img2ImgFields(WebuiBody):
     inpaint_full_res: bool = Field(
         True, description="Repaints only the masked part, at width x height; the reply has the image's size."
     )
-    inpaint_full_res_padding: int = Field(0, ge=0, description="Pixels around the masked part that the model sees.")
+    inpaint_full_res_padding: int = Field(
+        0, ge=0, le=MAX_SIDE, description="Pixels around the masked part that the model sees."
+    )
     include_init_images: bool = Field(False, description="Whether the reply's `parameters` repeat the images.")
     override_settings: Overrides = Field(
         default_factory=Overrides, description="Settings of this request; others are ignored."
@@ -164,7 +178,7 @@ class Img2ImgFields(WebuiBody):
 class Img2ImgBody(Img2ImgFields):
     """The fields of an img2img request."""
 
-    subseed: int = Field(-1, description="Ignored without subseed_strength.")
+    subseed: int = Field(-1, ge=-1, le=MAX_SEED, description="Ignored without subseed_strength.")
     subseed_strength: Annotated[float, only(0)] = Field(0, description="Refused if not 0.")
     seed_resize_from_w: Annotated[int, only(-1, 0)] = Field(-1, description="Refused if above 0.")
     seed_resize_from_h: Annotated[int, only(-1, 0)] = Field(-1, description="Refused if above 0.")
@@ -172,8 +186,8 @@ class Img2ImgBody(Img2ImgFields):
         1, description="Refused if not 0 or 1, and if 0 with Euler a. DDIM always runs with 0."
     )
     s_churn: Annotated[float, only(0)] = Field(0, description="Refused if not 0.")
-    s_tmin: float = Field(0, description="Ignored without s_churn.")
-    s_tmax: float = Field(0, description="Ignored without s_churn.")
+    s_tmin: float = Field(0, ge=0, le=MAX_SIGMA, description="Ignored without s_churn.")
+    s_tmax: float = Field(0, ge=0, le=MAX_SIGMA, description="Ignored without s_churn.")
     s_noise: Annotated[float, only(1)] = Field(1, description="Refused if not 1.")
     s_min_uncond: Annotated[float, only(0)] = Field(0, description="Refused if not 0.")
     initial_noise_multiplier: Annotated[float, only(1)] = Field(1, description="Refused if not 1.")
@@ -186,11 +200,11 @@ class Img2ImgBody(Img2ImgFields):
     tiling: Annotated[bool, only(False)] = Field(False, description="Refused if true.")
     enable_hr: Annotated[bool, only(False)] = Field(False, description="Refused if true.")
     refiner_checkpoint: Annotated[str, only("", "None")] = Field("", description="Refused if it names one.")
-    refiner_switch_at: float = Field(0.8, description="Ignored without refiner_checkpoint.")
+    refiner_switch_at: float = Field(0.8, ge=0, le=1, description="Ignored without refiner_checkpoint.")
     latent_mask: Annotated[str, only("")] = Field("", description="Refused; use `mask`.")
     disable_extra_networks: Annotated[bool, only(False)] = Field(False, description="Refused if true.")
     script_name: Annotated[str, only("", "None")] = Field("", description="Refused: there are no scripts.")
-    script_args: list[Any] = Field([], exclude=True, description="Ignored without script_name.")
+    script_args: list[Any] = Field([], exclude=True, max_length=MAX_ARGS, description="Ignored without script_name.")
     alwayson_scripts: Annotated[dict[str, Any], only({})] = Field({}, description="Refused if not empty.")
     infotext: Annotated[str, only("")] = Field("", description="Refused; send its fields.")
     override_settings_restore_afterwards: Annotated[bool, only(True)] = Field(
@@ -220,5 +234,7 @@ class ProgressBody(WebuiBody):
     """A task to report on."""
 
     id_task: NameText = Field("", description="The force_task_id of a request.")
-    id_live_preview: int = Field(-1, description="The preview that the client has, which is not sent again.")
+    id_live_preview: int = Field(
+        -1, ge=-1, le=MAX_STEPS * MAX_IMAGES, description="The preview that the client has, which is not sent again."
+    )
     live_preview: bool = Field(True, description="Whether to send a preview.")

@@ -9,10 +9,11 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Annotated, Any
 
-from fastapi import APIRouter, File, Form, Request, Response, UploadFile
+from fastapi import APIRouter, Depends, File, Request, Response, UploadFile
 from fastapi.responses import JSONResponse
 from pydantic import ConfigDict, Field, field_validator
 
+from deployments.api.bodies import described, form_of
 from deployments.api.dependencies import MEDIA_TYPES, Service, read_upload, result_headers
 from deployments.api.sse import Event, follow, preview_png, respond
 from deployments.engine.errors import InvalidRequest
@@ -40,9 +41,14 @@ class Img2ImgForm(Img2ImgOptions):
         return text and text.replace("\r\n", "\n")
 
 
-@routes.post("/v1/img2img", response_model=Img2ImgReply, responses={200: {"content": {"image/*": {}}}})
+@routes.post(
+    "/v1/img2img",
+    response_model=Img2ImgReply,
+    responses={200: {"content": {"image/*": {}}}},
+    openapi_extra=described(Img2ImgForm, "multipart/form-data"),
+)
 async def post_img2img(
-    request: Request, form: Annotated[Img2ImgForm, Form(media_type="multipart/form-data")], service: Service
+    request: Request, form: Annotated[Img2ImgForm, Depends(form_of(Img2ImgForm))], service: Service
 ) -> Response:
     """Transform one image. The reply is the image; JSON if the request accepts `application/json`; events `progress`
     (place in the queue, steps, a preview as base64 PNG) and `completed` if it accepts `text/event-stream`.

@@ -1,4 +1,4 @@
-"""The whole HTTP API in the test's own process: the real service, contracts and shared state, over fake models."""
+"""The HTTP API in the test's own process: the real service, contracts and shared state, over models of one line."""
 
 from __future__ import annotations
 
@@ -22,13 +22,20 @@ class Inverter:
 
     def __init__(self) -> None:
         self.requests: list[Img2ImgRequest] = []
-        self.start, self.proceed = asyncio.Event(), asyncio.Event()
+        self.start, self.proceed, self.cancelled = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self.error: Exception | None = None  # what it raises in place of an image
         self.start.set()
         self.proceed.set()
 
     async def img2img(self, request: Img2ImgRequest, buffer: None) -> Img2ImgOutput:
         self.requests.append(request)
-        await self.start.wait()
+        try:
+            await self.start.wait()
+        except asyncio.CancelledError:
+            self.cancelled.set()
+            raise
+        if self.error is not None:
+            raise self.error
         return Img2ImgOutput(request.request_id, 255 - request.pixels, request.num_denoise_steps)
 
     async def img2img_events(self, request: Img2ImgRequest, buffer: None) -> AsyncIterator[Progress | Img2ImgOutput]:
@@ -93,7 +100,7 @@ class Ready:
 
 
 class Api:
-    """A client of the API, and the models behind it by id."""
+    """A client of the API with this configuration, and the models behind it by id: without `models` one, `a`."""
 
     def __init__(self, **config: Any) -> None:
         models = config.pop("models", {"a": {"checkpoint": "none"}})

@@ -12,10 +12,11 @@ from contextlib import aclosing
 from dataclasses import replace
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Form, Path, Response, UploadFile
+from fastapi import APIRouter, Depends, Path, Response, UploadFile
 from fastapi.responses import JSONResponse
 
 from deployments import routing
+from deployments.api.bodies import described, form_of
 from deployments.api.dependencies import Service, in_size, read_upload, result_headers
 from deployments.api.openai.fields import EditedImage, ImageEditForm, ImageMetadata, ImagesReply, Usage
 from deployments.api.sse import Event, follow, respond
@@ -29,10 +30,13 @@ routes = APIRouter()
 SIZE = re.compile(r"(\d{1,5})x(\d{1,5})")
 
 
-@routes.post("/v1/images/edits", response_model=ImagesReply, responses={200: {"content": {"text/event-stream": {}}}})
-async def post_edits(
-    form: Annotated[ImageEditForm, Form(media_type="multipart/form-data")], service: Service
-) -> Response:
+@routes.post(
+    "/v1/images/edits",
+    response_model=ImagesReply,
+    responses={200: {"content": {"text/event-stream": {}}}},
+    openapi_extra=described(ImageEditForm, "multipart/form-data"),
+)
+async def post_edits(form: Annotated[ImageEditForm, Depends(form_of(ImageEditForm))], service: Service) -> Response:
     """Edit one image. With `stream`: events `image_edit.partial_image`, and `image_edit.completed` for each image."""
     prepared = await _prepare(service, form)
     if form.stream:

@@ -1,0 +1,87 @@
+"""Bodies of fields: forms, and JSON for the contracts that have it. FastAPI's own forms drop every empty text."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from typing import Any, TypeVar
+
+from fastapi import Request
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, ValidationError
+from starlette.datastructures import FormData, UploadFile
+from starlette.exceptions import HTTPException
+
+from deployments.engine.errors import InvalidRequest
+
+Fields = TypeVar("Fields", bound=BaseModel)
+FORMS = ("multipart/form-data", "application/x-www-form-urlencoded")
+MAY_BE_EMPTY = ("prompt", "negative_prompt")  # any other empty field counts as left out, as browsers send it
+
+
+def form_of(
+    model: type[Fields], from_json: Callable[[Any], Any] | None = None
+) -> Callable[[Request], AsyncIterator[Fields]]:
+    """A dependency that reads the fields of `model` from a form, and with `from_json` from JSON too.
+
+    `from_json` turns the parsed JSON into the values of the fields. Raises RequestValidationError and InvalidRequest.
+    """
+
+    async def read(request: Request) -> AsyncIterator[Fields]:
+        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if kind in FORMS:
+            form = await _form(request)
+            try:
+                yield validate(model, _values(model, form))
+            finally:
+                await form.close()
+        elif kind == "application/json" and from_json is not None:
+            yield validate(model, from_json(await _parsed(request)))
+        else:
+            sent = f"the body is {kind}" if kind else "the body has no content type"
+            raise InvalidRequest(f"{sent}: send multipart/form-data", "content-type")
+
+    return read
+
+
+def validate(model: type[Fields], values: Any) -> Fields:
+    """The fields with these values. Raises RequestValidationError, which names the field."""
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise RequestValidationError([{**one, "loc": ("body", *one["loc"])} for one in error.errors()]) from error
+
+
+def _values(model: type[BaseModel], form: FormData) -> dict[str, Any]:
+    """The form's values by name: all of a list's, the last of any other."""
+    lists = {field.alias or name for name, field in model.model_fields.items() if isinstance(field.default, list)}
+    values = {name: form.getlist(name) if name in lists else form[name] for name in form}
+    return {name: value for name, value in values.items() if not _is_left_out(name, value)}
+
+
+def _is_left_out(name: str, value: Any) -> bool:
+    """Whether it is what browsers send for a field that nobody filled in."""
+    if isinstance(value, UploadFile):
+        return not value.filename and not value.size
+    return value == "" and name not in MAY_BE_EMPTY
+
+
+async def _form(request: Request) -> FormData:
+    try:
+        return await request.form()
+    except HTTPException:
+        raise
+    except Exception as error:  # of the parser, which documents none
+        raise InvalidRequest(f"the body is not a form: {error}", "body") from error
+
+
+async def _parsed(request: Request) -> Any:
+    try:
+        return await request.json()
+    except (ValueError, RecursionError) as error:
+        raise InvalidRequest(f"the body is not JSON: {error}", "body") from error
+
+
+def described(model: type[BaseModel], *media_types: str) -> dict[str, Any]:
+    """The route's `openapi_extra`, which tells the model's fields and the media types of the body."""
+    content = {media_type: {"schema": model.model_json_schema()} for media_type in media_types}
+    return {"requestBody": {"required": True, "content": content}}

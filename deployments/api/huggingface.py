@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
-import re
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Request, Response
 from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 from pydantic_core import PydanticCustomError
 
+from deployments.api.base64_files import decode_file
 from deployments.api.dependencies import MEDIA_TYPES, Service, in_size, result_headers
 from deployments.api.json_body import JsonRoute
 from deployments.config import MAX_NAME_CHARS, MAX_SIDE, Strict
@@ -18,17 +16,19 @@ from deployments.images.codec import image_errors_name
 from deployments.schemas import MAX_BASE64_CHARS, ImageOptions, Img2ImgOptions, OutputFormat
 
 routes = APIRouter(route_class=JsonRoute)
-DATA_URL = re.compile(r"data:[^,]{0,100},")
 
 
 def _decoded(inputs: Any) -> Any:
     if not isinstance(inputs, str):
         return inputs
-    start = DATA_URL.match(inputs)
     try:
-        return base64.b64decode(inputs[start.end() if start else 0 :], validate=True)
-    except (binascii.Error, ValueError):
+        return decode_file(inputs, "inputs")
+    except ValueError:
         raise PydanticCustomError("not_base64", "must be an image in base64, or a data: URL") from None
+
+
+def _null_is_empty(parameters: Any) -> Any:
+    return {} if parameters is None else parameters
 
 
 class TargetSize(Strict):
@@ -54,7 +54,9 @@ class HuggingFaceRequest(Strict):
         BeforeValidator(_decoded),
         WithJsonSchema({"type": "string", "contentEncoding": "base64", "maxLength": MAX_BASE64_CHARS}),
     ] = Field(description="The image in base64 or as a data: URL: JPEG, PNG, WebP, AVIF, GIF, BMP or TIFF.")
-    parameters: Parameters = Field(Parameters(), description="Options of the result.")
+    parameters: Annotated[Parameters, BeforeValidator(_null_is_empty)] = Field(
+        Parameters(), description="Options of the result."
+    )
 
     @model_validator(mode="before")
     @classmethod

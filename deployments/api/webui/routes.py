@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import binascii
 from dataclasses import replace
 from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, HTTPException, Query
 
+from deployments.api.base64_files import decode_file
 from deployments.api.dependencies import Service
 from deployments.api.webui import canvas, lists
 from deployments.api.webui.info import info_of
@@ -117,13 +117,10 @@ async def _mask(body: Img2ImgBody, service: Img2ImgService) -> MaskFile | None:
 
 
 def _decode_base64(text: str, param: str) -> bytes:
-    """The bytes of base64 text. Raises NotAnImage, and InvalidRequest for a URL, since the server fetches none."""
-    if text.startswith(("http://", "https://")):
-        raise InvalidRequest(f"{param}: URLs are not fetched; send the image as base64", param)
-    encoded = text.partition(",")[2] if text.startswith("data:") else text
+    """The bytes of base64 text. Raises NotAnImage, and InvalidRequest for a URL."""
     try:
-        return base64.b64decode("".join(encoded.split()), validate=True)
-    except (binascii.Error, ValueError) as error:
+        return decode_file(text, param)
+    except ValueError as error:
         raise NotAnImage(f"{param}: the text is not base64: {error}", param) from error
 
 

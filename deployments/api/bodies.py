@@ -37,8 +37,8 @@ def form_of(
         elif kind == "application/json" and from_json is not None:
             yield validate(model, from_json(await _parsed(request)))
         else:
-            sent = f"the body is {kind}" if kind else "the body has no content type"
-            raise InvalidRequest(f"{sent}: send multipart/form-data", "content-type")
+            expected = "multipart/form-data" + (" or application/json" if from_json else "")
+            raise InvalidRequest(f"the body's content type is {kind or 'missing'}: send {expected}", "content-type")
 
     return read
 
@@ -81,7 +81,9 @@ async def _parsed(request: Request) -> Any:
         raise InvalidRequest(f"the body is not JSON: {error}", "body") from error
 
 
-def described(model: type[BaseModel], *media_types: str) -> dict[str, Any]:
-    """The route's `openapi_extra`, which tells the model's fields and the media types of the body."""
-    content = {media_type: {"schema": model.model_json_schema()} for media_type in media_types}
+def described(model: type[BaseModel], json: dict[str, Any] | None = None) -> dict[str, Any]:
+    """The route's `openapi_extra`: the model's fields as a form, and the schema of the JSON body, if it has one."""
+    content = {"multipart/form-data": {"schema": model.model_json_schema()}}
+    if json is not None:
+        content["application/json"] = {"schema": json}
     return {"requestBody": {"required": True, "content": content}}

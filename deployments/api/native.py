@@ -45,7 +45,7 @@ class Img2ImgForm(Img2ImgOptions):
     "/v1/img2img",
     response_model=Img2ImgReply,
     responses={200: {"content": {"image/*": {}}}},
-    openapi_extra=described(Img2ImgForm, "multipart/form-data"),
+    openapi_extra=described(Img2ImgForm),
 )
 async def post_img2img(
     request: Request, form: Annotated[Img2ImgForm, Depends(form_of(Img2ImgForm))], service: Service

@@ -226,7 +226,6 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"size": "64x4096"}, "size"),
     ({"size": "large"}, "size"),
     ({"partial_images": 4}, "partial_images"),
-    ({"prompt": ""}, "prompt"),
     ({"markup": SOURCE}, "markup"),
     ({"complexity": "low"}, "complexity"),
     ({"frame_count": 3}, "frame_count"),

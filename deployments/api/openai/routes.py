@@ -18,6 +18,7 @@ from fastapi.responses import JSONResponse
 from deployments import routing
 from deployments.api.bodies import described, form_of
 from deployments.api.dependencies import Service, in_size, read_upload, result_headers
+from deployments.api.openai import json_body
 from deployments.api.openai.fields import EditedImage, ImageEditForm, ImageMetadata, ImagesReply, Usage
 from deployments.api.sse import Event, follow, respond
 from deployments.config import MAX_NAME_CHARS, AppConfig
@@ -34,9 +35,11 @@ SIZE = re.compile(r"(\d{1,5})x(\d{1,5})")
     "/v1/images/edits",
     response_model=ImagesReply,
     responses={200: {"content": {"text/event-stream": {}}}},
-    openapi_extra=described(ImageEditForm, "multipart/form-data"),
+    openapi_extra=described(ImageEditForm, json_body.SCHEMA),
 )
-async def post_edits(form: Annotated[ImageEditForm, Depends(form_of(ImageEditForm))], service: Service) -> Response:
+async def post_edits(
+    form: Annotated[ImageEditForm, Depends(form_of(ImageEditForm, json_body.fields_of))], service: Service
+) -> Response:
     """Edit one image. With `stream`: events `image_edit.partial_image`, and `image_edit.completed` for each image."""
     prepared = await _prepare(service, form)
     if form.stream:

@@ -32,9 +32,12 @@ def choose_model(name: str | None, config: AppConfig, seed: int) -> str:
 
 
 def model_id_of(name: str, config: AppConfig) -> str:
-    """The id of the model with this id or alias. Raises UnknownModel."""
-    for model_id, model in config.models.items():
-        if name == model_id or name in model.aliases:
+    """The id of the model with this id or alias, in any case unless the exact one is there. Raises UnknownModel."""
+    known = {name: model_id for model_id, model in config.models.items() for name in (model_id, *model.aliases)}
+    if name in known:
+        return known[name]
+    for other, model_id in known.items():
+        if other.casefold() == name.casefold():
             return model_id
     raise UnknownModel(f"no model {name!r}; models: {', '.join(config.models)}", "model")
 

@@ -108,6 +108,8 @@ async def _invalid_field(request: Request, error: Exception) -> JSONResponse:
     name = param or "the body"
     if first["type"] == "json_invalid":
         param, message = None, f"the body is not JSON: {first['ctx']['error']}"
+    elif first["type"] in ("model_attributes_type", "model_type") and param is None:
+        message = "the body is no JSON object: send application/json"
     elif first["type"] == "extra_forbidden":
         message = f"unknown field {param!r}"
     elif first["type"] == "missing":

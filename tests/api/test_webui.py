@@ -355,7 +355,7 @@ def test_errors_have_the_web_uis_status_and_detail(
 
 
 @pytest.mark.parametrize(
-    ("body", "detail"), [(b"{", "the body is not JSON"), (b"[]", "the body: "), (b"", "the body: ")]
+    ("body", "detail"), [(b"{", "the body is not JSON"), (b"[]", "the body is no JSON object"), (b"", "the body: ")]
 )
 def test_body_that_is_no_json_object_is_refused(body: bytes, detail: str, service: Service) -> None:
     reply = service.client.post("/sdapi/v1/img2img", content=body, headers={"content-type": "application/json"})

@@ -34,7 +34,17 @@ def test_model_is_found_by_id_and_alias(name: str) -> None:
     assert choose_model(name, config, 0) == "sd15"
 
 
-@pytest.mark.parametrize("name", ["sd16", "", "AUTO", "Sd15"])
+def test_name_in_another_case_is_the_model_unless_another_has_exactly_that() -> None:
+    config = app(sd15={"aliases": ["Some/SD"]}, SD15={})
+    assert [choose_model(name, config, 0) for name in ("sd15", "SD15", "Sd15", "some/sd")] == [
+        "sd15",
+        "SD15",
+        "sd15",
+        "sd15",
+    ]
+
+
+@pytest.mark.parametrize("name", ["sd16", "", "AUTO", "sd15 "])
 def test_unknown_model_is_refused_with_those_there_are(name: str) -> None:
     with pytest.raises(UnknownModel, match=f"no model '{name}'; models: sd15, other") as caught:
         choose_model(name, app(sd15={}, other={}), 0)

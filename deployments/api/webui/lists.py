@@ -35,6 +35,7 @@ EMPTY_LISTS: dict[str, Any] = {  # replies of GET routes for features that this 
     "realesrgan-models": [],
     "hypernetworks": [],
     "sd-vae": [],
+    "sd-modules": [],
 }
 REFRESHES = ("refresh-checkpoints", "refresh-loras", "refresh-vae")
 NOT_SERVED = {
@@ -45,6 +46,18 @@ NOT_SERVED = {
     "unload-checkpoint": "the models stay loaded",
     "reload-checkpoint": "the models stay loaded",
 }
+
+
+@routes.get("/internal/ping")
+async def get_ping() -> dict[str, Any]:
+    """An empty object: front ends look here for a server."""
+    return {}
+
+
+@routes.get("/internal/quicksettings-hint")
+async def get_quicksettings_hint() -> list[Any]:
+    """An empty list: no settings are on top of a page."""
+    return []
 
 
 @routes.get("/sdapi/v1/sd-models")

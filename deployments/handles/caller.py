@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import time
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -12,25 +14,30 @@ from deployments.engine.request import Img2ImgOutput, Img2ImgRequest, Progress
 from deployments.handles.shared_memory import PLACEHOLDER, NotShared, SharedBuffer, is_worth_sharing, share
 
 OnProgress = Callable[[Progress], None]
+SHARE_AGAIN_S = 10.0  # after a failure: one call more in that time, if the replicas are on other hosts
 
 
 class ModelClient:
     """Calls a model's replicas. Cancelling a call cancels the request."""
 
-    def __init__(self, handle: DeploymentHandle) -> None:
+    def __init__(self, handle: DeploymentHandle, clock: Callable[[], float] = time.monotonic) -> None:
         self._handle = handle
-        self._has_remote_replicas = False  # at least one replica could not map shared memory
+        self._clock = clock
+        self._shares_from = -math.inf  # when to share again, after a replica could not map shared memory
 
     async def img2img(self, request: Img2ImgRequest, on_progress: OnProgress | None = None) -> Img2ImgOutput:
         """The image. Raises EngineError, Serve's BackPressureError and DeploymentUnavailableError."""
-        if is_worth_sharing(request.pixels) and not self._has_remote_replicas:
-            with share(request.pixels) as (buffer, shared):
-                try:
-                    output = await self._call(replace(request, pixels=PLACEHOLDER), buffer, on_progress)
-                    return replace(output, pixels=shared.result)
-                except NotShared:
-                    self._has_remote_replicas = True
+        if is_worth_sharing(request.pixels) and self._clock() >= self._shares_from:
+            try:
+                return await self._share(request, on_progress)
+            except NotShared:
+                self._shares_from = self._clock() + SHARE_AGAIN_S
         return await self._call(request, None, on_progress)
+
+    async def _share(self, request: Img2ImgRequest, on_progress: OnProgress | None) -> Img2ImgOutput:
+        with share(request.pixels) as (buffer, shared):
+            output = await self._call(replace(request, pixels=PLACEHOLDER), buffer, on_progress)
+            return replace(output, pixels=shared.result)
 
     async def _call(
         self, request: Img2ImgRequest, buffer: SharedBuffer | None, on_progress: OnProgress | None

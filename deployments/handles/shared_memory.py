@@ -28,7 +28,7 @@ PLACEHOLDER: Pixels = np.empty((0, 0, 3), np.uint8)  # in a request or output wh
 
 
 class NotShared(Exception):
-    """The memory is on another host, or its owner has stopped sharing it."""
+    """The memory is on another host, cannot be had or mapped, or its owner has stopped sharing it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,12 +76,19 @@ class SharedPixels:
 
 
 class _Memory:
-    """A piece of memory that this process owns."""
+    """A piece of memory that this process owns. Raises NotShared, for lack of descriptors or of memory."""
 
     def __init__(self, size: int) -> None:
-        self._descriptor = os.memfd_create("pixels")
-        os.ftruncate(self._descriptor, size)
-        self.mapped = mmap.mmap(self._descriptor, size)
+        try:
+            self._descriptor = os.memfd_create("pixels")
+        except OSError as error:
+            raise NotShared("no descriptor") from error
+        try:
+            os.ftruncate(self._descriptor, size)
+            self.mapped = mmap.mmap(self._descriptor, size)
+        except OSError as error:
+            self.close()
+            raise NotShared("no memory") from error
         self.path = f"/proc/{os.getpid()}/fd/{self._descriptor}"
 
     def mark(self, token: bytes) -> None:
@@ -114,7 +121,7 @@ def is_worth_sharing(pixels: Pixels) -> bool:
 def share(pixels: Pixels) -> Iterator[tuple[SharedBuffer, SharedPixels]]:
     """Share pixels with another process until the end of the block; the owner's view stays valid after it.
 
-    After an exception the other process may still be writing, so this memory is never shared again.
+    Raises NotShared. After an exception the other process may still be writing, so this memory is never shared again.
     """
     needed = 2 * pixels.nbytes + TOKEN_BYTES
     memory = _pool.pop() if needed <= POOLED_BYTES and _pool else _Memory(max(needed, POOLED_BYTES))

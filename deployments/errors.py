@@ -5,6 +5,7 @@ EngineError             engine/errors.py
         UnknownModel
 ImageError              images/codec.py
 ModelNotReady
+    StateNotReady
 QueueFull
 """
 
@@ -29,6 +30,13 @@ class ModelNotReady(Exception):
 
     def __str__(self) -> str:
         return f"model {self.model!r} is not ready: {self.reason}"
+
+
+class StateNotReady(ModelNotReady):
+    """The state that web UI clients share is starting, or cannot start, as `reason` says."""
+
+    def __str__(self) -> str:
+        return f"the state that web UI clients share is not ready: {self.reason}"
 
 
 class QueueFull(Exception):

@@ -11,6 +11,7 @@ from functools import partial
 from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends, Request
+from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
 
 from deployments.api.key_gate import caller_of
@@ -18,8 +19,9 @@ from deployments.api.webui.state import Stop, TaskReport, TaskState
 from deployments.config import WEBUI_STATE
 from deployments.engine.errors import InvalidRequest
 from deployments.engine.request import Pixels, Progress
+from deployments.errors import QueueFull, StateNotReady
 from deployments.schemas import Img2ImgResult
-from deployments.service import Img2ImgService, OnImageProgress, PreparedRequest, translate_serve_errors
+from deployments.service import Img2ImgService, OnImageProgress, PreparedRequest
 
 T = TypeVar("T")
 START_TIMEOUT_S = 60.0  # of the state's replica, which starts at the first call
@@ -30,33 +32,34 @@ REPORT_INTERVAL_S = 0.1
 class WebuiTasks:
     """A client of the shared state for one caller, and the caller's tasks on this router replica."""
 
-    def __init__(self, state: DeploymentHandle, caller: str = "") -> None:
+    def __init__(self, state: DeploymentHandle, caller: str = "", start_timeout_s: float = START_TIMEOUT_S) -> None:
         self._state = state
         self._caller = caller
+        self._start_timeout_s = start_timeout_s
 
     def of(self, caller: str) -> WebuiTasks:
         """The tasks of this caller."""
-        return WebuiTasks(self._state, caller)
+        return WebuiTasks(self._state, caller, self._start_timeout_s)
 
     async def picked(self) -> str | None:
         """The default model of the caller's requests that name none, if one was picked."""
-        return await _reply(self._state.picked.remote(self._caller))
+        return await self._reply(self._state.picked.remote(self._caller))
 
     async def pick(self, model: str) -> None:
         """Make `model` the default of the caller's requests that name none."""
-        await _reply(self._state.pick.remote(self._caller, model))
+        await self._reply(self._state.pick.remote(self._caller, model))
 
     async def stop(self, how: Stop) -> None:
         """Stop every running task."""
-        await _reply(self._state.stop.remote(self._caller, how))
+        await self._reply(self._state.stop.remote(self._caller, how))
 
     async def running(self) -> list[TaskState]:
         """The running tasks of all routers, oldest first."""
-        return await _reply(self._state.tasks.remote(self._caller))
+        return await self._reply(self._state.tasks.remote(self._caller))
 
     async def is_finished(self, task: str) -> bool:
         """Whether a task ended recently."""
-        return await _reply(self._state.is_finished.remote(self._caller, task))
+        return await self._reply(self._state.is_finished.remote(self._caller, task))
 
     async def images(self, service: Img2ImgService, prepared: PreparedRequest, name: str = "") -> list[Img2ImgResult]:
         """As `service.images`, as a task. After a stop request, the images finished by then.
@@ -65,7 +68,7 @@ class WebuiTasks:
         """
         task = name or f"task({uuid.uuid4().hex[:15]})"
         progress = _TaskProgress(task, prepared)
-        if name and not await _reply(self._state.start.remote(self._caller, progress.report())):
+        if name and not await self._reply(self._state.start.remote(self._caller, progress.report())):
             raise InvalidRequest("force_task_id: a running request has this id", "force_task_id")
         singles = [replace(prepared, settings=settings, num_images=1) for settings in prepared.image_settings()]
         makers = [
@@ -83,6 +86,18 @@ class WebuiTasks:
             for unfinished in (images, stopped, *makers):
                 unfinished.cancel()
             self._state.finish.remote(self._caller, task)
+
+    async def _reply(self, answer: Awaitable[T]) -> T:
+        """The state's reply. Raises QueueFull and ModelNotReady."""
+        try:
+            async with asyncio.timeout(self._start_timeout_s):
+                return await answer
+        except BackPressureError as error:
+            raise QueueFull(error.retry_after_s) from error
+        except DeploymentUnavailableError as error:
+            raise StateNotReady(WEBUI_STATE, str(error)) from error
+        except TimeoutError as error:
+            raise StateNotReady(WEBUI_STATE, f"no answer within {self._start_timeout_s:g} seconds") from error
 
     async def _report_until_stopped(self, progress: _TaskProgress) -> None:
         """Send the latest report after each change and at least once a second, until a stop request."""
@@ -143,13 +158,6 @@ class _TaskProgress:
             num_steps=count * self._num_steps,
             preview=self._preview,
         )
-
-
-async def _reply(answer: Awaitable[T]) -> T:
-    """The state's reply. Raises ModelNotReady, QueueFull or TimeoutError."""
-    with translate_serve_errors(WEBUI_STATE):
-        async with asyncio.timeout(START_TIMEOUT_S):
-            return await answer
 
 
 def _tasks(request: Request) -> WebuiTasks:

@@ -7,7 +7,6 @@ import base64
 import io
 import json
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
 from typing import Any
 
 from fastapi.sse import EventSourceResponse, format_sse_event
@@ -19,6 +18,9 @@ from deployments.schemas import Img2ImgResult
 from deployments.service import Img2ImgService, PreparedRequest
 
 Event = tuple[str | None, dict[str, Any]]  # name, where there is one, and data
+FIRST_EVENT_S = 0.5  # how long the headers wait for the first event, so that an error can still be their status
+PING_S = 10.0  # proxies cut a stream that is silent for 30 to 60 s
+PING = b": ping\n\n"
 
 
 async def follow(
@@ -51,22 +53,49 @@ async def follow(
 async def respond(
     events: AsyncGenerator[Event, None], headers: dict[str, str], error_name: str | None = "error"
 ) -> EventSourceResponse:
-    """A stream of the events. An error before the first event is an ordinary error reply, a later one is an event."""
-    first = await anext(events)
-    encoded = _encoded(first, events, error_name)
-    return EventSourceResponse(encoded, headers=headers | {"cache-control": "no-cache"})
+    """A stream of the events, with comments while there are none.
+
+    An error within FIRST_EVENT_S, before the first event, is an ordinary error reply; a later one is an event.
+    """
+    first = asyncio.ensure_future(anext(events))
+    try:
+        await asyncio.wait([first], timeout=FIRST_EVENT_S)
+    except asyncio.CancelledError:
+        await _close(events, first)
+        raise
+    if first.done():
+        first.result()
+    headers |= {"cache-control": "no-cache", "x-accel-buffering": "no"}
+    return EventSourceResponse(_encoded(first, events, error_name), headers=headers)
 
 
 async def _encoded(
-    first: Event, events: AsyncGenerator[Event, None], error_name: str | None
+    coming: asyncio.Future[Event], events: AsyncGenerator[Event, None], error_name: str | None
 ) -> AsyncGenerator[bytes, None]:
-    async with aclosing(events):
-        try:
-            yield _bytes(first)
-            async for event in events:
-                yield _bytes(event)
-        except Exception as error:
-            yield _bytes((error_name, describe(error).model_dump()))
+    """The events from `coming` on. A comment is sent at once if that is not there yet, and after PING_S of silence."""
+    silence_s = 0.0
+    try:
+        while True:
+            await asyncio.wait([coming], timeout=silence_s)
+            silence_s = PING_S
+            if coming.done():
+                yield _bytes(coming.result())
+                coming = asyncio.ensure_future(anext(events))
+            else:
+                yield PING
+    except StopAsyncIteration:
+        return
+    except Exception as error:
+        yield _bytes((error_name, describe(error).model_dump()))
+    finally:
+        await _close(events, coming)
+
+
+async def _close(events: AsyncGenerator[Event, None], coming: asyncio.Future[Event]) -> None:
+    """End the request; a generator cannot be closed while it makes its next event."""
+    coming.cancel()
+    await asyncio.wait([coming])
+    await events.aclose()
 
 
 def _bytes(event: Event) -> bytes:

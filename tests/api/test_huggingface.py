@@ -149,7 +149,7 @@ def test_curl_speaks_openais_contract(service: Service, folder: Path) -> None:
     assert (image["seed"], image["revised_prompt"]) == (7, None)
     assert np.array_equal(pixels_of(base64.b64decode(image["b64_json"])), native(service))
     streamed = curl("--no-buffer", f"{service.url}/v1/images/edits", *fields, *forms(stream="true"), cwd=folder)
-    name, data = streamed.decode().strip().split("\n")
+    name, data = [line for line in streamed.decode().splitlines() if line and not line.startswith(":")]
     assert name == "event: image_edit.completed"
     assert json.loads(data.removeprefix("data: "))["b64_json"] == image["b64_json"]
 

@@ -4,6 +4,8 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 
 .DEFAULT_GOAL := help
+# No caller changes Serve's deadline or what it does when a caller leaves: see deployments/proxy.py.
+SAFE = RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH=deployments.proxy:middlewares
 # How Serve is run where it matters: HAProxy before the routers, gRPC behind them, log lines written as they come; and its
 # controller, its metrics and the search for new log files run once or twice a second, not ten times; no spare worker waits.
 # After a reload the old HAProxy ends what still runs only after every request's deadline (limits.deadline_s, 600 s).
@@ -21,10 +23,10 @@ demo: $(VENV)/.installed ## serve, send an image, map a folder, stop: results in
 	$(BIN)/python -m scripts.demo
 
 serve: $(VENV)/.installed ## the application of serve_config.yaml, or of CONFIG=..., until Ctrl-C
-	$(BIN)/serve run $(CONFIG)
+	$(SAFE) $(BIN)/serve run $(CONFIG)
 
 serve-fast: $(VENV)/.installed ## the same behind HAProxy: several times the requests; see docs/operations.md
-	$(FAST) $(BIN)/serve run $(CONFIG)
+	$(SAFE) $(FAST) $(BIN)/serve run $(CONFIG)
 
 # Waiting threads that spin would take the cores from what the other tests do: see deployments/replica/process_env.py.
 # A group (`xdist_group`, else a file) is run by one worker, in the order that tests/conftest.py gives the groups.

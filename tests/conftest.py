@@ -46,6 +46,8 @@ os.environ |= {
     "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port()),
     "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()),
 }
+# As `make serve` and docs/operations.md have it.
+os.environ["RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"] = "deployments.proxy:middlewares"
 os.environ["XDG_CACHE_HOME"] = str(Path(RAY_FILES) / "cache")  # compiled networks go with them too
 
 

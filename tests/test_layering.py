@@ -42,6 +42,7 @@ ALLOWED: dict[str, set[str]] = {
     "replica": {"config", "engine.accel", "engine.engine", "engine.models", "engine.networks", "engine.runner"},
     "telemetry": {"engine.request"},
     "autoscaling": set(),
+    "proxy": set(),
     "ray_private": set(),
     "errors": {"engine.errors"},
     "schemas": {"config", "engine.request"},
@@ -216,7 +217,11 @@ def test_only_the_async_engine_knows_asyncio() -> None:
 
 
 def test_the_service_knows_no_http() -> None:
-    assert importers("fastapi") | importers("starlette") <= {*inside("deployments.api"), "deployments.router"}
+    assert importers("fastapi") | importers("starlette") <= {
+        *inside("deployments.api"),
+        "deployments.proxy",
+        "deployments.router",
+    }
 
 
 def test_router_and_model_meet_only_where_the_app_is_bound() -> None:

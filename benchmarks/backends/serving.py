@@ -26,6 +26,7 @@ BEHIND_HAPROXY = {  # as the Makefile's serve-fast
     "RAY_SERVE_METRICS_EXPORT_INTERVAL_MS": "1000",
     "RAY_LOG_MONITOR_MANY_FILES_THRESHOLD": "0",
     "RAY_prestart_worker_first_driver": "0",
+    "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "deployments.proxy:middlewares",
 }
 
 

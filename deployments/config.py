@@ -199,11 +199,18 @@ class AppConfig(Strict):
                 most = getattr(self.limits, limit)
                 if defaults.get(field, most) > most:
                     raise ValueError(f"{key}.{field}: {defaults[field]} is above limits.{limit}, {most}")
+            most = self.limits.max_prompt_chars
+            if len(defaults.get("prompt", "")) > most:
+                raise ValueError(f"{key}.prompt: it has more characters than limits.max_prompt_chars, {most}")
         return self
 
     def defaults_for(self, model_id: str) -> Defaults:
-        """The app's defaults, overridden by the model's own, within the limits."""
-        defaults = {**self.defaults.model_dump(), **self.models[model_id].own_defaults}
+        """The app's defaults, overridden by the model's own; those that nobody set are brought within the limits."""
+        configured = {**self.defaults.model_dump(exclude_unset=True), **self.models[model_id].own_defaults}
+        defaults = {**Defaults().model_dump(), **configured}
+        defaults["prompt"] = defaults["prompt"][: self.limits.max_prompt_chars]
         for field, limit in LIMITS_OF_DEFAULTS.items():
             defaults[field] = min(defaults[field], getattr(self.limits, limit))
+        if "strength" not in configured:
+            defaults["strength"] = max(defaults["strength"], 1 / defaults["num_inference_steps"])  # at least one step
         return Defaults(**defaults)

@@ -126,6 +126,17 @@ def test_default_that_nobody_set_is_capped_by_the_limit(limits: dict[str, int], 
     assert getattr(settings, field) == most
 
 
+@pytest.mark.parametrize("limits", [{"max_prompt_chars": 10}, {"max_steps": 1}, {"max_steps": 3}])
+def test_request_that_leaves_everything_out_is_within_any_limits(limits: dict[str, int]) -> None:
+    settings = resolve(Img2ImgOptions(), AppConfig(models=ONE, limits=limits), "a", seed=0)
+    assert int(settings.num_inference_steps * settings.strength) >= 1
+
+
+def test_default_prompt_above_its_limit_is_named() -> None:
+    message = refusal(limits={"max_prompt_chars": 10}, defaults={"prompt": "in the style of monet"})
+    assert "defaults.prompt: it has more characters than limits.max_prompt_chars, 10" in message
+
+
 @pytest.mark.parametrize(
     ("config", "words"),
     [

@@ -100,8 +100,8 @@ ALLOWED: dict[str, set[str]] = {
         "replica",
     }
     | {"router", "training"},
-    "scripts": {"allowed_values", "api", "batch.cluster", "batch.report", "benchmarks", "config", "handles", "service"}
-    | {"training"},
+    "scripts": {"allowed_values", "api", "batch.cluster", "batch.report", "benchmarks", "config", "handles", "images"}
+    | {"service", "training"},
     "training": {"engine.request"},
 }
 

@@ -21,6 +21,7 @@ from deployments.engine.request import Mask, Pixels
 from deployments.images.colours import read_colours
 from deployments.images.jpeg import check_scans, with_end
 from deployments.images.png import SIGNATURE, clean_png
+from deployments.images.tiff import check_parts
 
 Format = Literal["jpeg", "png", "webp", "gif", "bmp", "tiff", "avif"]
 
@@ -151,6 +152,7 @@ def _read(image: Image.Image, data: bytes) -> SourceImage:
     if source_format == "jpeg":
         check_scans(data)
         image = Image.open(BytesIO(with_end(data)), formats=["jpeg"])
+    check_parts(image)
     image.load()
     return SourceImage(*read_colours(image), source_format)
 

@@ -10,20 +10,17 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageCms, TiffImagePlugin
+from PIL import ExifTags, Image, ImageCms
 
 from deployments.engine.request import Mask, Pixels
+from deployments.images.tiff import is_negative
 
 MAX_PROFILE_BYTES = 8 * 1024**2  # a larger one costs exact colours only
 BAND_PIXELS = 1024**2  # converted at a time, which bounds the memory of what lies between the file and its RGB
 RGB_MODES = ("RGB", "RGBA", "RGBX", "P", "PA")
-PHOTOMETRIC, WHITE_IS_ZERO = 262, 0  # a TIFF's tag and its value
 WHITES = (1.0, 255.0, 65535.0)  # of numbers that do not say their range
 
 ToRgb = Callable[[Image.Image], Pixels]
-
-# Pillow knows this kind of TIFF, 16-bit grey in which 0 is white, in the other byte order only.
-TiffImagePlugin.OPEN_INFO[TiffImagePlugin.MM, 0, (1,), 1, (16,), ()] = ("I;16B", "I;16B")
 
 
 def read_colours(image: Image.Image) -> tuple[Pixels, Mask | None, bytes | None]:
@@ -116,8 +113,7 @@ def _deep_levels(image: Image.Image, grey: Pixels) -> Pixels:
     """The RGB of each 16-bit grey, (65536, 3)."""
     values = np.arange(65536) / 257
     levels = np.stack([np.interp(values, np.arange(256), channel) for channel in grey.T], axis=-1)
-    is_negative = isinstance(image, TiffImagePlugin.TiffImageFile) and image.tag_v2.get(PHOTOMETRIC) == WHITE_IS_ZERO
-    return np.asarray(np.rint(levels[::-1] if is_negative else levels), np.uint8)
+    return np.asarray(np.rint(levels[::-1] if is_negative(image) else levels), np.uint8)
 
 
 def _deep_grey_to_rgb(band: Image.Image, white: float, levels: Pixels) -> Pixels:

@@ -144,18 +144,15 @@ def test_transparent_value_of_16_bit_grey_becomes_alpha() -> None:
     assert (source.alpha[0].tolist(), source.pixels[0, :, 0].tolist()) == ([255, 0, 255], [0, 255, 255])
 
 
-@pytest.mark.parametrize("orientation", [1, 6])
-@pytest.mark.parametrize("mode", ["RGB", "LA", "CMYK"])
+@pytest.mark.parametrize(("mode", "orientation"), [("RGB", 1), ("RGB", 6), ("CMYK", 1)])
 def test_decoding_takes_little_more_memory_than_the_pixels(mode: str, orientation: int) -> None:
-    side, format = 3000, "tiff" if mode == "CMYK" else "png"
-    options = {"exif": exif(orientation), "icc_profile": cmyk_profile(INK) if mode == "CMYK" else rgb_profile()}
-    data = file_of(Image.new(mode, (side, side)), format, **(options if mode != "LA" else {"exif": exif(orientation)}))
+    format, profile = ("tiff", cmyk_profile(INK)) if mode == "CMYK" else ("png", rgb_profile())
+    data = file_of(Image.new(mode, (3000, 3000)), format, exif=exif(orientation), icc_profile=profile)
     tracemalloc.start()
     source = decode_image(data, max_bytes=10**9, max_pixels=10**8)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    held = source.pixels.nbytes + (0 if source.alpha is None else source.alpha.nbytes)
-    assert peak < held + 20_000_000
+    assert peak < source.pixels.nbytes + 20_000_000
 
 
 def test_bands_of_a_large_image_join_without_a_seam() -> None:

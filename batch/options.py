@@ -42,6 +42,7 @@ PromptsFile = Annotated[str | None, typer.Option(help="A file of prompts to draw
 OutputFormat = Annotated[str | None, typer.Option(help="One of png, jpeg, webp. Default: the format of each source.")]
 Concurrency = Annotated[int, typer.Option(min=1, help="Number of images that run at a time.")]
 Recursive = Annotated[bool, typer.Option(help="Include sub-folders, also for the results.")]
+Strip = Annotated[bool, typer.Option("--strip", help="Drop the source's EXIF: camera, date, place and author.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Make all images again, also those of another input.")]
 RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Retry the images that failed in earlier runs.")]
 Verify = Annotated[bool, typer.Option("--verify", help="Decode finished results, and compare sources by content.")]

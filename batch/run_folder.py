@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import typer
 from ray.exceptions import RayError
@@ -57,6 +57,7 @@ def main(
     output_format: cli.OutputFormat = None,
     concurrency: cli.Concurrency = 16,
     recursive: cli.Recursive = True,
+    strip: cli.Strip = False,
     overwrite: cli.Overwrite = False,
     retry_failed: cli.RetryFailed = False,
     verify: cli.Verify = False,
@@ -89,7 +90,7 @@ def main(
         outputs = open_output(output, listing.storage)
         check_found(listing)
     _print_listing(listing)
-    spec = JobSpec(listing, outputs, options, sweep, prompts, overwrite, retry_failed, verify)
+    spec = JobSpec(listing, outputs, options, sweep, prompts, strip, overwrite, retry_failed, verify)
     with (
         cli.usage_errors(),
         find_app(config, app_name, CONSOLE.print) as app,
@@ -115,6 +116,7 @@ class JobSpec:
     options: Img2ImgOptions
     sweep: Sweep
     prompts: tuple[str, ...] | None
+    strip: bool
     overwrite: bool
     retry_failed: bool
     verify: bool
@@ -126,6 +128,8 @@ class JobSpec:
             config = config.model_copy(update={"prompts": self.prompts})
         output_format = self.options.output_format if "output_format" in self.options.model_fields_set else None
         planned = plan(self.listing.sources, self.options, self.sweep, output_format, config)
+        if self.strip:
+            planned = replace(planned, jobs=[job.model_copy(update={"strip": True}) for job in planned.jobs])
         ledger = Ledger(self.outputs)
         work = find_remaining_work(
             self.listing,

@@ -46,6 +46,7 @@ def main(
     sampler: cli.Sampler = None,
     max_side: cli.MaxSide = None,
     loras: cli.Loras = None,
+    strip: cli.Strip = False,
     mask: Annotated[
         Path | None, typer.Option(help="The mask, found like FILENAME: white changes, black and transparent stay.")
     ] = None,
@@ -71,6 +72,8 @@ def main(
         settings = resolve(options, app.config, choose_model(options.model, app.config, number), number)
         info = None if mask is None else _mask_info(mask, source.parent, app.config.limits)
         job = plan_one(Source(source.name, mask=info), settings, app.config)
+        if strip:
+            job = job.model_copy(update={"strip": True})
         if output_filename is not None:
             job = job.model_copy(update={"output": output_filename})
         inputs, outputs = (Storage(LocalFolder(folder.absolute())) for folder in (source.parent, output))

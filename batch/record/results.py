@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from datetime import UTC, datetime
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from pydantic import ConfigDict
 
@@ -20,6 +20,7 @@ class Job(Strict):
     """One image to make. `source` and `mask` are relative to the input folder, `output` to the output folder, with `/`.
 
     `revision` is the checkpoint's. Sizes are in bytes, modification times in ns, as the storage lists them, or None.
+    `strip` leaves the source's EXIF out of the result.
     """
 
     source: str
@@ -31,6 +32,7 @@ class Job(Strict):
     mask: str | None = None
     mask_bytes: int | None = None
     mask_mtime_ns: int | None = None
+    strip: Literal[True] | None = None
 
     @property
     def digest(self) -> str:
@@ -88,7 +90,7 @@ class Result(Strict):
     @classmethod
     def of(cls, job: Job, **facts: Any) -> Self:
         """The result of `job`, finished now: its settings and the `facts` of the run."""
-        requested = job.model_dump(exclude={"settings"}) | job.settings.model_dump()
+        requested = job.model_dump(exclude={"settings", "strip"}) | job.settings.model_dump()
         finished_at = datetime.now(UTC).isoformat(timespec="milliseconds")
         return cls(**(requested | {"digest": job.digest, "finished_at": finished_at} | facts))
 

@@ -11,7 +11,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -82,6 +82,8 @@ class ImageWorker:
         facts["source_width"], facts["source_height"] = facts["width"], facts["height"] = source.size
         mask = None if job.mask is None else self._read_mask(job.mask)
         image = flow.prepare(source, self.limits, job.settings.max_side, mask)
+        if not job.strip:
+            image = replace(image, exif=flow.exif_of(data))
         if mask is not None:
             facts["mask_sha256"] = hashlib.sha256(mask.data).hexdigest()
         return image, thumbnail(source.pixels, source.icc_profile)

@@ -8,17 +8,17 @@ ImageError
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Any, Literal
 
-from PIL import ExifTags, Image, PngImagePlugin
+from PIL import Image, PngImagePlugin
 
 from deployments.engine.request import Mask, Pixels
 from deployments.images.colours import read_colours
+from deployments.images.exif import Exif, exif_block
 from deployments.images.jpeg import check_scans, with_end
 from deployments.images.png import SIGNATURE, clean_png
 from deployments.images.tiff import check_parts
@@ -165,11 +165,13 @@ def encode_image(
     alpha: Mask | None = None,
     icc_profile: bytes | None = None,
     quality: int | None = None,
+    exif: Exif | None = None,
 ) -> bytes:
     """Encode pixels as a file that contains `parameters` where `read_parameters` and other tools read them.
 
     `alpha` is written to ALPHA_FORMATS. `quality`, 0 to 100, applies to JPEG, WebP and AVIF. A BMP holds no parameters;
-    a JPEG holds up to 64 KB of them. Raises UnusableImage if a side is longer than the format allows.
+    a JPEG holds up to 64 KB of them. `exif` is written to every format but GIF and BMP. Raises UnusableImage if a side
+    is longer than the format allows.
     """
     height, width = pixels.shape[:2]
     if max(width, height) > MAX_SIDE.get(format, max(width, height)):
@@ -178,7 +180,7 @@ def encode_image(
     if alpha is not None and format in ALPHA_FORMATS:
         image.putalpha(Image.fromarray(alpha))
     text = parameters.encode(errors="replace").decode()  # no format holds a lone surrogate
-    options = SAVE_OPTIONS[format] | _text_options(text, format)
+    options = SAVE_OPTIONS[format] | _text_options(text, format, exif)
     if icc_profile is not None:
         options["icc_profile"] = icc_profile
     if quality is not None:
@@ -188,7 +190,7 @@ def encode_image(
     return buffer.getvalue()
 
 
-def _text_options(text: str, format: Format) -> dict[str, Any]:
+def _text_options(text: str, format: Format, kept: Exif | None) -> dict[str, Any]:
     if format == "bmp":
         return {}
     if format == "gif":
@@ -196,15 +198,7 @@ def _text_options(text: str, format: Format) -> dict[str, Any]:
     if format == "png":
         chunks = PngImagePlugin.PngInfo()
         chunks.add_text("parameters", text)
-        return {"pnginfo": chunks}
-    exif = _exif_block(USER_COMMENT_UNICODE + text.encode("utf-16-be"))
-    return {} if format == "jpeg" and len(exif) > MAX_JPEG_EXIF_BYTES else {"exif": exif}
-
-
-def _exif_block(comment: bytes) -> bytes:
-    """An EXIF block with only a UserComment. Built by hand: Pillow writes that tag with a type that piexif refuses."""
-    long, undefined = 4, 7
-    header = struct.pack(">2sHL", b"MM", 42, 8)
-    root = struct.pack(">HHHLLL", 1, ExifTags.IFD.Exif, long, 1, 26, 0)
-    ifd = struct.pack(">HHHLLL", 1, ExifTags.Base.UserComment, undefined, len(comment), 44, 0)
-    return b"Exif\0\0" + header + root + ifd + comment
+        return {"pnginfo": chunks} | ({"exif": exif_block(b"", kept)} if kept else {})
+    comment = USER_COMMENT_UNICODE + text.encode("utf-16-be")
+    blocks = [exif_block(comment, kept), exif_block(comment), exif_block(b"", kept)]
+    return next(({"exif": block} for block in blocks if format != "jpeg" or len(block) <= MAX_JPEG_EXIF_BYTES), {})

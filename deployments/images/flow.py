@@ -12,7 +12,8 @@ from functools import partial
 
 from deployments.config import Limits
 from deployments.engine.request import Mask, Pixels
-from deployments.images.codec import Format, SourceImage, decode_image, encode_image
+from deployments.images.codec import Format, SourceImage, decode_image, encode_image, open_image
+from deployments.images.exif import Exif, read_exif
 from deployments.images.geometry import fit_pixels, restore_size
 from deployments.images.masks import MaskSource, feather, fit_mask, mask_of, paint_over
 from deployments.images.metadata import format_parameters
@@ -48,8 +49,8 @@ class PreparedImage:
     """The model's inputs, and what `finish` needs of the source.
 
     `pixels` (height, width, 3) and `mask` (height, width) go to the model. `size` (width, height), `alpha` (opaque
-    where it is painted) and `icc_profile` are the result's. The source's full-size pixels are held by `restore`, and
-    only with a mask.
+    where it is painted), `icc_profile` and `exif` are the result's; HTTP keeps no EXIF. The source's full-size pixels
+    are held by `restore`, and only with a mask.
     """
 
     pixels: Pixels
@@ -58,6 +59,7 @@ class PreparedImage:
     alpha: Mask | None
     icc_profile: bytes | None
     restore: Restore
+    exif: Exif | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -71,6 +73,13 @@ class FinishedImage:
 def decode(data: bytes, limits: Limits) -> SourceImage:
     """Decode an image within the limits. Raises ImageTooLarge or NotAnImage."""
     return decode_image(data, max_bytes=limits.max_upload_bytes, max_pixels=limits.max_pixels)
+
+
+def exif_of(data: bytes) -> Exif | None:
+    """What an image file's EXIF says of the photograph, if it has any. Raises ImageTooLarge or NotAnImage."""
+    image = open_image(data)
+    block = data if image.format == "TIFF" else image.info.get("exif")
+    return read_exif(block) if block else None
 
 
 def prepare(
@@ -123,5 +132,6 @@ def finish(
         alpha=prepared.alpha,
         icc_profile=prepared.icc_profile,
         quality=quality,
+        exif=prepared.exif,
     )
     return FinishedImage(restored, data)

@@ -44,7 +44,9 @@ def output(tmp_path: Path) -> Folder:
 
 def new_job(source: Folder, output: Folder, config: AppConfig = CONFIG, *, verify: bool = False) -> FolderJob:
     listing = find_sources(source.uri)
-    return JobSpec(listing, output.storage, Img2ImgOptions(), Sweep(), None, False, False, verify).job(config, Lock())
+    return JobSpec(listing, output.storage, Img2ImgOptions(), Sweep(), None, False, False, False, verify).job(
+        config, Lock()
+    )
 
 
 def run(source: Folder, output: Folder, config: AppConfig = CONFIG) -> None:

@@ -22,6 +22,7 @@ MAX_AGE_S = 1.0
 STATUS_WAIT_S = 2.0  # after this long, the last known status is used
 DESCRIBE_WAIT_S = 0.5
 DESCRIBE_TIMEOUT_S = 30.0
+UNKNOWN = "Serve has not told its state yet"
 SERVING = {"RUNNING", "RECOVERING"}  # states of a replica; a new controller calls all replicas RECOVERING at first
 
 Details = dict[str, dict[str, Any]]
@@ -42,7 +43,7 @@ class Readiness:
         self._app_name = app_name
         self._models = models
         self._fetch = fetch
-        self._reasons: dict[str, str] = {}  # why a model is not ready
+        self._reasons = dict.fromkeys(models, UNKNOWN)  # why a model is not ready
         self._running: set[str] = set()  # models with a replica
         self._started = self._refreshed = -math.inf  # when the last status was asked for: any, and one that ended
         self._fetching: asyncio.Task[None] | None = None

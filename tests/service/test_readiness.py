@@ -123,3 +123,10 @@ async def test_the_last_status_holds_when_the_controller_fails(controller: Contr
     assert await models.ready() == {"asleep"}
     del controller.replicas
     assert await models.ready("warm") == {"asleep"}
+
+
+async def test_a_model_is_not_ready_before_its_first_status(controller: Controller) -> None:
+    controller.answers.clear()
+    models = watching(controller, warm=Model())
+    assert "not told" in await models.reason("warm")
+    controller.answers.set()

@@ -19,6 +19,7 @@ from deployments.engine.request import Img2ImgRequest, Mask, Pixels, Priority, P
 from deployments.errors import ModelNotReady, QueueFull
 from deployments.handles.caller import ModelClient, OnProgress
 from deployments.handles.readiness import Readiness
+from deployments.handles.reasons import sentence_of
 from deployments.images import flow
 from deployments.images.codec import is_quick, is_quick_to_decode
 from deployments.images.flow import PreparedImage, Reshape, no_reshape
@@ -158,7 +159,7 @@ def translate_serve_errors(model: str) -> Iterator[None]:
     except BackPressureError as exc:
         raise QueueFull(exc.retry_after_s) from exc
     except DeploymentUnavailableError as exc:
-        raise ModelNotReady(model, str(exc)) from exc
+        raise ModelNotReady(model, sentence_of(str(exc))) from exc
 
 
 async def _all_or_none(coroutines: Sequence[Coroutine[Any, Any, Img2ImgResult]]) -> list[Img2ImgResult]:

@@ -15,6 +15,7 @@ from typing import Any
 
 from ray.serve.handle import DeploymentHandle
 
+from deployments.handles.reasons import sentence_of
 from deployments.ray_private import deployment_details
 
 logger = logging.getLogger(__name__)
@@ -138,7 +139,7 @@ def _explain(details: dict[str, Any] | None) -> str:
     if details is None:
         return "it has not been deployed yet"
     states = ", ".join(f"{count} {state}" for state, count in _replica_states(details).items())
-    return str(details["message"]) or f"{details['status'].value}: replicas {states or 'none'}"
+    return sentence_of(str(details["message"])) or f"{details['status'].value}: replicas {states or 'none'}"
 
 
 def _replica_states(details: dict[str, Any]) -> Counter[str]:

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -124,7 +124,7 @@ def _first(audit: Callable[[str], Iterator[Finding]]) -> list[Finding]:
     raise Unreachable("; ".join(reasons))
 
 
-def _output(command: list[str | Path]) -> str:
+def _output(command: Sequence[str | Path]) -> str:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     return done.stdout or done.stderr
 

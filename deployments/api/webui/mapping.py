@@ -36,7 +36,7 @@ def to_options(body: Img2ImgBody, model: str | None, limits: Limits) -> Img2ImgO
     prompt, loras = split_loras(body.prompt)
     sampler = find_sampler(body.sampler_name or body.sampler_index, body.scheduler)
     if sampler == "euler_ancestral" and body.eta == 0:
-        raise InvalidRequest("eta: Euler a runs only with 1; use Euler for a sampler without noise", "eta")
+        sampler = "euler"  # which is Euler a without noise
     return Img2ImgOptions(
         prompt=prompt,
         negative_prompt=body.negative_prompt,

@@ -183,7 +183,7 @@ class Img2ImgBody(Img2ImgFields):
     seed_resize_from_w: Annotated[int, only(-1, 0)] = Field(-1, description="Refused if above 0.")
     seed_resize_from_h: Annotated[int, only(-1, 0)] = Field(-1, description="Refused if above 0.")
     eta: Annotated[float, only(0, 1)] = Field(
-        1, description="Refused if not 0 or 1, and if 0 with Euler a. DDIM always runs with 0."
+        1, description="Refused if not 0 or 1. Euler a with 0 is Euler; DDIM always runs with 0."
     )
     s_churn: Annotated[float, only(0)] = Field(0, description="Refused if not 0.")
     s_tmin: float = Field(0, ge=0, le=MAX_SIGMA, description="Ignored without s_churn.")

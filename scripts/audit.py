@@ -82,7 +82,13 @@ def audit_python() -> list[Finding]:
         subprocess.run([sys.executable, "-m", "venv", scratch], check=True)
         bin = Path(scratch) / "bin"
         subprocess.run([bin / "pip", "install", "--quiet", PIP_AUDIT], check=True)
-        audit = [bin / "pip-audit", "--requirement", ROOT / "constraints.txt", "--no-deps", "--disable-pip"]
+        audit: list[str | Path] = [
+            bin / "pip-audit",
+            "--requirement",
+            ROOT / "constraints.txt",
+            "--no-deps",
+            "--disable-pip",
+        ]
         return _first(lambda service: in_pip_audit(_output([*audit, "--format", "json", "-s", service])))
 
 

@@ -24,7 +24,7 @@ from batch.planning.plan import plan
 from batch.planning.remaining_work import RemainingWork, find_remaining_work
 from batch.planning.sources import SourceListing, check_found, find_sources, read_prompts
 from batch.planning.sweep import Sweep
-from batch.record.job_file import record_input
+from batch.record.job_file import record_job
 from batch.record.ledger import Ledger
 from batch.running.dry_run import estimate
 from batch.running.job import FolderJob, Outcome
@@ -146,7 +146,7 @@ class JobSpec:
 
 def _run(job: FolderJob, app: App, concurrency: int, deadline: float | None) -> tuple[Outcome, Counts]:
     """Run the job, and start no image after `deadline` minutes. Without anything to do no app is started."""
-    record_input(job.outputs, job.inputs)
+    record_job(job.inputs, job.outputs)
     outcome, counts = Outcome.DONE, Counts()
     if job.work.todo:
         outcome, counts = job.run(_worker(app, job), concurrency, None if deadline is None else 60 * deadline)

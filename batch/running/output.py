@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from batch.display import CONSOLE
 from batch.planning.locations import open_folder
-from batch.record.job_file import JOB_FILE, recorded_input
+from batch.record.job_file import JOB_FILE, JobRecord, recorded_job
 from batch.storage.lock import Lock, OutputInUse, output_lock
 from batch.storage.storage import Storage, overlap
 from deployments.engine.errors import InvalidRequest
@@ -40,10 +40,10 @@ def check_input(inputs: Storage, outputs: Storage) -> None:
 
     Results are named by paths relative to the input, so those of two inputs would replace each other.
     """
-    recorded = recorded_input(outputs)
-    if recorded not in (None, inputs.full_address):
+    recorded, job = recorded_job(outputs), JobRecord.of(inputs, outputs)
+    if recorded is not None and not recorded.is_same(job):
         raise InvalidRequest(
-            f"{str(outputs)!r} holds the results of {recorded!r}, not of {inputs.full_address!r}. Use another output,"
+            f"{str(outputs)!r} holds the results of {recorded.input!r}, not of {job.input!r}. Use another output,"
             f" or --overwrite. If the input was moved, delete {JOB_FILE} in the output",
             "output",
         )

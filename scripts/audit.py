@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import tomllib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -82,13 +82,7 @@ def audit_python() -> list[Finding]:
         subprocess.run([sys.executable, "-m", "venv", scratch], check=True)
         bin = Path(scratch) / "bin"
         subprocess.run([bin / "pip", "install", "--quiet", PIP_AUDIT], check=True)
-        audit: list[str | Path] = [
-            bin / "pip-audit",
-            "--requirement",
-            ROOT / "constraints.txt",
-            "--no-deps",
-            "--disable-pip",
-        ]
+        audit: list[str | Path] = [bin / "pip-audit", "--no-deps", "--disable-pip", "-r", ROOT / "constraints.txt"]
         return _first(lambda service: in_pip_audit(_output([*audit, "--format", "json", "-s", service])))
 
 
@@ -130,7 +124,7 @@ def _first(audit: Callable[[str], Iterator[Finding]]) -> list[Finding]:
     raise Unreachable("; ".join(reasons))
 
 
-def _output(command: Sequence[str | Path]) -> str:
+def _output(command: list[str | Path]) -> str:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     return done.stdout or done.stderr
 

@@ -73,7 +73,7 @@ ALLOWED: dict[str, set[str]] = {
         "batch.planning",
         "batch.program",
     }
-    | {"batch.record", "batch.running", "batch.storage", "engine.errors"},
+    | {"batch.record", "batch.running", "batch.storage"},
     "batch.run_image": {"batch.cluster", "batch.options", "batch.planning", "batch.program", "batch.running"}
     | {"batch.storage", "config", "images", "routing"},
     "batch.show": {"batch.planning", "batch.program", "batch.record", "engine.request", "images", "schemas"},

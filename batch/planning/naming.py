@@ -39,6 +39,7 @@ SLUG_CHARS = 30
 SLUG_SOURCE_CHARS = 4000  # of the prompt; bounds the time, since normalization sorts runs of marks in quadratic time
 NAME_BYTES = 255  # the limit of common file systems
 STEM_BYTES = 32  # of a name, kept for the stem beside a long slug
+PLAIN_NUMBER_CHARS = 40
 DIGITS = 6  # of the digest
 PLAIN_PROMPT = re.compile(r"[a-z0-9]+( [a-z0-9]+)*")
 HIDDEN = ("negative_prompt", "sampler", "max_side")
@@ -90,8 +91,12 @@ def prompt_slug(prompt: str) -> str:
 
 
 def shortest(number: float) -> str:
-    """The shortest decimal that reads back as the same number: 0.65 -> "0.65", 12.0 -> "12"."""
-    return np.format_float_positional(number, trim="-")
+    """The shortest decimal that reads back as the same number: 0.65 -> "0.65", 12.0 -> "12".
+
+    A decimal that would be too long for a file name has an exponent: 1e-300.
+    """
+    plain = np.format_float_positional(number, trim="-")
+    return plain if len(plain) <= PLAIN_NUMBER_CHARS else repr(number)
 
 
 def folded(path: PurePosixPath) -> str:

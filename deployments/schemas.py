@@ -136,10 +136,15 @@ class ImageReply(BaseModel):
 
 
 class Img2ImgReply(BaseModel):
-    """The JSON reply to `POST /v1/img2img`. `truncated` is the part of the prompts beyond the text encoder's limit."""
+    """The JSON reply to `POST /v1/img2img`.
+
+    `truncated` is the part of the prompts beyond the text encoder's limit. `fallback_for` is the requested model, if it
+    was not ready and `model` is its fallback.
+    """
 
     id: str
     model: str
+    fallback_for: str | None = None
     created: int
     timings: dict[str, float]
     truncated: str = ""

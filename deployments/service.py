@@ -31,12 +31,16 @@ OnImageProgress = Callable[[int, Progress], None]  # gets the image's number
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PreparedRequest:
-    """A request that can be run. Image i of `num_images` has the settings' seed + i."""
+    """A request that can be run. Image i of `num_images` has the settings' seed + i.
+
+    `fallback_for` is the model that was requested, if the settings' model is its fallback, else None.
+    """
 
     settings: Settings
     num_images: int
     output_format: OutputFormat
     image: PreparedImage
+    fallback_for: str | None = None
 
     def image_settings(self) -> list[Settings]:
         """The settings of each image."""
@@ -62,13 +66,14 @@ class Img2ImgService:
     ) -> PreparedRequest:
         """Resolve the settings and prepare the image. Raises InvalidRequest (also UnknownModel) or ImageError."""
         seed = routing.pick_seed(options)
-        model_id = routing.choose_model(options.model, self.config, seed)
-        model_id = routing.first_ready(model_id, self.config, await self._readiness.ready(model_id))
+        requested = routing.choose_model(options.model, self.config, seed)
+        model_id = routing.first_ready(requested, self.config, await self._readiness.ready(requested))
         settings = routing.resolve(options, self.config, model_id, seed)
         prepare = partial(self._prepare_image, image, settings.max_side, mask, reshape)
         quick = not isinstance(mask, MaskFile) and reshape is no_reshape and is_quick_to_decode(image)
         prepared = prepare() if quick else await asyncio.to_thread(prepare)
-        return PreparedRequest(settings, options.num_images, options.output_format, prepared)
+        fallback_for = None if model_id == requested else requested
+        return PreparedRequest(settings, options.num_images, options.output_format, prepared, fallback_for)
 
     def _prepare_image(self, image: bytes, max_side: int, mask: MaskSource | None, reshape: Reshape) -> PreparedImage:
         limits = self.config.limits

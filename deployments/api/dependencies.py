@@ -14,7 +14,7 @@ from deployments.images.codec import ImageTooLarge, SourceImage
 from deployments.images.flow import Reshape, Reshaped, no_reshape
 from deployments.images.geometry import crop_to
 from deployments.schemas import Img2ImgOptions, Img2ImgResult, OutputFormat
-from deployments.service import Img2ImgService
+from deployments.service import Img2ImgService, PreparedRequest
 
 Options = TypeVar("Options", bound=Img2ImgOptions)
 MEDIA_TYPES: dict[OutputFormat, str] = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp"}
@@ -57,10 +57,15 @@ def in_size(options: Options, size: tuple[int, int] | None, limits: Limits, fiel
     return options.model_copy(update={"max_side": options.max_side or max(size)}), reshape
 
 
-def result_headers(first: Img2ImgResult) -> dict[str, str]:
+def model_headers(prepared: PreparedRequest) -> dict[str, str]:
+    """The headers of a reply about its model, and about the requested one if that was replaced by a fallback."""
+    replaced = {"x-fallback-for": prepared.fallback_for} if prepared.fallback_for else {}
+    return {"x-model": prepared.settings.model} | replaced
+
+
+def result_headers(prepared: PreparedRequest, first: Img2ImgResult) -> dict[str, str]:
     """The headers of a reply, about its first image."""
-    headers = {
-        "x-model": first.settings.model,
+    headers = model_headers(prepared) | {
         "x-seed": str(first.settings.seed),
         "x-steps": str(first.num_denoise_steps),
     }

@@ -90,7 +90,7 @@ async def post_model(
         prepared = await service.prepare(options, body.inputs, reshape=reshape)
     [result] = await service.images(prepared)
     encoded = await service.encode(prepared, result)
-    return Response(encoded, media_type=MEDIA_TYPES[output_format], headers=result_headers(result))
+    return Response(encoded, media_type=MEDIA_TYPES[output_format], headers=result_headers(prepared, result))
 
 
 def _format(accept: str) -> OutputFormat:

@@ -14,7 +14,7 @@ from fastapi.responses import JSONResponse
 from pydantic import ConfigDict, Field, field_validator
 
 from deployments.api.bodies import described, form_of
-from deployments.api.dependencies import MEDIA_TYPES, Service, read_upload, result_headers
+from deployments.api.dependencies import MEDIA_TYPES, Service, model_headers, read_upload, result_headers
 from deployments.api.sse import Event, follow, preview_png, respond
 from deployments.engine.errors import InvalidRequest
 from deployments.engine.request import Progress, Timings
@@ -60,9 +60,9 @@ async def post_img2img(
     prepared = await _prepare(service, form)
     request_id = request.headers.get("x-request-id", "")
     if wants_events:
-        return await respond(_events(service, prepared, request_id), {"x-model": prepared.settings.model})
+        return await respond(_events(service, prepared, request_id), model_headers(prepared))
     results = await service.images(prepared)
-    headers = result_headers(results[0])
+    headers = result_headers(prepared, results[0])
     if wants_json:
         return JSONResponse(await _reply(service, request_id, prepared, results), headers=headers)
     encoded = await service.encode(prepared, results[0])
@@ -117,6 +117,7 @@ async def _reply(
     reply = Img2ImgReply(
         id=request_id,
         model=first.settings.model,
+        fallback_for=prepared.fallback_for,
         created=int(time.time()),
         timings={name: max(getattr(result.timings, name) for result in results) for name in Timings.__slots__},
         truncated=first.truncated,

@@ -172,7 +172,8 @@ async function finish(request, completed) {
       seed: String(seed + BigInt(i)),
     };
   });
-  const caption = `${completed.model}, ${steps} steps in ${seconds.toFixed(1)} s`;
+  const instead = completed.fallback_for ? ` instead of ${completed.fallback_for}` : "";
+  const caption = `${completed.model}${instead}, ${steps} steps in ${seconds.toFixed(1)} s`;
   const result = {
     ...request,
     settings: { ...requested, model: completed.model, seed: String(seed) },
@@ -181,7 +182,8 @@ async function finish(request, completed) {
   };
   stage.present(result);
   $("said").textContent = "The result is there.";
-  if (completed.truncated) say(`The model did not see the end of the prompt: ${completed.truncated}`);
+  if (completed.fallback_for) say(`${completed.fallback_for} is not ready: ${completed.model} made this image.`);
+  else if (completed.truncated) say(`The model did not see the end of the prompt: ${completed.truncated}`);
   const { blob, name } = source;
   await history.add({ ...result, source: { blob, name } }, restore).catch(() => {});
 }

@@ -115,7 +115,10 @@ def test_a_model_that_is_not_ready_is_explained_and_its_fallback_serves(service:
     card = service.models()["absent"]
     assert not card["ready"]
     eventually(lambda: "inpainting" in service.models()["absent"]["reason"])
-    assert service.post(png(IMAGE), model="absent", **QUICK).headers["x-model"] == "sd15"
+    reply = service.post(png(IMAGE), model="absent", accept="application/json", **QUICK)
+    assert (reply.headers["x-model"], reply.headers["x-fallback-for"]) == ("sd15", "absent")
+    assert (reply.json()["model"], reply.json()["fallback_for"]) == ("sd15", "absent")
+    assert "x-fallback-for" not in service.post(png(IMAGE), model="sd15", **QUICK).headers
 
 
 def test_models_say_what_they_can_do(service: Service) -> None:

@@ -152,9 +152,10 @@ class EditedImage(BaseModel):
 
 
 class ImageMetadata(BaseModel):
-    """The metadata of a reply or event; `model` is our addition."""
+    """The metadata of a reply or event; `model` and `fallback_for` are our additions."""
 
     model: str
+    fallback_for: str | None = None
     output_format: OutputFormat
     size: str
     background: Literal["opaque", "transparent"]

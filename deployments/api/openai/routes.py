@@ -17,7 +17,7 @@ from fastapi.responses import JSONResponse
 
 from deployments import routing
 from deployments.api.bodies import described, form_of
-from deployments.api.dependencies import Service, in_size, read_upload, result_headers
+from deployments.api.dependencies import Service, in_size, model_headers, read_upload, result_headers
 from deployments.api.openai import json_body
 from deployments.api.openai.fields import EditedImage, ImageEditForm, ImageMetadata, ImagesReply, Usage
 from deployments.api.sse import Event, follow, respond
@@ -43,8 +43,7 @@ async def post_edits(
     """Edit one image. With `stream`: events `image_edit.partial_image`, and `image_edit.completed` for each image."""
     prepared = await _prepare(service, form)
     if form.stream:
-        headers = {"x-model": prepared.settings.model}
-        return await respond(_events(service, prepared, form), headers, error_name=None)
+        return await respond(_events(service, prepared, form), model_headers(prepared), error_name=None)
     results = await service.images(prepared)
     images = await asyncio.gather(*(service.encode(prepared, result, form.output_compression) for result in results))
     data = [
@@ -52,7 +51,7 @@ async def post_edits(
         for image, result in zip(images, results, strict=True)
     ]
     reply = ImagesReply(**_metadata(prepared, form), created=int(time.time()), data=data)
-    return JSONResponse(reply.model_dump(), headers=result_headers(results[0]))
+    return JSONResponse(reply.model_dump(), headers=result_headers(prepared, results[0]))
 
 
 @routes.get("/v1/models/{model:path}")
@@ -117,6 +116,7 @@ def _metadata(prepared: PreparedRequest, form: ImageEditForm) -> dict[str, Any]:
     width, height = prepared.image.size
     metadata = ImageMetadata(
         model=prepared.settings.model,
+        fallback_for=prepared.fallback_for,
         output_format=form.output_format,
         size=f"{width}x{height}",
         background="opaque" if prepared.image.alpha is None else "transparent",

@@ -27,6 +27,7 @@ def info_of(body: Img2ImgBody, prepared: PreparedRequest, results: list[Img2ImgR
         "height": height,
         "sampler_name": SAMPLER_NAMES[prepared.settings.sampler][0],
         "sd_model_name": prepared.settings.model,
+        "fallback_for": prepared.fallback_for,
         "sd_model_hash": model.revision,
         "sd_vae_name": None,
         "sd_vae_hash": None,

@@ -14,7 +14,7 @@ FAST = RAY_SERVE_ENABLE_HA_PROXY=1 RAY_SERVE_THROUGHPUT_OPTIMIZED=1 RAY_SERVE_RE
 	RAY_prestart_worker_first_driver=0 RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S=660
 CONFIG ?= serve_config.yaml
 
-.PHONY: help demo serve serve-fast test test-haproxy test-fast lint audit bench parity clean
+.PHONY: help demo serve serve-fast test test-haproxy test-fast lint audit lock bench parity clean
 
 help: ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -50,6 +50,18 @@ lint: $(VENV)/.installed-dev ## style, format and types
 audit: $(VENV)/.installed-dev ## known weaknesses of the pinned versions, Python's and npm's; needs the internet
 	$(BIN)/python -m scripts.audit
 
+# What torch brings differs by its build, so torch's own wheels, and CUDA's, have pinned versions but no hash here.
+TORCH = torch triton cuda-bindings cuda-pathfinder cuda-toolkit nvidia-cublas nvidia-cuda-cupti nvidia-cuda-nvrtc \
+	nvidia-cuda-runtime nvidia-cudnn-cu13 nvidia-cufft nvidia-cufile nvidia-curand nvidia-cusolver nvidia-cusparse \
+	nvidia-cusparselt-cu13 nvidia-nccl-cu13 nvidia-nvjitlink nvidia-nvshmem-cu13 nvidia-nvtx
+LOCK = $(BIN)/uv pip compile pyproject.toml --constraints constraints.txt --universal --python-version 3.11 --quiet \
+	--generate-hashes --no-annotate --custom-compile-command 'make lock' $(addprefix --no-emit-package ,$(TORCH))
+
+lock: $(VENV)/.installed ## the hashes of the versions in constraints.txt: .ci/*.lock
+	$(INSTALL) uv==0.13.9
+	$(LOCK) --extra openvino --output-file .ci/requirements.lock
+	$(LOCK) --extra dev --output-file .ci/requirements-dev.lock
+
 bench: $(VENV)/.installed-dev ## this project beside diffusers' pipeline: SD1.5's size, over HTTP, and a queue; 10 minutes
 	$(BIN)/python -m benchmarks.compare.suite
 
@@ -60,16 +72,23 @@ clean: ## remove the environment and the caches, never results
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
+# Everything but torch is installed by its hash; then torch, in the build that the machine's index has.
+INSTALL = $(BIN)/python -m pip install
+LOCKED = $(INSTALL) --require-hashes --no-deps -r
+PROJECT = $(INSTALL) --no-build-isolation -c constraints.txt -e
+
 # To serve takes the runtime and OpenVINO; to test, lint and measure takes the rest, too.
-$(VENV)/.installed: pyproject.toml constraints.txt
+$(VENV)/.installed: pyproject.toml constraints.txt .ci/requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo 'This needs Python 3.11 or newer. Name one: make PYTHON=python3.12 ...' >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' || \
 		{ echo 'Python cannot make virtual environments here. On Debian and Ubuntu: apt install python3-venv' >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -c constraints.txt -e '.[openvino]'
+	$(LOCKED) .ci/requirements.lock
+	$(PROJECT) '.[openvino]'
 	@touch $@
 
-$(VENV)/.installed-dev: $(VENV)/.installed
-	$(BIN)/python -m pip install -c constraints.txt -e '.[dev]'
+$(VENV)/.installed-dev: $(VENV)/.installed .ci/requirements-dev.lock
+	$(LOCKED) .ci/requirements-dev.lock
+	$(PROJECT) '.[dev]'
 	@touch $@

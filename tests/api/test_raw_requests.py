@@ -141,7 +141,8 @@ def test_strange_forms_cause_no_server_error(path: bytes, kind: str, port: int) 
     request = FORMS[kind].replace(b"/v1/img2img", path, 1)
     answer = answer_to(port, request)
     statuses = [int(status) for status in STATUS.findall(answer)]
-    assert len(statuses) == 1
+    # What is too large is refused before it is read, and the reset of the connection may overtake the answer.
+    assert len(statuses) == 1 or kind == "too large"
     assert all(status < 500 for status in statuses), answer[:600]
 
 

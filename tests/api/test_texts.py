@@ -13,17 +13,14 @@ from batch.options import image_options, usage_errors
 from batch.planning.manifest import read_rows
 from batch.planning.sweep import Sweep
 from deployments.allowed_values import refusal
-from deployments.api import build_api
 from deployments.api.huggingface import Parameters
-from deployments.config import MAX_PROMPT_CHARS, AppConfig, ModelConfig
+from deployments.config import MAX_PROMPT_CHARS, AppConfig
 from deployments.engine.errors import InvalidRequest
-from deployments.handles.readiness import Readiness
 from deployments.schemas import Img2ImgOptions
-from deployments.service import Img2ImgService
+from tests.support.in_process import Api, api
 
 HALF = "\ud800"
-API = build_api(Img2ImgService(AppConfig(models={"sd15": ModelConfig(checkpoint="a")}), {}, Readiness("img2img", {})))
-DOCUMENT = API.openapi()
+DOCUMENT = Api().app.openapi()
 
 
 def strings_without_bound(schema: dict[str, Any], path: str) -> Iterator[str]:
@@ -55,8 +52,8 @@ def test_every_string_of_every_contract_has_a_bound(path: str) -> None:
 
 
 async def post(path: str, body: str) -> httpx.Response:
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app=API), base_url="http://here") as client:
-        return await client.post(path, content=body, headers={"content-type": "application/json"})
+    async with api(models={"sd15": {"checkpoint": "none"}}) as served:
+        return await served.client.post(path, content=body, headers={"content-type": "application/json"})
 
 
 @pytest.mark.parametrize(

@@ -37,8 +37,10 @@ def test_folder_job_escapes_what_the_console_lacks(
 ):
     folder = tmp_path / "東京 é"
     folder.mkdir()
-    arguments = ["--input", str(folder), "--output", str(tmp_path / "out")]
-    assert f"0 images in {tmp_path}/{expected}" in printed(run_folder.command, arguments, encoding, monkeypatch)
+    (folder / "a.png").write_bytes(file_of(gradient(), "png"))
+    (tmp_path / "serve.yaml").write_text("applications: []")  # so the job ends there
+    arguments = ["--input", str(folder), "--output", str(tmp_path / "out"), "--config", str(tmp_path / "serve.yaml")]
+    assert f"1 images in {tmp_path}/{expected}" in printed(run_folder.command, arguments, encoding, monkeypatch)
 
 
 def test_show_escapes_what_the_console_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -16,7 +16,7 @@ HARD_STOP = "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S"
 
 def makefile() -> dict[str, str]:
     text = (REPO_ROOT / "Makefile").read_text("utf-8")
-    return dict(VARIABLE.findall(text.partition("\nFAST = ")[2].partition("\nCONFIG")[0]))
+    return dict(VARIABLE.findall(text.partition("\nSAFE = ")[2].partition("\nCONFIG")[0]))
 
 
 def test_operations_export_what_make_serve_fast_sets():

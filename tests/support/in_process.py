@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx2 as httpx
@@ -112,3 +113,11 @@ class Api:
         self.app = build_api(Img2ImgService(self.config, handles, readiness), WebuiTasks(state))
         transport = httpx.ASGITransport(self.app, raise_app_exceptions=False)
         self.client = httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1")
+
+
+@asynccontextmanager
+async def api(**config: Any) -> AsyncIterator[Api]:
+    """The API with this configuration; without `models` with one, `a`."""
+    served = Api(**config)
+    async with served.client:
+        yield served

@@ -9,21 +9,25 @@ from fastapi import UploadFile
 
 from deployments.api.base64_files import decode_file
 from deployments.engine.errors import InvalidRequest
+from deployments.schemas import MAX_BASE64_CHARS
 
 IMAGES = ("images", "image", "image[]")
 MASKS = ("mask", "mask_image")
-_URL = {"type": "object", "properties": {"image_url": {"type": "string", "description": "A data: URL."}}}
+MAX_IMAGES = 16  # as OpenAI's; more than one is refused
+_URL = {"type": "string", "maxLength": MAX_BASE64_CHARS, "description": "A data: URL."}
+_IMAGE = {"type": "object", "properties": {"image_url": _URL}}
 SCHEMA: dict[str, Any] = {
     "type": "object",
     "description": "The form's fields.",
     "properties": {
         "images": {
             "type": "array",
-            "items": _URL,
+            "items": _IMAGE,
+            "maxItems": MAX_IMAGES,
             "description": 'In JSON: the image, `[{"image_url": "data:..."}]`. URLs of other kinds and `file_id` are '
             "refused. `image` may be the data: URL itself.",
         },
-        "mask": {**_URL, "description": 'In JSON: the mask, `{"image_url": "data:..."}`.'},
+        "mask": {**_IMAGE, "description": 'In JSON: the mask, `{"image_url": "data:..."}`.'},
     },
 }
 

@@ -18,6 +18,7 @@ from fastapi.responses import JSONResponse
 from deployments import routing
 from deployments.api.bodies import described, form_of
 from deployments.api.dependencies import Service, in_size, model_headers, read_upload, result_headers
+from deployments.api.json_body import JsonRoute
 from deployments.api.openai import json_body
 from deployments.api.openai.fields import EditedImage, ImageEditForm, ImageMetadata, ImagesReply, Usage
 from deployments.api.sse import Event, follow, respond
@@ -27,7 +28,7 @@ from deployments.engine.request import Progress
 from deployments.images.masks import ErasedPart, MaskFile, MaskSource
 from deployments.service import Img2ImgService, PreparedRequest
 
-routes = APIRouter()
+routes = APIRouter(route_class=JsonRoute)
 SIZE = re.compile(r"(\d{1,5})x(\d{1,5})")
 
 

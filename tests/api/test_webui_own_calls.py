@@ -76,3 +76,10 @@ async def test_euler_a_without_noise_is_euler(served: Api) -> None:
 
 async def test_png_info_reads_the_image(served: Api) -> None:
     assert (await served.client.post("/sdapi/v1/png-info", json={"image": TEXT})).status_code == 200
+
+
+async def test_option_of_the_front_end_is_written_and_read_back() -> None:
+    api = Api()
+    for value in (False, True):
+        assert (await api.client.post("/sdapi/v1/options", json={"send_seed": value})).status_code == 200
+        assert (await api.client.get("/sdapi/v1/options")).json()["send_seed"] is value

@@ -101,15 +101,21 @@ async def get_schedulers() -> list[dict[str, Any]]:
 @routes.get("/sdapi/v1/options")
 async def get_options(service: Service, tasks: Tasks) -> dict[str, Any]:
     """The settings of requests that set nothing else."""
-    model = current_model(await tasks.picked(), service.config)
-    return WebuiOptions(sd_model_checkpoint=title_of(model, service.config.models[model])).model_dump()
+    options = await tasks.read_options()
+    model = current_model(options.get("sd_model_checkpoint"), service.config)
+    title = title_of(model, service.config.models[model])
+    return WebuiOptions.model_validate(options | {"sd_model_checkpoint": title}).model_dump()
 
 
 @routes.post("/sdapi/v1/options")
 async def post_options(body: WebuiOptions, service: Service, tasks: Tasks) -> None:
     """Change settings, with keys those of this key; clients may send all of them back. Unknown ones are ignored."""
+    options = body.model_dump(include={"send_seed"}, exclude_unset=True)
     if body.sd_model_checkpoint:
-        await tasks.pick(find_model(body.sd_model_checkpoint, service.config, "sd_model_checkpoint"))
+        model = find_model(body.sd_model_checkpoint, service.config, "sd_model_checkpoint")
+        options["sd_model_checkpoint"] = model
+    if options:
+        await tasks.write_options(options)
 
 
 @routes.get("/sdapi/v1/loras")

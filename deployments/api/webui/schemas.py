@@ -108,6 +108,7 @@ class WebuiOptions(WebuiSettings):
     samples_format: Annotated[str, only("png")] = Field(
         "png", description="Refused if not png; use a request's override_settings."
     )
+    send_seed: bool = Field(True, description="Kept for front ends; it changes no image.")
 
 
 class Img2ImgFields(WebuiBody):

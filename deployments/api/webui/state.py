@@ -1,4 +1,4 @@
-"""The state that router replicas share for web UI clients: each caller's picked model and tasks.
+"""The state that router replicas share for web UI clients: each caller's options and tasks.
 
 A deployment with one replica, which starts at the first call and keeps running.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict, deque
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from ray import serve
 
@@ -53,9 +53,9 @@ class _Task:
 
 @dataclass(slots=True)
 class _Caller:
-    """The picked model and the tasks of one caller."""
+    """The options and the tasks of one caller."""
 
-    picked: str | None = None
+    options: dict[str, Any] = field(default_factory=dict)
     tasks: dict[str, _Task] = field(default_factory=dict)
     finished: deque[str] = field(default_factory=lambda: deque(maxlen=NUM_REMEMBERED))
 
@@ -78,21 +78,21 @@ class _Caller:
     ray_actor_options={"num_cpus": 0},
 )
 class WebuiState:
-    """Called through handles only. A restart loses the picked models and some progress.
+    """Called through handles only. A restart loses the options and some progress.
 
-    `caller` is the name of an API key, "" without keys: each caller has a picked model and tasks of its own.
+    `caller` is the name of an API key, "" without keys: each caller has options and tasks of its own.
     """
 
     def __init__(self) -> None:
         self._callers: defaultdict[str, _Caller] = defaultdict(_Caller)
 
-    async def pick(self, caller: str, model: str) -> None:
-        """Make `model` the default of the caller's requests that name none."""
-        self._callers[caller].picked = model
+    async def write_options(self, caller: str, options: dict[str, Any]) -> None:
+        """Change these options of the caller."""
+        self._callers[caller].options |= options
 
-    async def picked(self, caller: str) -> str | None:
-        """The model that the caller picked last, if any."""
-        return self._callers[caller].picked
+    async def read_options(self, caller: str) -> dict[str, Any]:
+        """The options that the caller has set."""
+        return self._callers[caller].options
 
     async def start(self, caller: str, report: TaskReport) -> bool:
         """Store the first report of a task. False if the caller has a running task of this id."""

@@ -41,13 +41,17 @@ class WebuiTasks:
         """The tasks of this caller."""
         return WebuiTasks(self._state, caller, self._start_timeout_s)
 
+    async def read_options(self) -> dict[str, Any]:
+        """The options that the caller has set, by their names in WebuiOptions; the model by its id."""
+        return await self._reply(self._state.read_options.remote(self._caller))
+
+    async def write_options(self, options: dict[str, Any]) -> None:
+        """Change these options of the caller."""
+        await self._reply(self._state.write_options.remote(self._caller, options))
+
     async def picked(self) -> str | None:
         """The default model of the caller's requests that name none, if one was picked."""
-        return await self._reply(self._state.picked.remote(self._caller))
-
-    async def pick(self, model: str) -> None:
-        """Make `model` the default of the caller's requests that name none."""
-        await self._reply(self._state.pick.remote(self._caller, model))
+        return (await self.read_options()).get("sd_model_checkpoint")
 
     async def stop(self, how: Stop) -> None:
         """Stop every running task."""

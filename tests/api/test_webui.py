@@ -266,7 +266,7 @@ def test_info_has_every_key_of_the_web_ui(service: Service) -> None:
         "width height sampler_name cfg_scale steps batch_size restore_faces face_restoration_model sd_model_name "
         "sd_model_hash sd_vae_name sd_vae_hash seed_resize_from_w seed_resize_from_h denoising_strength "
         "extra_generation_params index_of_first_image infotexts styles job_timestamp clip_skip "
-        "is_using_inpainting_conditioning version"
+        "is_using_inpainting_conditioning version fallback_for"  # the last is our own
     )
     assert set(info) == set(names.split())
     assert (info["all_negative_prompts"], info["denoising_strength"], info["width"]) == (["blurry"], 0.5, 64)

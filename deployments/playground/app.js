@@ -1,7 +1,7 @@
 // The page: opens images, runs requests, and keeps the link, the history and the form in step with them.
 
 import * as api from "./api.js";
-import { asCurl, asPython, copy } from "./code.js";
+import { MASK_NAME, asCurl, asPython, copy, downloadMask } from "./code.js";
 import * as history from "./history.js";
 import * as mask from "./mask.js";
 import { settingsInside } from "./parameters.js";
@@ -232,7 +232,9 @@ async function copyAs(what) {
   const request = { ...current(), name: stage.source()?.name ?? "image.jpg" };
   const text = { link: () => location.href, curl: () => asCurl(request), python: () => asPython(request) }[what]();
   await copy(text);
-  say(what === "link" ? "Link copied." : "Copied. Run it where the image is.");
+  if (what === "link") return say("Link copied.");
+  if (request.mask) downloadMask(request.mask);
+  say(`Copied. Run it where the image ${request.mask ? `and ${MASK_NAME}, now downloaded, are` : "is"}.`);
 }
 
 begin();

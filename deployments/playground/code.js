@@ -1,6 +1,8 @@
-// The request in the form as a command line and as a program, which work as they are copied.
+// The request in the form as a command line and as a program. A mask is a file beside the image, MASK_NAME.
 
 import { ADDRESS, hasKey } from "./api.js";
+
+export const MASK_NAME = "mask.png";
 
 const shell = (text) => `'${text.replaceAll("'", `'\\''`)}'`;
 const python = (text) => JSON.stringify(text); // whose strings are Python's, too
@@ -22,12 +24,11 @@ export function asCurl(request) {
   if (many) parts.push("-H 'Accept: application/json'");
   if (hasKey()) parts.push('-H "Authorization: Bearer $API_KEY"');
   parts.push(`-F ${shell(`image=${file(request.name)}`)}`);
-  if (request.mask) parts.push("-F mask=@mask.png");
+  if (request.mask) parts.push(`-F mask=@${MASK_NAME}`);
   const fields = Object.entries(fieldsOf(request)).map(([name, value]) => shell(`${name}=${value}`));
   parts.push(...fields.map((field) => `--form-string ${field}`));
   parts.push(`-o ${shell(`${stem}.${many ? "json" : extension}`)}`);
-  const mask = request.mask ? `printf %s ${shell(request.mask)} | base64 -d > mask.png\n` : "";
-  return `${mask}${parts.join(" \\\n  ")}\n`;
+  return `${parts.join(" \\\n  ")}\n`;
 }
 
 export function asPython(request) {
@@ -37,8 +38,10 @@ export function asPython(request) {
     ...(many ? ['"Accept": "application/json"'] : []),
     ...(hasKey() ? [`"Authorization": f"Bearer {os.environ['API_KEY']}"`] : []),
   ];
-  const mask = request.mask ? `, "mask": base64.b64decode(${python(request.mask)})` : "";
-  const imports = [many || mask ? "import base64\n" : "", hasKey() ? "import os\n" : ""].join("");
+  const files = { image: request.name, ...(request.mask && { mask: MASK_NAME }) };
+  const opened = Object.entries(files).map(([field, name]) => `open(${python(name)}, "rb") as ${field}`);
+  const sent = Object.keys(files).map((field) => `"${field}": ${field}`);
+  const imports = [many ? "import base64\n" : "", hasKey() ? "import os\n" : ""].join("");
   return [
     ...(imports ? [imports] : []),
     "import requests",
@@ -46,8 +49,8 @@ export function asPython(request) {
     "settings = {",
     ...fields,
     "}",
-    `with open(${python(request.name)}, "rb") as image:`,
-    `    files = {"image": image${mask}}`,
+    `with ${opened.join(", ")}:`,
+    `    files = {${sent.join(", ")}}`,
     `    reply = requests.post(${python(ADDRESS)}, data=settings, files=files, headers={${headers.join(", ")}})`,
     "reply.raise_for_status()",
     ...(many ? saveEach : saveOne)(stem, extension),
@@ -64,6 +67,12 @@ const saveEach = (stem, extension) => [
   `    with open(${python(`${stem}_`)} + f"{made['seed']}.${extension}", "wb") as file:`,
   "        file.write(base64.b64decode(made[\"b64\"]))",
 ];
+
+/** Download a mask, a PNG in base64, for the code to send. */
+export function downloadMask(base64) {
+  const link = { href: `data:image/png;base64,${base64}`, download: MASK_NAME };
+  Object.assign(document.createElement("a"), link).click();
+}
 
 /** Put text on the clipboard; where the browser keeps that to secure pages, the old way. */
 export async function copy(text) {

@@ -131,15 +131,20 @@ def test_mask_tools_work_from_the_keyboard(page: Any) -> None:
 
 
 @pytest.mark.parametrize(("what", "run"), [("curl", ["bash", "-e"]), ("python", [sys.executable])])
-def test_copied_code_works_as_it_is(what: str, run: list[str], page: Any, tmp_path: Path) -> None:
+def test_copied_code_is_short_and_works_beside_the_image_and_the_downloaded_mask(
+    what: str, run: list[str], page: Any, tmp_path: Path
+) -> None:
     choose(page, name="my photo.png")
     page.locator("#brush").click()
     page.locator("#mask").press("Space")
     page.get_by_label("ink", exact=True).fill("0.5")
     fill(page, prompt='it\'s @a; "$cat"\n🏰', negative_prompt="<grey", seed=11)
-    page.locator(f"[data-copy={what}]").click()
-    expect(page.locator("#toast")).to_contain_text("Copied.")
+    with page.expect_download() as mask:
+        page.locator(f"[data-copy={what}]").click()
+    expect(page.locator("#toast")).to_contain_text("Copied. Run it where the image and mask.png, now downloaded, are.")
+    mask.value.save_as(tmp_path / mask.value.suggested_filename)
     code = page.evaluate("navigator.clipboard.readText()")
+    assert len(code) < 1000
     (tmp_path / "my photo.png").write_bytes(PHOTO)
     subprocess.run(run, input=code, cwd=tmp_path, text=True, check=True, capture_output=True)
     result = (tmp_path / "my photo_fine.png").read_bytes()

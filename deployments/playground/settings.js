@@ -47,10 +47,11 @@ export function setModels(now) {
   choose(model());
 }
 
-/** What is in the form, as the API takes it; what is empty is left out. */
+/** What is in the form, as the API takes it. Empty fields are left out, but not a negative prompt that was cleared. */
 export function read() {
   const values = Object.fromEntries(NAMES.map((name) => [name, name === "loras" ? loras() : field(name).value]));
-  return Object.fromEntries(Object.entries(values).filter(([, value]) => value !== ""));
+  const cleared = (name) => name === "negative_prompt" && model()?.defaults.negative_prompt;
+  return Object.fromEntries(Object.entries(values).filter(([name, value]) => value !== "" || cleared(name)));
 }
 
 /** Put values into the form; what is not named takes the model's default. */

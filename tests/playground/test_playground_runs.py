@@ -152,6 +152,16 @@ def test_copied_code_is_short_and_works_beside_the_image_and_the_downloaded_mask
     assert result == generate(page)
 
 
+def test_negative_prompt_that_was_cleared_is_sent_as_empty(page: Any, service: Service) -> None:
+    choose(page)
+    page.locator("#model").select_option("bold")
+    assert values(page, "negative_prompt") == ["blurry"]
+    fill(page, prompt="sepia", negative_prompt="", seed=11)
+    assert generate(page) == service.post(PHOTO, model="bold", prompt="sepia", negative_prompt="", seed=11).content
+    visit(page, page.url)
+    assert values(page, "model", "prompt", "negative_prompt") == ["bold", "sepia", ""]
+
+
 def test_copied_code_saves_every_image(page: Any, tmp_path: Path) -> None:
     choose(page)
     fill(page, seed=11, num_images=2)

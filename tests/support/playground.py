@@ -23,7 +23,10 @@ def serving_playground(ink: Callable[[Path], Path]) -> Iterator[Service]:
             "loras": {"ink": str(ink(checkpoint))},
             "defaults": DEFAULTS,
         },
-        "bold": {"checkpoint": "data/models/tiny-sd21v", "defaults": DEFAULTS | {"strength": 0.5}},
+        "bold": {
+            "checkpoint": "data/models/tiny-sd21v",
+            "defaults": DEFAULTS | {"strength": 0.5, "negative_prompt": "blurry"},
+        },
         "waiting": {"checkpoint": str(checkpoint)},
     }
     deployments = {

@@ -27,7 +27,7 @@ def form_of(
     """
 
     async def read(request: Request) -> AsyncIterator[Fields]:
-        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        kind = content_type(request)
         if kind in FORMS:
             form = await _form(request)
             try:
@@ -41,6 +41,11 @@ def form_of(
             raise InvalidRequest(f"the body's content type is {kind or 'missing'}: send {expected}", "content-type")
 
     return read
+
+
+def content_type(request: Request) -> str:
+    """The content type without its parameters, in lower case; "" if the request names none."""
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
 def validate(model: type[Fields], values: Any) -> Fields:

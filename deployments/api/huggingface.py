@@ -9,9 +9,11 @@ from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 from pydantic_core import PydanticCustomError
 
 from deployments.api.base64_files import decode_file
+from deployments.api.bodies import FORMS, content_type
 from deployments.api.dependencies import MEDIA_TYPES, Service, in_size, result_headers
 from deployments.api.json_body import JsonRoute
 from deployments.config import MAX_NAME_CHARS, MAX_SIDE, Strict
+from deployments.engine.errors import InvalidRequest
 from deployments.images.codec import image_errors_name
 from deployments.schemas import MAX_BASE64_CHARS, ImageOptions, Img2ImgOptions, OutputFormat
 
@@ -80,6 +82,7 @@ async def post_model(
 
     The reply is the image, in the format of the header Accept (default `image/png`).
     """
+    _require_no_form(request)
     output_format = _format(request.headers.get("accept", ""))
     requested = body.parameters.model_dump(exclude={"target_size"})
     options = Img2ImgOptions(**requested, model=model, output_format=output_format)
@@ -91,6 +94,12 @@ async def post_model(
     [result] = await service.images(prepared)
     encoded = await service.encode(prepared, result)
     return Response(encoded, media_type=MEDIA_TYPES[output_format], headers=result_headers(prepared, result))
+
+
+def _require_no_form(request: Request) -> None:
+    if (kind := content_type(request)) in FORMS:
+        expected = "application/json, or the image itself as image/png, image/jpeg or application/octet-stream"
+        raise InvalidRequest(f"the body's content type is {kind}: send {expected}", "content-type")
 
 
 def _format(accept: str) -> OutputFormat:

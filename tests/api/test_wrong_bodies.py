@@ -40,6 +40,14 @@ async def test_form_is_told_to_be_json(path: str, sent: dict[str, Any], served: 
     assert "send application/json" in reply.json()["error"]["message"]
 
 
+@pytest.mark.parametrize("sent", [{"data": {"prompt": "a cat"}}, {"files": {"image": SOURCE}}])
+async def test_form_is_told_to_be_json_or_the_image_itself(sent: dict[str, Any], served: Api) -> None:
+    reply = await served.client.post("/models/sd15", **sent)
+    error = reply.json()["error"]
+    assert (reply.status_code, error["param"]) == (400, "content-type"), error
+    assert "send application/json, or the image itself as image/png" in error["message"]
+
+
 async def native(served: Api, model: str) -> httpx.Response:
     return await served.client.post("/v1/img2img", data={"model": model}, files={"image": SOURCE})
 

@@ -180,8 +180,8 @@ class AppConfig(Strict):
         seen: dict[str, str] = {}
         for model_id, model in self.models.items():
             for name in (model_id, *model.aliases):
-                if name in RESERVED_NAMES or name in seen:
-                    owner = RESERVED_NAMES.get(name) or f"already a name of {seen[name]!r}"
+                if name.casefold() in RESERVED_NAMES or name in seen:
+                    owner = RESERVED_NAMES.get(name.casefold()) or f"already a name of {seen[name]!r}"
                     raise ValueError(f"models.{model_id}: the name {name!r} is {owner}")
                 seen[name] = model_id
             unknown = [name for name in model.fallback if name not in self.models]

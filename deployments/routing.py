@@ -20,12 +20,12 @@ def pick_seed(options: Img2ImgOptions) -> int:
 def choose_model(name: str | None, config: AppConfig, seed: int) -> str:
     """The id of the model with this id or alias; without a name, the first in the configuration.
 
-    `auto` draws by weight from a generator seeded with `seed`, so equal requests get the same model.
+    `auto`, in any case, draws by weight from a generator seeded with `seed`, so equal requests get the same model.
     Raises UnknownModel.
     """
     if name is None:
         return next(iter(config.models))
-    if name == "auto":
+    if name.casefold() == "auto":
         weights = [model.weight for model in config.models.values()]
         return random.Random(f"{config.seed}/{seed}").choices(list(config.models), weights)[0]
     return model_id_of(name, config)

@@ -80,3 +80,10 @@ async def test_routes_agree_on_the_case_of_models(ask: Any, model: str, is_known
     assert (reply.status_code == 200) == is_known, reply.text
     if is_known:
         assert len(served.models["sd15"].requests) == made + (ask is not card)
+
+
+@pytest.mark.parametrize("ask", [native, openai, hugging_face])
+async def test_auto_is_a_random_model_in_any_case(ask: Any, served: Api) -> None:
+    for name in ("auto", "AUTO", "Auto"):
+        reply = await ask(served, name)
+        assert reply.status_code == 200, reply.text

@@ -87,6 +87,7 @@ def test_frozen_configuration_cannot_be_changed_by_the_way() -> None:
     ("models", "words"),
     [
         ({"auto": {}}, "models.auto: the name 'auto' is reserved for a random choice"),
+        ({"Auto": {}}, "models.Auto: the name 'Auto' is reserved for a random choice"),
         ({"router": {}}, "models.router: the name 'router' is the name of the router deployment"),
         ({"a": {"aliases": ["auto"]}}, "models.a: the name 'auto' is"),
         ({"a": {}, "b": {"aliases": ["a"]}}, "models.b: the name 'a' is already a name of 'a'"),

@@ -44,7 +44,7 @@ def test_name_in_another_case_is_the_model_unless_another_has_exactly_that() -> 
     ]
 
 
-@pytest.mark.parametrize("name", ["sd16", "", "AUTO", "sd15 "])
+@pytest.mark.parametrize("name", ["sd16", "", "auto ", "sd15 "])
 def test_unknown_model_is_refused_with_those_there_are(name: str) -> None:
     with pytest.raises(UnknownModel, match=f"no model '{name}'; models: sd15, other") as caught:
         choose_model(name, app(sd15={}, other={}), 0)
@@ -57,6 +57,13 @@ def test_auto_draws_by_weight() -> None:
     for name in ("common", "rare", "half"):
         share = WEIGHED[name]["weight"] / 10
         assert abs(draws[name] - 2000 * share) < 4 * math.sqrt(2000 * share * (1 - share))
+
+
+def test_auto_is_known_in_any_case() -> None:
+    lower, *others = (
+        [choose_model(name, app(**WEIGHED), seed) for seed in range(50)] for name in ("auto", "AUTO", "Auto")
+    )
+    assert others == [lower, lower]
 
 
 def test_auto_is_the_same_every_time_for_a_seed_and_configuration() -> None:

@@ -126,4 +126,6 @@ async def _http_exception(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     code = {404: "not_found", 405: "method_not_allowed", 413: "too_large"}.get(error.status_code, "bad_request")
     message = f"{request.method} {request.url.path}: {error.detail}"
-    return reply(ErrorSpec(error.status_code, "invalid_request_error", code), message)
+    refused = reply(ErrorSpec(error.status_code, "invalid_request_error", code), message)
+    refused.headers.update(error.headers or {})  # Allow, of a 405
+    return refused

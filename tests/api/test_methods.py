@@ -25,6 +25,13 @@ async def test_head_of_what_only_takes_post_is_not_allowed() -> None:
         assert (await served.client.head("/v1/img2img")).status_code == 405
 
 
+async def test_reply_to_a_method_that_is_not_allowed_names_those_that_are() -> None:
+    async with api() as served:
+        reply = await served.client.get("/v1/img2img")
+    assert (reply.status_code, reply.headers["allow"]) == (405, "POST")
+    assert reply.json()["error"]["code"] == "method_not_allowed"
+
+
 async def test_head_needs_the_key_that_get_needs(tmp_path: Path) -> None:
     (tmp_path / "keys.yaml").write_text(line("alice", SECRET))
     async with api(keys={"file": str(tmp_path / "keys.yaml")}) as served:

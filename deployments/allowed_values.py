@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from deployments.schemas import Img2ImgOptions
 
@@ -30,9 +30,9 @@ def allowed(field: str) -> str:
 
 
 @cache
-def allowed_numbers(field: str) -> str:
-    """As `allowed`; "" for what is no field of Img2ImgOptions, or not a number."""
-    schema = _schema(field)
+def allowed_numbers(field: str, model: type[BaseModel] = Img2ImgOptions) -> str:
+    """As `allowed`, for a field of `model` or else of Img2ImgOptions; "" for an unknown field, or one of no number."""
+    schema = _schema(field, model) or _schema(field)
     return with_range(NUMBERS[schema["type"]], schema) if schema.get("type") in NUMBERS else ""
 
 
@@ -55,7 +55,7 @@ def _text(number: float | None) -> str | None:
     return f"{number:g}" if isinstance(number, float) else str(number)
 
 
-def _schema(field: str) -> dict[str, Any]:
-    schema: dict[str, Any] = Img2ImgOptions.model_json_schema()["properties"].get(field, {})
+def _schema(field: str, model: type[BaseModel] = Img2ImgOptions) -> dict[str, Any]:
+    schema: dict[str, Any] = model.model_json_schema()["properties"].get(field, {})
     first: dict[str, Any] = schema.get("anyOf", [schema])[0]
     return first

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from pydantic import BaseModel
 from ray.exceptions import RayActorError, RayTaskError
 from starlette.exceptions import HTTPException
 
@@ -16,7 +17,7 @@ from deployments.allowed_values import allowed_numbers
 from deployments.engine.errors import InvalidRequest, RequestAborted
 from deployments.errors import ModelNotReady, QueueFull, UnknownModel, cause_of
 from deployments.images.codec import ImageError, ImageTooLarge, NotAnImage, UnusableImage
-from deployments.schemas import ErrorDetail, ErrorReply, encodable
+from deployments.schemas import ErrorDetail, ErrorReply, Img2ImgOptions, encodable
 
 logger = logging.getLogger(__name__)
 RETRY_AFTER_S = 2
@@ -117,9 +118,15 @@ async def _invalid_field(request: Request, error: Exception) -> JSONResponse:
     elif first["type"] == "unsupported_value":
         message = f"{name}: {first['msg']}"
     else:
-        numbers = allowed_numbers(name.rpartition(".")[2])
+        numbers = allowed_numbers(name.rpartition(".")[2], _fields_of(request))
         message = f"{name}: {first['msg']}{numbers and f' ({numbers})'}, not {str(first.get('input'))[:100]!r}"
     return reply(ErrorSpec(400, "invalid_request_error", first["type"], param), message)
+
+
+def _fields_of(request: Request) -> type[BaseModel]:
+    """The model of the route's JSON body. Forms have fields of Img2ImgOptions."""
+    body = getattr(request.scope.get("route"), "body_field", None)
+    return body.field_info.annotation if body else Img2ImgOptions
 
 
 async def _http_exception(request: Request, error: Exception) -> JSONResponse:

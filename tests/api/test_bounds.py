@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from deployments.schemas import MAX_SEED
 from tests.support.images import file_of, gradient
 from tests.support.in_process import Api
 
@@ -64,6 +65,23 @@ async def test_a_value_beyond_its_bound_is_refused_by_name(field: str, value: An
     refused = await served.client.post("/sdapi/v1/img2img", json=body)
     assert refused.status_code == 400, refused.text
     assert refused.json()["error"]["param"] in (field, "batch_size")
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "field", "values"),
+    [
+        ("/sdapi/v1/img2img", {"seed": -2}, "seed", f"from -1 to {MAX_SEED}"),
+        ("/sdapi/v1/img2img", {"seed": MAX_SEED + 1}, "seed", f"from -1 to {MAX_SEED}"),
+        ("/sdapi/v1/img2img", {"steps": 0}, "steps", "from 1 to 1000"),
+        ("/models/a", {"inputs": ENCODED, "parameters": {"seed": -1}}, "parameters.seed", f"from 0 to {MAX_SEED}"),
+    ],
+)
+async def test_refusal_of_a_number_names_the_range_of_the_route(
+    path: str, body: dict[str, Any], field: str, values: str, served: Api
+) -> None:
+    error = (await served.client.post(path, json=body)).json()["error"]
+    assert error["param"] == field
+    assert f"(a whole number {values})" in error["message"]
 
 
 @pytest.mark.parametrize("side", [0, -1, 10**9])

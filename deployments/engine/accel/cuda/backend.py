@@ -161,8 +161,9 @@ def _parts(family: CompilableFamily, max_rows: int) -> list[_Part]:
     encoder_dtype, decoder_dtype = family.vae_dtypes
     pixels = latents.new_empty(rows, 3, *(side * family.codec.factor for side in family.native_shape)).normal_()
     network, vae = without_loras(family.network), without_loras(family.vae)
+    buckets = (*(bucket for bucket in BUCKETS if bucket < max_rows), max_rows)
     return [
-        _Part(network, attrgetter("forward"), (latents, *inputs), _up_to(max_rows)),
+        _Part(network, attrgetter("forward"), (latents, *inputs), buckets),
         _Part(vae, vae_encoder, (pixels.to(encoder_dtype),), VAE_BUCKETS),
         _Part(vae, vae_decoder, (latents.to(decoder_dtype),), VAE_BUCKETS),
     ]
@@ -171,7 +172,3 @@ def _parts(family: CompilableFamily, max_rows: int) -> list[_Part]:
 def _compiled_together(buckets: tuple[int, ...]) -> tuple[int, ...]:
     """Buckets that share one dynamic-shape compilation. Batch size 1 would be specialised, so it is padded to 2."""
     return buckets[1:] if buckets[0] == 1 and len(buckets) > 1 else buckets
-
-
-def _up_to(most: int) -> tuple[int, ...]:
-    return (*(rows for rows in BUCKETS if rows < most), most)

@@ -93,7 +93,14 @@ def _to_rgb(image: Image.Image) -> tuple[ToRgb, bytes | None]:
         if transform := _transform_to_srgb(source, image.mode):
             return lambda band: np.asarray(ImageCms.applyTransform(band, transform), np.uint8), None
     keeps_profile = space == b"RGB " and image.mode in RGB_MODES
-    return lambda band: np.asarray(band.convert("RGB"), np.uint8), profile if keeps_profile else None
+    return _converted, profile if keeps_profile else None
+
+
+def _converted(band: Image.Image) -> Pixels:
+    """RGB by Pillow, which warns of palettes with degrees of transparency unless they become RGBA first."""
+    if band.mode == "P" and isinstance(band.info.get("transparency"), bytes):
+        band = band.convert("RGBA")
+    return np.asarray(band.convert("RGB"), np.uint8)
 
 
 def _transform_to_srgb(source: BytesIO | Any, mode: str) -> ImageCms.ImageCmsTransform | None:

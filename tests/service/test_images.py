@@ -72,6 +72,16 @@ def test_transparent_palette_or_grey_value_becomes_alpha(mode: str, transparency
     assert source.pixels[0, 0].tolist() == ([9, 10, 11] if mode == "P" else [3, 3, 3])
 
 
+@pytest.mark.filterwarnings("error")
+def test_palette_with_degrees_of_transparency_is_read_without_a_warning() -> None:
+    image = Image.new("P", (4, 2), 3)
+    image.putpixel((1, 0), 1)
+    image.putpalette(bytes(range(60)))
+    source = decode(file_of(image, "png", transparency=bytes([255, 128])))
+    assert source.alpha is not None
+    assert (source.alpha[0, 1], source.pixels[0, 1].tolist()) == (128, [3, 4, 5])
+
+
 def test_gif_gives_its_first_frame() -> None:
     first, second = Image.new("RGB", (8, 8), "red"), Image.new("RGB", (8, 8), "blue")
     assert (decode(file_of(first, "gif", save_all=True, append_images=[second])).pixels == (255, 0, 0)).all()

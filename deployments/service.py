@@ -64,20 +64,43 @@ class Img2ImgService:
         mask: MaskSource | None = None,
         reshape: Reshape = no_reshape,
     ) -> PreparedRequest:
-        """Resolve the settings and prepare the image. Raises InvalidRequest (also UnknownModel) or ImageError."""
+        """Resolve the settings and prepare the image. Raises InvalidRequest (also UnknownModel) or ImageError.
+
+        A model with fallbacks that is scaled to zero is started, for a fallback has settings of its own. That raises
+        TimeoutError after the deadline.
+        """
         seed = routing.pick_seed(options)
         requested = routing.choose_model(options.model, self.config, seed)
-        model_id = routing.first_ready(requested, self.config, await self._readiness.ready(requested))
-        settings = routing.resolve(options, self.config, model_id, seed)
-        prepare = partial(self._prepare_image, image, settings.max_side, mask, reshape)
-        quick = not isinstance(mask, MaskFile) and reshape is no_reshape and is_quick_to_decode(image)
-        prepared = prepare() if quick else await asyncio.to_thread(prepare)
-        fallback_for = None if model_id == requested else requested
-        return PreparedRequest(settings, options.num_images, options.output_format, prepared, fallback_for)
 
-    def _prepare_image(self, image: bytes, max_side: int, mask: MaskSource | None, reshape: Reshape) -> PreparedImage:
-        limits = self.config.limits
-        return flow.prepare(flow.decode(image, limits), limits, max_side, mask, reshape)
+        async def prepare_for(model_id: str) -> PreparedRequest:
+            settings = routing.resolve(options, self.config, model_id, seed)
+            prepared = await self._prepare_image(image, settings.max_side, mask, reshape)
+            fallback_for = None if model_id == requested else requested
+            return PreparedRequest(settings, options.num_images, options.output_format, prepared, fallback_for)
+
+        model_id = await self._first_ready(requested)
+        prepared = await prepare_for(model_id)
+        if self.config.models[requested].fallback and await self._cannot_start(model_id):
+            fallback = await self._first_ready(requested)
+            return prepared if fallback == model_id else await prepare_for(fallback)
+        return prepared
+
+    async def _first_ready(self, requested: str) -> str:
+        return routing.first_ready(requested, self.config, await self._readiness.ready(requested))
+
+    async def _cannot_start(self, model_id: str) -> bool:
+        async with asyncio.timeout(self.config.limits.deadline_s):
+            return bool(await self._readiness.reason(model_id))
+
+    async def _prepare_image(
+        self, image: bytes, max_side: int, mask: MaskSource | None, reshape: Reshape
+    ) -> PreparedImage:
+        def prepare() -> PreparedImage:
+            limits = self.config.limits
+            return flow.prepare(flow.decode(image, limits), limits, max_side, mask, reshape)
+
+        quick = not isinstance(mask, MaskFile) and reshape is no_reshape and is_quick_to_decode(image)
+        return prepare() if quick else await asyncio.to_thread(prepare)
 
     async def images(
         self, prepared: PreparedRequest, on_progress: OnImageProgress | None = None
@@ -126,7 +149,7 @@ class Img2ImgService:
     ) -> Img2ImgResult:
         """The image for fitted pixels, their mask and resolved settings, in the size of `pixels`.
 
-        Raises ModelNotReady, EngineError and Serve's BackPressureError.
+        Starts a model that is scaled to zero. Raises ModelNotReady, EngineError and Serve's BackPressureError.
         """
         if reason := await self._readiness.reason(settings.model):
             raise ModelNotReady(settings.model, reason)

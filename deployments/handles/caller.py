@@ -7,8 +7,9 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
-from ray.serve.handle import DeploymentHandle
+from ray.serve.handle import DeploymentHandle, DeploymentResponse
 
 from deployments.engine.request import Img2ImgOutput, Img2ImgRequest, Progress
 from deployments.handles.shared_memory import PLACEHOLDER, NotShared, SharedBuffer, is_worth_sharing, share
@@ -47,12 +48,7 @@ class ModelClient:
         return await self._stream(request, buffer, on_progress)
 
     async def _call_once(self, request: Img2ImgRequest, buffer: SharedBuffer | None) -> Img2ImgOutput:
-        response = self._handle.img2img.remote(request, buffer)
-        try:
-            output: Img2ImgOutput = await response
-        except asyncio.CancelledError:
-            response.cancel()  # Serve itself forwards a caller's disconnect, but not a deadline
-            raise
+        output: Img2ImgOutput = await answer_of(self._handle.img2img.remote(request, buffer))
         return output
 
     async def _stream(
@@ -68,3 +64,12 @@ class ModelClient:
             events.cancel()
             raise
         raise AssertionError("the last event is the image")
+
+
+async def answer_of(response: DeploymentResponse[Any]) -> Any:
+    """What the call returns. Cancelling the wait cancels the call: Serve forwards a disconnect, but not a deadline."""
+    try:
+        return await response
+    except asyncio.CancelledError:
+        response.cancel()
+        raise

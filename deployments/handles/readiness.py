@@ -15,6 +15,7 @@ from typing import Any
 
 from ray.serve.handle import DeploymentHandle
 
+from deployments.handles.caller import answer_of
 from deployments.handles.reasons import sentence_of
 from deployments.ray_private import deployment_details
 
@@ -24,6 +25,7 @@ STATUS_WAIT_S = 2.0  # after this long, the last known status is used
 DESCRIBE_WAIT_S = 0.5
 DESCRIBE_TIMEOUT_S = 30.0
 UNKNOWN = "Serve has not told its state yet"
+FAILED = {"UNHEALTHY", "DEPLOY_FAILED"}  # states of a deployment, not yet during Serve's three tries to start it
 SERVING = {"RUNNING", "RECOVERING"}  # states of a replica; a new controller calls all replicas RECOVERING at first
 
 Details = dict[str, dict[str, Any]]
@@ -46,6 +48,7 @@ class Readiness:
         self._fetch = fetch
         self._reasons = dict.fromkeys(models, UNKNOWN)  # why a model is not ready
         self._running: set[str] = set()  # models with a replica
+        self._failed: set[str] = set()  # models that Serve has given up to start
         self._started = self._refreshed = -math.inf  # when the last status was asked for: any, and one that ended
         self._fetching: asyncio.Task[None] | None = None
         self._cards: dict[str, dict[str, Any]] = {}
@@ -63,8 +66,12 @@ class Readiness:
         return set(self._models) - set(self._reasons)
 
     async def reason(self, model_id: str) -> str:
-        """Serve's reason why the model is not ready; "" if it is."""
-        await self.ready(model_id)
+        """Serve's reason why the model can take no request; "" if it can.
+
+        A model that is scaled to zero is started, and waited for until it answers or Serve gives up.
+        """
+        if model_id in await self.ready(model_id) - self._running and await self._answers(model_id):
+            return ""
         return self._reasons.get(model_id, "")
 
     async def describe(self) -> dict[str, dict[str, Any]]:
@@ -111,21 +118,33 @@ class Readiness:
             for model_id, found in details.items()
             if model_id not in self._running and (found is None or found["status"] != "HEALTHY")
         }
+        self._failed = {model_id for model_id, found in details.items() if found and found["status"] in FAILED}
+
+    async def _answers(self, model_id: str) -> bool:
+        """Call the model, which starts it, and wait until the call ends (true) or Serve has failed to start it."""
+        call = asyncio.create_task(self._fetch_card(model_id, None))
+        try:
+            while not call.done() and model_id not in self._failed:
+                await asyncio.wait([call], timeout=MAX_AGE_S)
+                await self._refresh(since=time.monotonic() - MAX_AGE_S)
+            return call.done()
+        finally:
+            call.cancel()
 
     async def _refresh_cards(self, models: set[str]) -> None:
         """Ask the models that have no question open, and wait a moment for their answers."""
         started = []
         for model_id in models:
             if model_id not in self._describing or self._describing[model_id].done():
-                self._describing[model_id] = asyncio.create_task(self._fetch_card(model_id))
+                self._describing[model_id] = asyncio.create_task(self._fetch_card(model_id, DESCRIBE_TIMEOUT_S))
                 started.append(self._describing[model_id])
         if started:
             await asyncio.wait(started, timeout=DESCRIBE_WAIT_S)
 
-    async def _fetch_card(self, model_id: str) -> None:
+    async def _fetch_card(self, model_id: str, timeout_s: float | None) -> None:
         try:
-            async with asyncio.timeout(DESCRIBE_TIMEOUT_S):
-                self._cards[model_id] = await self._models[model_id].describe.remote()
+            async with asyncio.timeout(timeout_s):
+                self._cards[model_id] = await answer_of(self._models[model_id].describe.remote())
         except Exception:  # the last card, or none, is enough for the list of models
             return
 

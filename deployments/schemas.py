@@ -58,7 +58,10 @@ def parse_loras(text: str) -> Loras:
 
 
 def _canonical_loras(text: str | None) -> str | None:
-    return ",".join(f"{name}:{weight:.10g}" for name, weight in parse_loras(text or "")) or None
+    written_out = ",".join(f"{name}:{weight:.10g}" for name, weight in parse_loras(text or ""))
+    if len(written_out) > MAX_LORAS_CHARS:
+        raise ValueError(f"must have at most {MAX_LORAS_CHARS} characters with every weight written out")
+    return written_out or None
 
 
 class ImageOptions(Strict):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,8 +19,10 @@ from deployments.api.huggingface import Parameters
 from deployments.config import MAX_PROMPT_CHARS, AppConfig
 from deployments.engine.errors import InvalidRequest
 from deployments.schemas import Img2ImgOptions
+from tests.support.images import file_of, gradient
 from tests.support.in_process import Api, api
 
+IMAGE = base64.b64encode(file_of(gradient(), "png")).decode()
 HALF = "\ud800"
 DOCUMENT = Api().app.openapi()
 
@@ -96,6 +100,12 @@ def test_error_about_a_file_name_that_is_not_unicode_can_be_printed() -> None:
     with pytest.raises(typer.BadParameter) as caught, usage_errors():
         raise InvalidRequest("\udce9.csv, row 2: no", "input")
     assert caught.value.message == "?.csv, row 2: no"
+
+
+@pytest.mark.parametrize("loras", ["a" * 10_000, ",".join(f"a{number}" for number in range(2000))])
+async def test_loras_whose_written_out_weights_exceed_the_bound_are_a_400(loras: str) -> None:
+    reply = await post("/models/sd15", json.dumps({"inputs": IMAGE, "parameters": {"loras": loras}}))
+    assert (reply.status_code, reply.json()["error"]["param"]) == (400, "parameters.loras")
 
 
 def test_prompt_beyond_its_bound_is_refused_in_few_words() -> None:

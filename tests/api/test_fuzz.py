@@ -27,6 +27,7 @@ ROOT = Path(__file__).parents[2]
 CHECKS = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"
 BODY_OR_PARAMETERS = {"requestBody", "parameters"}  # an operation without has but one request
 MANY = 1000
+REQUEST_TIMEOUT_S = 60  # the first call of a web UI route starts the state that routers share
 LIMITS = {"max_side": 64, "max_steps": 4, "max_images": 2, "max_upload_bytes": 100_000, "max_pixels": 250_000}
 
 
@@ -40,6 +41,7 @@ def generate(url: str, wanted: int, folder: Path) -> dict[str, Any]:
     phases = "coverage,fuzzing" if wanted >= MANY else "fuzzing"
     command += ["--phases", phases, "--max-examples", str(-(-wanted // open_ended)), "--seed", "1"]
     command += ["--continue-on-failure", "--warnings", "off", "--suppress-health-check", "all", "--no-color"]
+    command += ["--request-timeout", str(REQUEST_TIMEOUT_S)]
     command += ["--report", "json", "--report-json-path", str(report)]
     environment = os.environ | {"SCHEMATHESIS_HOOKS": "tests.support.fuzz_hooks", "PYTHONPATH": str(ROOT)}
     run = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)

@@ -34,9 +34,9 @@ def test_app_without_room_in_the_cluster_ends_the_command_with_what_is_lacking(
     config = yaml.safe_load(serve_config(tmp_path).read_text())
     config["applications"][0]["deployments"] = [{"name": "router", "ray_actor_options": {"num_cpus": 99}}]
     (tmp_path / "large.yaml").write_text(yaml.safe_dump(config))
-    monkeypatch.setattr(joining, "START_TIMEOUT_S", 3.0)
+    monkeypatch.setattr(joining, "START_TIMEOUT_S", 9.0)
     result = run_image(photo, "--config", tmp_path / "large.yaml")
-    assert_refused(result, "--config", "not ready after 0.05 minutes: router: updating")
+    assert_refused(result, "--config", "not ready after 0.15 minutes: router: updating")
 
 
 def test_slow_search_for_a_cluster_says_what_is_looked_for(monkeypatch: pytest.MonkeyPatch):

@@ -21,11 +21,11 @@ def test_second_job_on_one_output_is_refused_by_the_name_of_the_first(new_folder
     with job_process(source, output) as job:
         guard = Timer(120, job.kill)
         guard.start()
-        eventually(lambda: len(output.results()) == 1 and "results.jsonl" in output.names(), every_s=0.1)
+        eventually(lambda: len(output.results()) == 1, every_s=0.1)
         before = output.names()
         for options in [], ["--overwrite"], ["--prompt", "another"]:
             assert_refused(run_folder(source, output, *options), "--output", f"another job: process {job.pid} on")
-        assert output.names() == before
+        assert set(before) <= set(output.names())
         source.storage.delete("stuck.png")
         planned = run_folder(source, output, "--dry-run")
         assert planned.exit_code == 0, planned.output

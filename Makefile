@@ -37,7 +37,7 @@ test: $(VENV)/.installed-dev ## all tests; 12 minutes on two cores
 	$(PYTEST)
 
 test-haproxy: $(VENV)/.installed-dev ## the tests of the HTTP contracts with HAProxy in front, as serve-fast has it
-	$(FAST) $(PYTEST) -m behind_haproxy
+	$(FAST) $(PYTEST) -n 1 -m behind_haproxy # one worker: routers of two clusters would take each other's ports
 
 test-fast: $(VENV)/.installed-dev ## the tests without services, browsers and compilers; 75 seconds on two cores
 	$(PYTEST) --fast --durations 5

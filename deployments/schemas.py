@@ -57,7 +57,8 @@ def parse_loras(text: str) -> Loras:
     return tuple((name, value) for name, value in loras.items() if value)
 
 
-def _canonical_loras(text: str | None) -> str | None:
+def canonical_loras(text: str | None) -> str | None:
+    """The LoRAs with every weight written out, None for none. Raises ValueError, also if that is too long."""
     written_out = ",".join(f"{name}:{weight:.10g}" for name, weight in parse_loras(text or ""))
     if len(written_out) > MAX_LORAS_CHARS:
         raise ValueError(f"must have at most {MAX_LORAS_CHARS} characters with every weight written out")
@@ -82,7 +83,7 @@ class ImageOptions(Strict):
     )
     seed: int | None = Field(None, ge=0, le=MAX_SEED, description="Image i of a request uses seed + i.")
     sampler: Sampler | None = Field(None, description="The sampling method.")
-    loras: Annotated[LorasText | None, AfterValidator(_canonical_loras)] = Field(
+    loras: Annotated[LorasText | None, AfterValidator(canonical_loras)] = Field(
         None, description="LoRAs of the model and their weights, `name:0.8,other:0.5`."
     )
     max_side: int | None = Field(

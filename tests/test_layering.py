@@ -77,7 +77,7 @@ ALLOWED: dict[str, set[str]] = {
     "batch.run_image": {"batch.cluster", "batch.options", "batch.planning", "batch.program", "batch.running"}
     | {"batch.storage", "config", "images", "routing"},
     "batch.show": {"batch.planning", "batch.program", "batch.record", "engine.request", "images", "schemas"},
-    "batch.program": set(),
+    "batch.program": {"schemas"},
     "batch.options": {"allowed_values", "batch.cluster", "engine.errors", "schemas"},
     "batch.running": {*SETTINGS, "batch.display", "batch.planning", "batch.record", "batch.report", "batch.storage"}
     | {"engine.errors", "errors", "images", "ray_private"},

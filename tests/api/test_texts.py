@@ -108,6 +108,12 @@ async def test_loras_whose_written_out_weights_exceed_the_bound_are_a_400(loras:
     assert (reply.status_code, reply.json()["error"]["param"]) == (400, "parameters.loras")
 
 
+@pytest.mark.parametrize("prompt", ["<lora:a:1>" * 2501, f"<lora:{'a' * 9999}>"])
+async def test_tags_of_too_many_loras_are_a_400(prompt: str) -> None:
+    reply = await post("/sdapi/v1/img2img", json.dumps({"init_images": [IMAGE], "prompt": prompt}))
+    assert (reply.status_code, reply.json()["error"]["param"]) == (400, "prompt")
+
+
 def test_prompt_beyond_its_bound_is_refused_in_few_words() -> None:
     with pytest.raises(ValueError, match="at most 100000 characters") as caught:
         Img2ImgOptions(prompt="a" * (MAX_PROMPT_CHARS + 1))

@@ -95,7 +95,7 @@ def test_sampler_there_is_not_is_refused_by_name(name: str, scheduler: str, para
         ("a cat", "a cat", None),
         (" a <b> cat, <x:1> ", " a <b> cat, <x:1> ", None),
         ("a cat <lora:ink:0.8>", "a cat", "ink:0.8"),
-        ("<lora:ink> a <lora:oil paint:-1.5>cat", "a cat", "ink,oil paint:-1.5"),
+        ("<lora:ink> a <lora:oil paint:-1.5>cat", "a cat", "ink:1,oil paint:-1.5"),
     ],
 )
 def test_adapters_are_taken_out_of_the_prompt(prompt: str, plain: str, loras: str | None) -> None:

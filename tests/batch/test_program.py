@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from batch import run_folder, show
+from batch.program import run
 from batch.record.results import Result
 from tests.support.images import file_of, gradient
 
@@ -49,3 +50,14 @@ def test_show_escapes_what_the_console_lacks(tmp_path: Path, monkeypatch: pytest
     line = Result(source="a.bmp", output=image.name, prompt="東京 é").model_dump_json()
     (tmp_path / "results.jsonl").write_text(line, encoding="utf-8")
     assert r"Prompt  \u6771\u4eac é" in printed(show.cli, [str(image)], "latin-1", monkeypatch)
+
+
+def test_arguments_that_are_not_unicode_reach_the_command_and_no_other_program(monkeypatch: pytest.MonkeyPatch):
+    """Linux's names are bytes. Ray takes the arguments for text, and stops at what it cannot encode."""
+    seen: list[str] = []
+
+    def main(path: str) -> None:
+        seen.extend([path, *sys.argv])
+
+    printed(lambda: run(main), ["i\udcff"], "utf-8", monkeypatch)
+    assert seen == ["i\udcff", "program", "i?"]

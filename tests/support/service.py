@@ -65,7 +65,10 @@ class Service:
 
     def stats(self, model: str) -> dict[str, int]:
         """The engine's counters of the model's one replica."""
-        counters: dict[str, int] = serve.get_deployment_handle(model, APP).stats.remote().result(timeout_s=30)
+        handle = serve.get_deployment_handle(model, APP)
+        if not handle.is_initialized:  # behind HAProxy, a handle would work in coroutines only
+            handle._init(_run_router_in_separate_loop=True)
+        counters: dict[str, int] = handle.stats.remote().result(timeout_s=30)
         return counters
 
 

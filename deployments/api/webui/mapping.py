@@ -9,7 +9,7 @@ from deployments.config import AppConfig, Limits, ModelConfig
 from deployments.engine.errors import InvalidRequest
 from deployments.engine.request import Sampler
 from deployments.images.metadata import SAMPLER_NAMES
-from deployments.schemas import Img2ImgOptions, OutputFormat, parse_loras
+from deployments.schemas import Img2ImgOptions, OutputFormat, canonical_loras
 
 SAMPLER_ALIASES = {
     "DPM++ 2M": ("k_dpmpp_2m",),
@@ -102,10 +102,10 @@ def split_loras(prompt: str) -> tuple[str, str | None]:
             raise InvalidRequest(f"prompt: <{kind}:{content}> is not served; {expected}", "prompt")
         loras.append(content)
     try:
-        parse_loras(",".join(loras))
+        written_out = canonical_loras(",".join(loras))
     except ValueError as error:
         raise InvalidRequest(f"prompt: {error}", "prompt") from error
-    return (_NETWORK.sub("", prompt).strip() if loras else prompt), ",".join(loras) or None
+    return (_NETWORK.sub("", prompt).strip() if loras else prompt), written_out
 
 
 def title_of(model_id: str, model: ModelConfig) -> str:

@@ -11,18 +11,28 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 SERVE_HEADERS = (b"x-request-timeout-seconds", b"x-request-disconnect-disabled")
 
+SERVE_TEXTS = (b"x-request-id", b"serve_multiplexed_model_id")  # Serve decodes them, and fails where it cannot
+
 
 class WithoutServeHeaders:
-    """Removes SERVE_HEADERS from requests."""
+    """Removes SERVE_HEADERS from requests, and those of SERVE_TEXTS that Serve could not read."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if "headers" in scope:
-            kept = [(name, value) for name, value in scope["headers"] if name.lower() not in SERVE_HEADERS]
-            scope = {**scope, "headers": kept}
+            scope = {**scope, "headers": [header for header in scope["headers"] if _may_pass(*header)]}
         await self._app(scope, receive, send)
+
+
+def _may_pass(name: bytes, value: bytes) -> bool:
+    if name.lower() in SERVE_TEXTS:
+        try:
+            value.decode()
+        except UnicodeDecodeError:
+            return False
+    return name.lower() not in SERVE_HEADERS
 
 
 def middlewares() -> list[Middleware]:

@@ -10,7 +10,7 @@ from deployments.config import REPO_ROOT
 from tests.support.reference import smooth_image
 from tests.support.service import Service, eventually, png
 
-pytestmark = [pytest.mark.service, pytest.mark.xdist_group("http-api")]
+pytestmark = [pytest.mark.service, pytest.mark.behind_haproxy, pytest.mark.xdist_group("http-api")]
 SOURCE = png(smooth_image(3, 64, 48))
 VARIABLE = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH=deployments.proxy:middlewares"
 
@@ -41,6 +41,12 @@ def test_caller_who_leaves_frees_the_engine_whatever_the_headers_say(service: Se
     with service.client.stream("POST", "/v1/img2img", data=fields, files={"image": image}, headers=headers) as stream:
         next(stream.iter_lines())
     eventually(lambda: service.stats("sd15")["aborted"] == before + 1)
+
+
+@pytest.mark.parametrize("name", ["x-request-id", "serve_multiplexed_model_id"])
+def test_header_of_bytes_that_are_no_text_is_as_if_it_were_not_sent(name: str, service: Service) -> None:
+    health = service.client.get("/healthz", headers={name: b"\xe9\xff"})
+    assert (health.status_code, health.json()) == (200, {"status": "ok"})
 
 
 @pytest.mark.parametrize("file", ["Makefile", "docs/operations.md", "configs/gpu.yaml"])

@@ -18,7 +18,7 @@ from deployments.api.errors import FOREIGN_HOST, FOREIGN_ORIGIN, reply
 
 READ_ONLY = ("GET", "HEAD", "OPTIONS")
 PRIVATE_DOMAINS = (".localhost", ".local", ".internal", ".home.arpa")  # nobody can register a name under these
-EXPOSED = ("x-request-id", "x-model", "x-seed", "x-steps", "x-prompt-truncated", "retry-after")
+EXPOSED = ("x-request-id", "x-model", "x-fallback-for", "x-seed", "x-steps", "x-prompt-truncated", "retry-after")
 HOST = re.compile(r"(?:\[(?P<address>[^\]]*)\]|(?P<name>[^:\[\]]*))(?::\d*)?")
 
 

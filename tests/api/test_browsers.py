@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from deployments.config import AppConfig
 from tests.support.api_keys import SECRET, bearer, line
+from tests.support.images import file_of, gradient
 from tests.support.in_process import Api, api
 
 PAGE = "http://localhost:5173"
@@ -132,3 +133,14 @@ async def test_unexpected_errors_are_readable_by_allowed_origins_too() -> None:
 def test_what_is_no_origin_is_refused_in_the_configuration(origin: str) -> None:
     with pytest.raises(ValidationError, match="cors_origins"):
         AppConfig.model_validate({"models": {"a": {"checkpoint": "none"}}, "cors_origins": [origin]})
+
+
+async def test_allowed_pages_can_read_every_header_of_ours() -> None:
+    models = {"a": {"checkpoint": "none", "fallback": ["b"]}, "b": {"checkpoint": "none"}}
+    async with api(models=models, cors_origins=[PAGE]) as served:
+        served.readiness.reasons["a"] = "it is loading"
+        files = {"image": file_of(gradient(), "png")}
+        reply = await served.client.post("/v1/img2img", files=files, headers={"origin": PAGE})
+    assert reply.headers["x-fallback-for"] == "a"
+    exposed = reply.headers["access-control-expose-headers"].split(", ")
+    assert {name for name in reply.headers if name.startswith("x-")} <= set(exposed)

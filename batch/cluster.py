@@ -178,7 +178,7 @@ def _wait_until_ready(app_name: str, models: Collection[str], on_progress: Calla
         if app.status == ApplicationStatus.DEPLOY_FAILED and _can_serve(app, models):
             return
         if time.monotonic() - started > START_TIMEOUT_S:
-            waiting = "; ".join(f"{name}: {_one_line(status)}" for name, status in now.items())
+            waiting = "; ".join(f"{name}: {status}" for name, status in now.items())
             raise AppNotStarted(f"not ready after {START_TIMEOUT_S / 60:g} minutes: {waiting}")
         time.sleep(POLL_S)
 

@@ -10,7 +10,6 @@ from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 SERVE_HEADERS = (b"x-request-timeout-seconds", b"x-request-disconnect-disabled")
-
 SERVE_TEXTS = (b"x-request-id", b"serve_multiplexed_model_id")  # Serve decodes them, and fails where it cannot
 
 

@@ -29,7 +29,7 @@ class Service:
         unlimited = httpx.Limits(max_connections=None)
         self._client = httpx.AsyncClient(base_url=url, timeout=None, limits=unlimited)
         model = await self._model()
-        while model["compiling"]:  # it serves meanwhile, but that is not what is measured
+        while model.get("compiling", True):  # it serves meanwhile, but that is not what is measured
             await asyncio.sleep(POLL_S)
             model = await self._model()
         self.dtype: str = model["dtype"]

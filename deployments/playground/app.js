@@ -10,7 +10,7 @@ import * as stage from "./stage.js";
 import { clearComplaints, complain, say } from "./messages.js";
 
 const $ = (id) => document.getElementById(id);
-const ASK_AGAIN_MS = 5000; // while a model is not ready
+const ASK_AGAIN_MS = 5000; // while a model is not ready, or has not told its samplers yet
 let running = null; // the AbortController of the run
 
 async function begin() {
@@ -78,7 +78,7 @@ function byKey(event) {
 async function refreshModels() {
   const cards = await api.models();
   settings.setModels(cards);
-  if (cards.some((card) => !card.ready)) setTimeout(() => refreshModels().catch(() => {}), ASK_AGAIN_MS);
+  if (cards.some((card) => !card.ready || !card.samplers)) setTimeout(() => refreshModels().catch(() => {}), ASK_AGAIN_MS);
 }
 
 // Images

@@ -53,7 +53,7 @@ def test_the_app_serves_without_accelerators(
 
     def has_made_an_image(client: httpx.Client) -> bool:
         (card,) = client.get("/v1/models").raise_for_status().json()["data"]
-        if not card["ready"]:
+        if "form" not in card:  # a model that is ready may not have told what it is
             return False
         reply = client.post("/v1/img2img", files={"image": png(smooth_image(1, 64, 64))}, timeout=60)
         found.append((card["form"], card["compiling"]))

@@ -17,14 +17,21 @@ BASE64 = ("inputs", "mask")
 
 
 @schemathesis.hook
-def map_body(context: Any, body: Any) -> Any:
-    if not isinstance(body, dict) or zlib.crc32(repr(body).encode()) % 4 == 0:
-        return body
-    media_type = context.operation.definition.raw.get("requestBody", {}).get("content", {})
-    if "multipart/form-data" in media_type:
-        return body | {name: IMAGE for name in FILES if name in body}
+def map_case(context: Any, case: Any) -> Any:
+    if isinstance(case.body, dict) and zlib.crc32(repr(case.body).encode()) % 4:
+        case.body = case.body | _images(case.body, case.media_type)
+    return case
+
+
+def _images(body: dict[str, Any], media_type: str) -> dict[str, Any]:
+    """Images for those fields of the body that take one."""
+    if media_type == "multipart/form-data":
+        return {name: IMAGE for name in FILES if name in body}
     encoded = base64.b64encode(IMAGE).decode()
+    address = {"image_url": f"data:image/png;base64,{encoded}"}
     images: dict[str, Any] = {name: encoded for name in BASE64 if name in body}
     if "init_images" in body:
         images["init_images"] = [encoded]
-    return body | images
+    if "images" in body:
+        images |= {"images": [address]} | ({"mask": address} if "mask" in body else {})
+    return images

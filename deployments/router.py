@@ -11,6 +11,7 @@ from deployments.api.webui.tasks import WebuiTasks
 from deployments.config import AppConfig
 from deployments.engine.request import Mask, Pixels, Priority
 from deployments.handles.readiness import Readiness
+from deployments.images.memory import return_large_buffers
 from deployments.ray_private import call_replicas_without_proxy
 from deployments.schemas import Img2ImgResult, Settings
 from deployments.service import Img2ImgService
@@ -32,6 +33,7 @@ class Router:
     def __init__(self, config: AppConfig, models: dict[str, DeploymentHandle], webui_state: DeploymentHandle) -> None:
         log_with_serve()
         call_replicas_without_proxy()
+        return_large_buffers()
         readiness = Readiness(serve.get_replica_context().app_name, models)
         self._service = Img2ImgService(config, models, readiness)
         self._webui_tasks = WebuiTasks(webui_state)

@@ -28,7 +28,7 @@ ALLOWED: dict[str, set[str]] = {
     "deployments": set(),
     "app": {"api", "config", "model", "router"},
     "keys": {"auth"},
-    "router": {*SETTINGS, "api", "engine.request", "handles", "ray_private", "service"} | {"telemetry"},
+    "router": {*SETTINGS, "api", "engine.request", "handles", "images", "ray_private", "service"} | {"telemetry"},
     "model": {"autoscaling", "config", "engine.async_engine", "engine.request", "handles", "images", "replica"}
     | {"telemetry"},
     # api -> service is the rule. Besides: the keys, the counts of calls, and what requests and errors are made of.

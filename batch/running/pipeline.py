@@ -18,6 +18,7 @@ from batch.record.results import Job, Result
 from batch.report.thumbnails import Pair
 from batch.running.tracker import STOPPED, Report, Tracker
 from batch.running.worker import ImageWorker
+from deployments.images.memory import return_large_buffers
 from deployments.ray_private import call_replicas_without_proxy
 
 BLOCK_IMAGES = 64  # Ray Data's overhead is per block; a block is checked again after its process died
@@ -110,6 +111,7 @@ class RowWorker:
 
     def __init__(self, worker: ImageWorker, tracker: ActorHandle[Tracker], max_running: int) -> None:
         call_replicas_without_proxy()
+        return_large_buffers()
         self._worker = worker
         self._tracker = tracker
         self._slots = asyncio.Semaphore(max_running)

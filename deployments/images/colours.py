@@ -16,7 +16,7 @@ from deployments.engine.request import Mask, Pixels
 from deployments.images.tiff import is_negative
 
 MAX_PROFILE_BYTES = 8 * 1024**2  # a larger one costs exact colours only
-BAND_PIXELS = 1024**2  # converted at a time, which bounds the memory of what lies between the file and its RGB
+BAND_PIXELS = 2**18  # converted at a time, which bounds the memory of what lies between the file and its RGB
 RGB_MODES = ("RGB", "RGBA", "RGBX", "P", "PA")
 WHITES = (1.0, 255.0, 65535.0)  # of numbers that do not say their range
 

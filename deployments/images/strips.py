@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-STRIP_PIXELS = 2**20
+STRIP_PIXELS = 2**18
 Plane = np.ndarray[Any, np.dtype[np.uint8]]  # (height, width) or (height, width, channels)
 
 

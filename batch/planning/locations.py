@@ -11,6 +11,7 @@ from batch.storage.uris import escape_secret
 from deployments.engine.errors import InvalidRequest
 
 MAX_MANIFEST_BYTES = 1024**3
+ANY_FOLDERS = "**"  # the glob of everything below a folder
 WILDCARD = re.compile(r"[*?[]")
 ESCAPED = re.compile(r"(%[0-9A-Fa-f]{2})+")
 
@@ -52,7 +53,7 @@ def split_uri(uri: str) -> tuple[str, str]:
 
 
 def split_glob(uri: str) -> tuple[str, str]:
-    """Split into the folder and the glob below it, `**` if there is none.
+    """Split into the folder and the glob below it, ANY_FOLDERS if there is none.
 
     A part of the path that is a folder by that very name is no glob. In the glob of a URI an escaped character, such
     as `%5B`, is the character itself. Raises InvalidRequest if the storage does not answer.
@@ -63,7 +64,7 @@ def split_glob(uri: str) -> tuple[str, str]:
         if WILDCARD.search(part) and not is_folder(_split_at(index + 1, parts, uri)[0]):
             folder, pattern = _split_at(index, parts, uri)
             return folder, ESCAPED.sub(_literal, pattern) if "://" in uri else pattern
-    return uri, "**"
+    return uri, ANY_FOLDERS
 
 
 def is_folder(uri: str) -> bool:

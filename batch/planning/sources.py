@@ -15,7 +15,16 @@ from posixpath import commonpath, dirname, join
 from fsspec.utils import glob_translate
 
 from batch.planning.captions import Captions, caption_path, read_captions
-from batch.planning.locations import is_folder, open_folder, path_of, read_file, roots_of, split_glob, split_uri
+from batch.planning.locations import (
+    ANY_FOLDERS,
+    is_folder,
+    open_folder,
+    path_of,
+    read_file,
+    roots_of,
+    split_glob,
+    split_uri,
+)
 from batch.planning.manifest import NOTHING_SPECIAL, OUR_FILES, READERS, Row, is_manifest, read_lines, read_rows
 from batch.planning.naming import FORMATS, folded, is_image, is_unreadable_image, valid_name
 from batch.record.results import RESULTS_FILE, Result
@@ -113,8 +122,9 @@ def _in_folder(uri: str, pattern: str, recursive: bool) -> SourceListing:
     files = _files_of(storage, recursive, problems)
     reports = set(map(str, OUR_FILES)) if RESULTS_FILE in files else set()  # the input is the output of another job
     matched = [path for path in files if matches(path) and path not in reports]
-    if not matched and "[" in pattern:
-        raise InvalidRequest(f"no file matches {pattern!r}; a bracket that belongs to a name is written [[]", "input")
+    if not matched and pattern != ANY_FOLDERS:
+        hint = "; a bracket that belongs to a name is written [[]" if "[" in pattern else ""
+        raise InvalidRequest(f"no file in {str(storage)!r} matches {pattern!r}{hint}", "input")
     rows = [Row(None, path) for path in matched if is_image(PurePosixPath(path))]
     captions = read_captions(storage, rows, files)
     others = set(matched).difference((row.image for row in rows), map(caption_path, captions))

@@ -71,7 +71,7 @@ def test_output_of_an_unknown_kind_is_refused(source: Folder, output: Folder):
 @pytest.mark.parametrize(
     ("pattern", "reason"),
     [
-        ("photos/*.jpg", "photos'; 0 other files ignored"),
+        ("photos/*.jpg", "photos' matches '*.jpg'"),
         ("heic", "heic'; 1 other files ignored"),
         ("photos/list.txt", "photos'; 0 other files ignored"),
     ],

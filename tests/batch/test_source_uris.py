@@ -64,6 +64,11 @@ def test_bracket_in_a_name_can_be_escaped_in_a_glob(inputs: Inputs):
 
 
 def test_glob_with_brackets_that_matches_nothing_says_how_a_bracket_is_escaped(inputs: Inputs):
-    with pytest.raises(InvalidRequest, match=r"no file matches 'a \[1\].png'.*\[\[\]") as refused:
+    with pytest.raises(InvalidRequest, match=r" matches 'a \[1\].png'.*\[\[\]") as refused:
         inputs.found(f"{FOLDER}/a [1].png")
     assert refused.value.param == "input"
+
+
+def test_glob_that_matches_nothing_is_named(inputs: Inputs):
+    with pytest.raises(InvalidRequest, match=r"no file in '.*' matches '\*\.pgn'$"):
+        inputs.found("*.pgn")

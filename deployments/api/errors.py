@@ -32,6 +32,7 @@ class ErrorSpec(NamedTuple):
     param: str | None = None
 
 
+TEXT_FOR_FILE = f"Expected UploadFile, received: {str}"  # how FastAPI's message ends
 AUTHENTICATION = ErrorSpec(401, "authentication_error", "invalid_api_key")
 FOREIGN_HOST = ErrorSpec(403, "permission_error", "host_not_allowed")
 FOREIGN_ORIGIN = ErrorSpec(403, "permission_error", "cross_site_request")
@@ -115,6 +116,8 @@ async def _invalid_field(request: Request, error: Exception) -> JSONResponse:
         message = f"unknown field {param!r}"
     elif first["type"] == "missing":
         message = f"{name}: this field is required"
+    elif first["msg"].endswith(TEXT_FOR_FILE):
+        message = f"{name} must be a file with a name, as `curl -F image=@photo.png` sends it, not text"
     elif first["type"] == "unsupported_value":
         message = f"{name}: {first['msg']}"
     else:

@@ -40,8 +40,8 @@ def generate(url: str, wanted: int, folder: Path) -> dict[str, Any]:
     # Each bound of each field, one after the other, is as many requests again as six times the default.
     phases = "coverage,fuzzing" if wanted >= MANY else "fuzzing"
     command += ["--phases", phases, "--max-examples", str(-(-wanted // open_ended)), "--seed", "1"]
-    command += ["--continue-on-failure", "--warnings", "off", "--suppress-health-check", "all", "--no-color", "--no-shrink"]
-    command += ["--request-timeout", str(REQUEST_TIMEOUT_S)]
+    command += ["--continue-on-failure", "--warnings", "off", "--suppress-health-check", "all", "--no-color"]
+    command += ["--request-timeout", str(REQUEST_TIMEOUT_S), "--no-shrink"]
     command += ["--report", "json", "--report-json-path", str(report)]
     environment = os.environ | {"SCHEMATHESIS_HOOKS": "tests.support.fuzz_hooks", "PYTHONPATH": str(ROOT)}
     run = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)

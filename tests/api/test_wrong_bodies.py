@@ -48,6 +48,13 @@ async def test_form_is_told_to_be_json_or_the_image_itself(sent: dict[str, Any],
     assert "send application/json, or the image itself as image/png" in error["message"]
 
 
+@pytest.mark.parametrize(("path", "field"), [("/v1/img2img", "image"), ("/v1/images/edits", "image[]")])
+async def test_text_in_place_of_a_file_is_told_how_a_file_is_sent(path: str, field: str, served: Api) -> None:
+    reply = await served.client.post(path, data={"prompt": "a cat", field: "photo.png"})
+    assert reply.status_code == 400
+    assert "must be a file with a name, as `curl -F image=@photo.png`" in reply.json()["error"]["message"]
+
+
 async def native(served: Api, model: str) -> httpx.Response:
     return await served.client.post("/v1/img2img", data={"model": model}, files={"image": SOURCE})
 

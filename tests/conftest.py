@@ -23,6 +23,7 @@ from tests.support.service import Service, plain_cluster, stop_shared_cluster
 # Markers of pyproject.toml: a test with one of them is not fast.
 NOT_FAST = ("service", "chromium", "node", "prometheus", "subprocess", "slow")
 FAST_PARITY_COUNT = 5
+LONG_NAME = 100
 PROCESS_EVENTS = ("subprocess.Popen", "os.posix_spawn", "os.fork", "os.forkpty", "os.system")
 
 # The tests' networks are tiny: more threads only get in each other's way. Replicas choose for themselves.
@@ -67,6 +68,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--fast", action="store_true", help=f"only tests without the markers {', '.join(NOT_FAST)}")
     parser.addoption("--parity-count", type=int, default=30, help="random settings compared with diffusers")
     parser.addoption("--fuzz-cases", type=int, default=100, help="requests generated from the OpenAPI document")
+
+
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """A long text is named by its length: each name goes to every process and into the environment."""
+    return f"{argname} of {len(val)}" if isinstance(val, str | bytes) and len(val) > LONG_NAME else None
 
 
 def is_fast(item: pytest.Item) -> bool:

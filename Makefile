@@ -33,13 +33,13 @@ serve-fast: $(VENV)/.installed ## the same behind HAProxy: several times the req
 PYTEST = OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 WORKERS ?= 2
 
-test: $(VENV)/.installed-dev ## all tests; 12 minutes on two cores
+test: $(VENV)/.installed-dev ## all tests; 16 minutes on two cores
 	$(PYTEST)
 
 test-haproxy: $(VENV)/.installed-dev ## the tests of the HTTP contracts with HAProxy in front, as serve-fast has it
 	$(FAST) $(PYTEST) -n 1 -m behind_haproxy # one worker: routers of two clusters would take each other's ports
 
-test-fast: $(VENV)/.installed-dev ## the tests without services, browsers and compilers; 75 seconds on two cores
+test-fast: $(VENV)/.installed-dev ## the tests without services, browsers and compilers; 2 minutes on two cores
 	$(PYTEST) --fast --durations 5
 
 lint: $(VENV)/.installed-dev ## style, format and types

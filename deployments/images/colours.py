@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageCms
 
 from deployments.engine.request import Mask, Pixels
+from deployments.images.strips import strips
 from deployments.images.tiff import is_negative
 
 MAX_PROFILE_BYTES = 8 * 1024**2  # a larger one costs exact colours only
-BAND_PIXELS = 2**18  # converted at a time, which bounds the memory of what lies between the file and its RGB
 RGB_MODES = ("RGB", "RGBA", "RGBX", "P", "PA")
 WHITES = (1.0, 255.0, 65535.0)  # of numbers that do not say their range
 
@@ -43,11 +43,10 @@ def read_colours(image: Image.Image) -> tuple[Pixels, Mask | None, bytes | None]
 
 
 def _bands(image: Image.Image) -> Iterator[tuple[slice, Image.Image]]:
-    width, height = image.size
-    step = max(BAND_PIXELS // width, 1)
-    for top in range(0, height, step):
-        bottom = min(top + step, height)
-        yield slice(top, bottom), image if step >= height else image.crop((0, top, width, bottom))
+    """The image in strips, which bounds the memory of what lies between the file and its RGB."""
+    for rows in strips(*image.size):
+        is_all = rows == slice(0, image.height)
+        yield rows, image if is_all else image.crop((0, rows.start, image.width, rows.stop))
 
 
 def _orientation(image: Image.Image) -> int:

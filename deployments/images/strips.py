@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-STRIP_PIXELS = 2**18
+STRIP_PIXELS = 2**18  # at 4 bytes each well below memory.LARGE_BYTES, so that threads reuse the memory of a strip
 Plane = np.ndarray[Any, np.dtype[np.uint8]]  # (height, width) or (height, width, channels)
 
 
